@@ -1,0 +1,40 @@
+"""Checks of arguments: each wrong one raises an error that names the field.
+
+``TypeError`` for the wrong kind of thing, ``ValueError`` for the wrong value.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+def count(name: str, value: object, *, least: int = 0) -> None:
+    """A whole number of things, at least `least`. A bool is not a number here."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
+
+
+def seconds(
+    name: str, value: object, *, zero: bool = True, endless: bool = True
+) -> None:
+    """A duration in seconds; `zero` and `endless` (``math.inf``) may be forbidden."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"{name} must not be negative or NaN, not {value!r}")
+    if value == 0 and not zero:
+        raise ValueError(f"{name} must be greater than zero")
+    if math.isinf(value) and not endless:
+        raise ValueError(f"{name} must be finite")
+
+
+def instance(name: str, value: object, kind: type) -> None:
+    """An instance of `kind`; the class in its place gets a hint."""
+    if isinstance(value, kind):
+        return
+    hint = ""
+    if isinstance(value, type) and issubclass(value, kind):
+        hint = f" (a class: did you mean {value.__name__}(...)?)"
+    raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}{hint}")
