@@ -1,0 +1,51 @@
+"""What all tests share: Hypothesis profiles, and a switch that forbids skipping."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import hypothesis
+import pytest
+
+# Under a mock clock a deadline in real time measures the machine, not the code.
+hypothesis.settings.register_profile("default", deadline=None)
+# The same examples in every run: a red build is about the change, and anyone can repeat it.
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# For a night: HYPOTHESIS_PROFILE=thorough nox -s tests
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5000)
+
+hypothesis.settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
+)
+
+#: Where everything that a test could want is installed, a skipped test is a failed one. A
+#: reason that begins with this word is good anywhere: `skipif(..., reason="Python >= 3.12")`.
+ALWAYS_A_REASON = "Python"
+SKIPPING_FAILS = bool(os.environ.get("QORB_TRIO_NO_SKIPS"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skipped test into a failed one, where that is asked for."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _refuse(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn a skipped module into a failed one, where that is asked for."""
+    report = yield
+    if report.skipped:
+        _refuse(report)
+    return report
+
+
+def _refuse(report: pytest.TestReport | pytest.CollectReport) -> None:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if SKIPPING_FAILS and not reason.startswith(ALWAYS_A_REASON):
+        report.outcome = "failed"
+        report.longrepr = f"QORB_TRIO_NO_SKIPS is set, but this would be skipped: {reason}"

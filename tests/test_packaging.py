@@ -1,0 +1,215 @@
+"""What is promised about the package as a whole: imports, names, docstrings, versions."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import qorb_trio
+import qorb_trio.abc
+import qorb_trio.testing
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(qorb_trio.__file__).parent
+PUBLIC_MODULES = [qorb_trio, qorb_trio.abc, qorb_trio.testing]
+
+#: The public contract. It may grow; it does not shrink.
+NAMES = {
+    "qorb_trio": """
+        AllClaimsUsedError Backend BackendStats Claim ClaimError ClaimTimeoutError Connector
+        DnsResolver DnsResolverConfig FixedResolver Instrument NoBackendsError
+        NoBackendsOnlineError Policy Pool PoolStats PoolTerminatedError QorbError ResolveError
+        Resolver SetConfig TcpConnector TlsConnector UnixConnector open_pool
+    """,
+    "qorb_trio.abc": "Connector Instrument Resolver",
+    "qorb_trio.testing": "DnsServer FakeConnector ManualResolver",
+}
+
+
+def names_of(module: ModuleType) -> list[str]:
+    """The public names that this package gives a module, lazily imported ones included."""
+    return [
+        name
+        for name in dir(module)
+        if not name.startswith("_")
+        and (getattr(getattr(module, name), "__module__", None) or "").startswith("qorb_trio")
+    ]
+
+
+def public_objects() -> Iterator[tuple[str, type | object]]:
+    """Each public class and function, by its dotted name."""
+    for module in PUBLIC_MODULES:
+        for name in names_of(module):
+            thing = getattr(module, name)
+            if inspect.isclass(thing) or inspect.isroutine(thing):
+                yield f"{module.__name__}.{name}", thing
+
+
+def members_of(cls: type) -> Iterator[tuple[str, object]]:
+    """The public methods and properties that a class itself defines."""
+    for name, member in vars(cls).items():
+        if not name.startswith("_") and (
+            inspect.isroutine(member) or isinstance(member, property | classmethod | staticmethod)
+        ):
+            yield name, member
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_the_contract_is_importable(module: str) -> None:
+    """Every name of the public contract is there, and `dir` tells of it."""
+    there = set(dir(importlib.import_module(module)))
+    assert not set(NAMES[module].split()) - there
+
+
+def test_public_names_say_where_they_are_from() -> None:
+    """The `__module__` of a public name is a public module that has it under that name."""
+    wrong = []
+    for name, thing in public_objects():
+        module = str(getattr(thing, "__module__", ""))
+        public = re.fullmatch(r"qorb_trio(\.[a-z]\w*)*", module)
+        if not public or getattr(sys.modules[module], name.rpartition(".")[2], None) is not thing:
+            wrong.append(f"{name}: {module}")
+    assert not wrong
+
+
+def test_public_names_have_docstrings() -> None:
+    """Every public class, function, method and property says what it does."""
+    silent = []
+    for name, thing in public_objects():
+        if not inspect.getdoc(thing):
+            silent.append(name)
+        if isinstance(thing, type):
+            silent += [
+                f"{name}.{member}"
+                for member in dict(members_of(thing))
+                if not inspect.getdoc(getattr(thing, member))
+            ]
+    assert not silent
+
+
+def modules_after(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has after a statement."""
+    code = f"import json, sys\n{statement}\nprint(json.dumps(list(sys.modules)))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(json.loads(run.stdout))
+
+
+@pytest.mark.real
+def test_import_is_cheap() -> None:
+    """`import qorb_trio` loads nothing beyond trio, attrs and itself: no DNS, no test kit."""
+    extra = modules_after("import qorb_trio") - modules_after("import trio, attrs")
+    roots = {module.partition(".")[0] for module in extra} - sys.stdlib_module_names
+    assert roots == {"qorb_trio"}
+    assert "qorb_trio.testing" not in extra
+    assert "asyncio" not in extra
+
+
+def imports_of(file: Path) -> set[str]:
+    """The modules that a file of the package imports, wherever in it, by absolute name."""
+    package = ["qorb_trio", *file.relative_to(PACKAGE).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) + 1 - node.level] if node.level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def offenders(files: str, forbidden: str, *, but: str = "^$") -> list[str]:
+    """The files that match one pattern and import a module that matches another."""
+    return [
+        f"{name} imports {module}"
+        for file in sorted(PACKAGE.rglob("*.py"))
+        if re.match(files, name := file.relative_to(PACKAGE).as_posix()) and not re.match(but, name)
+        for module in sorted(imports_of(file))
+        if re.match(forbidden, module)
+    ]
+
+
+def test_pure_modules_know_nothing_of_trio() -> None:
+    """What only calculates imports no trio."""
+    pure = r"(_planner|_balancer|_backoff|_window_counter|_check|_backend|_policy|_stats)\.py"
+    assert not offenders(pure, r"trio\b")
+
+
+def test_parts_know_contracts_but_not_the_pool() -> None:
+    """Resolvers and connectors import contracts, never the pool."""
+    pool = r"qorb_trio\.(_pool|_claim|_slot|_health|_planner|_balancer)"
+    assert not offenders("(resolvers|connectors)/", pool)
+
+
+def test_only_dns_needs_dnspython() -> None:
+    """Only the DNS resolver and the DNS server for tests import dnspython."""
+    assert not offenders("", r"dns\b", but=r"resolvers/.*dns|testing/.*dns")
+
+
+def test_nothing_needs_the_test_kit() -> None:
+    """Nothing outside `testing` imports it."""
+    assert not offenders("", r"qorb_trio\.testing\b", but="testing/")
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted((ROOT / "tests").rglob("test_*.py")),
+    ids=lambda file: file.relative_to(ROOT / "tests").as_posix(),
+)
+def test_every_test_says_what_must_hold(file: Path) -> None:
+    """Each test has a docstring of one sentence."""
+    silent = [
+        f"{file.name}:{node.lineno} {node.name}: {sentence!r}"
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not is_one_sentence(sentence := ast.get_docstring(node) or "")
+    ]
+    assert not silent
+
+
+def is_one_sentence(text: str) -> bool:
+    """Whether a text ends as a sentence does, and no other sentence begins within it."""
+    return text.endswith((".", "?", "!")) and not re.search(r"\w{3,}[`)\"']*[.?!]\s+[A-Z]", text)
+
+
+def test_version_is_that_of_the_project() -> None:
+    """What is installed has the version of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert importlib.metadata.version("qorb-trio") == project["version"]
+
+
+def test_package_is_typed() -> None:
+    """Type checkers find the marker that lets them trust the package's annotations."""
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_news_fragments_are_named_for_towncrier() -> None:
+    """A news fragment is called ``ISSUE.TYPE.md``, the type being one that is configured."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["towncrier"]
+    kinds = "|".join(kind["directory"] for kind in tool["type"])
+    names = {file.name for file in (ROOT / "newsfragments").iterdir()} - {"README.md"}
+    assert not [name for name in names if not re.fullmatch(rf"\d+\.({kinds})(\.\d+)?\.md", name)]
+
+
+def test_pages_name_sessions_that_exist() -> None:
+    """Every ``nox -s NAME`` in the pages for people is a session of noxfile.py."""
+    tree = ast.parse((ROOT / "noxfile.py").read_text())
+    sessions = {node.name.rstrip("_") for node in tree.body if isinstance(node, ast.FunctionDef)}
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("newsfragments/*.md")]
+    named = {session for page in pages for session in re.findall(r"nox -s (\w+)", page.read_text())}
+    assert not named - sessions

@@ -1,0 +1,188 @@
+"""The public interface as type checkers see it: read by mypy and pyright, run by nobody.
+
+What is asserted here is promised to users: a change that breaks this file is incompatible.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import ssl
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import assert_type
+
+import attrs
+import trio
+
+import qorb_trio
+import qorb_trio.abc
+import qorb_trio.testing
+
+
+class Session:
+    """A connection of one's own, with no `aclose`."""
+
+
+class Sessions(qorb_trio.Connector[Session]):
+    """A connector with every hook overridden."""
+
+    async def connect(self, backend: qorb_trio.Backend) -> Session:
+        """Connect."""
+        assert_type(backend.address, tuple[str, int] | str)
+        return Session()
+
+    async def is_valid(self, conn: Session) -> bool:
+        """Check."""
+        return True
+
+    async def on_acquire(self, conn: Session) -> None:
+        """Set up."""
+
+    async def on_recycle(self, conn: Session) -> None:
+        """Clean."""
+
+    async def disconnect(self, conn: Session) -> None:
+        """Close."""
+
+    def is_broken(self, conn: Session) -> bool:
+        """Look."""
+        return False
+
+    def should_recycle(self, conn: Session, exc: BaseException | None) -> bool:
+        """Decide."""
+        return isinstance(exc, ValueError | None)
+
+
+class Lines(qorb_trio.TcpConnector):
+    """A connector that adds to one that comes with the package."""
+
+    async def on_recycle(self, conn: trio.SocketStream) -> None:
+        """Clean."""
+        await conn.send_all(b"RESET\n")
+
+
+class Once(qorb_trio.Resolver):
+    """A resolver of one's own."""
+
+    async def run(self, updates: trio.MemorySendChannel[Collection[qorb_trio.Backend]]) -> None:
+        """Send one set."""
+        await updates.send({qorb_trio.Backend(("localhost", 80))})
+        await updates.send([])
+
+
+class Counter(qorb_trio.abc.Instrument):
+    """An instrument that watches one event."""
+
+    failures = 0
+
+    def claim_failed(self, pool: str, claim_id: int, reason: BaseException) -> None:
+        """Count."""
+        self.failures += 1
+
+
+def backends() -> None:
+    """What a backend may be made of, and what it tells."""
+    backend = qorb_trio.Backend(("::1", 80), name="a", priority=1, weight=5)
+    assert_type(backend.name, str)
+    assert_type(backend.host, str | None)
+    assert_type(backend.port, int | None)
+    assert_type(backend.priority, int)
+    assert_type(backend.weight, int)
+    qorb_trio.Backend("/run/a.sock")
+    qorb_trio.Backend(Path("/run/a.sock"))
+
+
+def policies() -> None:
+    """Integers and infinity are good seconds, and a policy can be derived from another."""
+    config = qorb_trio.SetConfig(max_count=4, health_interval=math.inf, connect_timeout=1)
+    policy = qorb_trio.Policy(spares_wanted=2, claim_timeout=0.5, set_config=config)
+    assert_type(attrs.evolve(policy, max_slots=3), qorb_trio.Policy)
+    assert_type(policy.set_config.spread, float)
+
+
+def resolvers() -> list[qorb_trio.Resolver]:
+    """Everything that resolves is a `Resolver`."""
+    config = qorb_trio.DnsResolverConfig(query_interval=5, default_port=80)
+    return [
+        Once(),
+        qorb_trio.FixedResolver(["localhost:80", ("::1", 80), qorb_trio.Backend("/run/a.sock")]),
+        qorb_trio.DnsResolver("_echo._tcp.test.com."),
+        qorb_trio.DnsResolver("_echo._tcp.test.com.", nameservers=["127.0.0.1:53"], config=config),
+        qorb_trio.DnsResolver("_echo._tcp.test.com.", nameservers=[("::1", 53)]),
+        qorb_trio.testing.ManualResolver(),
+    ]
+
+
+async def connectors(backend: qorb_trio.Backend) -> None:
+    """What each connector's connections are."""
+    assert_type(await qorb_trio.TcpConnector().connect(backend), trio.SocketStream)
+    assert_type(await qorb_trio.UnixConnector().connect(backend), trio.SocketStream)
+    tls = qorb_trio.TlsConnector(ssl.create_default_context(), server_hostname="a.example")
+    assert_type(await tls.connect(backend), trio.SSLStream[trio.SocketStream])
+    qorb_trio.TlsConnector()
+
+
+async def pools(nursery: trio.Nursery) -> None:
+    """The type of the connections goes from the connector through pool and claim."""
+    async with qorb_trio.open_pool(
+        nursery,
+        Once(),
+        Sessions(),
+        policy=qorb_trio.Policy(),
+        name="db",
+        instruments=[Counter()],
+        rng=random.Random(1),
+    ) as pool:
+        assert_type(pool, qorb_trio.Pool[Session])
+        assert_type(pool.name, str)
+        assert_type(pool.policy, qorb_trio.Policy)
+        await pool.wait_ready()
+        await pool.wait_ready(slots=2)
+        async with pool.claim(timeout=3) as session:
+            assert_type(session, Session)
+        claim = await pool.acquire(timeout=math.inf)
+        assert_type(claim, qorb_trio.Claim[Session])
+        assert_type(claim.connection, Session)
+        assert_type(claim.backend, qorb_trio.Backend)
+        claim.discard()
+        waiting = pool.claim()
+        async with waiting:
+            assert_type(waiting, qorb_trio.Claim[Session])
+        await pool.terminate()
+        await pool.aclose()
+    async with qorb_trio.open_pool(nursery, Once(), Lines()) as streams:
+        assert_type(streams, qorb_trio.Pool[trio.SocketStream])
+
+
+def statistics(stats: qorb_trio.PoolStats) -> None:
+    """What a snapshot holds."""
+    assert_type(stats.backends, Mapping[str, qorb_trio.BackendStats])
+    assert_type(stats.claims + stats.waiting + stats.slots + stats.departed, int)
+    for backend in stats.backends.values():
+        assert_type(backend.backend, qorb_trio.Backend)
+        assert_type(backend.online, bool)
+        assert_type(backend.last_error, Exception | None)
+
+
+async def errors(pool: qorb_trio.Pool[Session]) -> str:
+    """An error of a claim is caught as what it is, and as Trio's own."""
+    try:
+        await pool.acquire()
+    except qorb_trio.ClaimTimeoutError as exc:
+        too_slow: trio.TooSlowError = exc
+        assert_type(exc.stats, qorb_trio.PoolStats)
+        return f"{exc.pool} {too_slow}"
+    except qorb_trio.PoolTerminatedError as exc:
+        claim_error: qorb_trio.ClaimError = exc
+        return str(claim_error)
+    return ""
+
+
+async def test_aids() -> None:
+    """The test kit is typed as the real things are."""
+    resolver = qorb_trio.testing.ManualResolver()
+    resolver.set([qorb_trio.Backend(("localhost", 80))])
+    connector = qorb_trio.testing.FakeConnector()
+    backend = qorb_trio.Backend(("localhost", 80))
+    assert_type(await connector.connect(backend), qorb_trio.testing.FakeConnection)
