@@ -1,0 +1,60 @@
+"""Sphinx: the pages of docs/, and the reference from the docstrings."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pkgutil
+
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+
+import qorb_trio
+
+project = "qorb_trio"
+author = "the qorb_trio maintainers"
+copyright = f"2026, {author}"
+release = version = importlib.metadata.version("qorb-trio")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"qorb_trio {version}"
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# `Pool` in a docstring is a link where there is something to link to.
+default_role = "py:obj"
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_class_signature = "mixed"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+python_display_short_literal_types = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+
+def lend_attribute_docs() -> None:
+    """Let autodoc find the docstrings of attributes.
+
+    It looks for them in the source of the module that a class says it is from, which for
+    public classes is a public module, while the source is in a private one.
+    """
+    public = {
+        name: ModuleAnalyzer.for_module(name)
+        for name in ("qorb_trio", "qorb_trio.abc", "qorb_trio.testing")
+    }
+    for analyzer in public.values():
+        analyzer.analyze()
+    for module in pkgutil.walk_packages(qorb_trio.__path__, "qorb_trio."):
+        private = ModuleAnalyzer.for_module(module.name)
+        private.analyze()
+        for analyzer in public.values():
+            analyzer.attr_docs.update(private.attr_docs)
+            analyzer.tagorder.update(private.tagorder)
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    lend_attribute_docs()
