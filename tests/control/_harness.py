@@ -1,0 +1,445 @@
+"""A scripted connector with a ledger of its own, and a pool to go with it.
+
+The ledger is kept by the connector and believes nothing that the pool says: it notes
+every dial and every connection, and puts down as a violation what must never happen. A
+violation is not raised where it occurs, because the pool would take it for an ordinary
+failure of a connection; `a_pool` raises it at the end.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal, TypeAlias
+
+import attrs
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from qorb_trio import Backend, Policy, Pool, PoolStats, SetConfig, open_pool
+from qorb_trio.abc import Connector, Instrument
+from qorb_trio.testing import ManualResolver
+
+#: What a hook does once its delay is over.
+Act: TypeAlias = Literal["ok", "fail", "hang"]
+
+#: So many dials are not made by any sane pool within one test: let the test fail, not spin.
+RUNAWAY = 50_000
+
+
+@attrs.define(eq=False)
+class Conn:
+    """One connection, and its page in the ledger."""
+
+    number: int
+    backend: Backend
+    opened_at: float
+    closing_at: float | None = None
+    closed_at: float | None = None
+    closings: int = 0
+    broken: bool = False
+    checks: list[float] = attrs.field(factory=list)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has begun to close it."""
+        return self.closing_at is None
+
+
+@attrs.define(eq=False)
+class Dial:
+    """One call of `connect`."""
+
+    backend: Backend
+    at: float
+    ended_at: float | None = None
+    conn: Conn | None = None
+
+
+@attrs.define
+class Fate:
+    """What becomes of the calls that concern one backend; may be changed at any time."""
+
+    connect: Act = "ok"
+    #: Seconds, or a range of them to draw from.
+    connect_delay: float | tuple[float, float] = 0.0
+    #: A cancelled dial takes so many seconds more, shielded.
+    connect_linger: float = 0.0
+    #: A cancelled dial returns a connection all the same.
+    connect_stubborn: bool = False
+    #: The server accepts and closes at once.
+    born_broken: bool = False
+    check: Act = "ok"
+    check_delay: float = 0.0
+    recycle: Act = "ok"
+    recycle_delay: float = 0.0
+    close: Act = "ok"
+    close_delay: float = 0.0
+
+
+class ScriptedConnector(Connector[Conn]):
+    """Does as the `fates` say, backend by backend, and keeps the ledger."""
+
+    def __init__(self, *, seed: int = 0, **default: object) -> None:
+        self.dials: list[Dial] = []
+        self.conns: list[Conn] = []
+        self.checking: set[Conn] = set()
+        self.peak_checking = 0
+        self.peak = 0
+        self.violations: list[str] = []
+        self.max_slots: float = math.inf
+        self.max_count: float = math.inf
+        self._default = Fate(**default)  # type: ignore[arg-type]  # checked by attrs
+        self._fates: dict[str, Fate] = {}
+        self._rng = random.Random(seed)
+        self._load: Counter[Backend] = Counter()
+
+    # ---------------------------------------------------------------- the script
+
+    def fate(self, backend: Backend | str) -> Fate:
+        """The fate of one backend, to be read or changed."""
+        name = backend if isinstance(backend, str) else backend.name
+        return self._fates.setdefault(name, attrs.evolve(self._default))
+
+    def change(self, backend: Backend, fate: Fate) -> None:
+        """Give a backend another fate."""
+        self._fates[backend.name] = fate
+
+    def crash(self, *backends: Backend) -> None:
+        """These backends die: what was open breaks, and nothing new can be had."""
+        for backend in backends:
+            fate = self.fate(backend)
+            fate.connect = fate.check = "fail"
+            for conn in self.open_to(backend):
+                conn.broken = True
+
+    def recover(self, *backends: Backend) -> None:
+        """These backends live again; broken connections stay broken."""
+        for backend in backends:
+            fate = self.fate(backend)
+            fate.connect = fate.check = "ok"
+
+    # ---------------------------------------------------------------- the ledger
+
+    @property
+    def open(self) -> list[Conn]:
+        """The connections that nobody has begun to close."""
+        return [conn for conn in self.conns if conn.is_open]
+
+    @property
+    def closed(self) -> list[Conn]:
+        """The connections that somebody has begun to close."""
+        return [conn for conn in self.conns if not conn.is_open]
+
+    @property
+    def load(self) -> int:
+        """How many connections are opening, open or closing."""
+        return self._load.total()
+
+    def open_to(self, backend: Backend) -> list[Conn]:
+        """The open connections to one backend."""
+        return [conn for conn in self.conns if conn.is_open and conn.backend == backend]
+
+    def dials_to(self, *backends: Backend) -> list[Dial]:
+        """The dials to these backends, in order."""
+        return [dial for dial in self.dials if dial.backend in backends]
+
+    def dialling(self, *backends: Backend) -> int:
+        """How many dials to these backends are under way."""
+        return sum(dial.ended_at is None for dial in self.dials_to(*backends))
+
+    def assert_clean(self) -> None:
+        """Check that nothing is open or opening, and that nothing forbidden happened."""
+        wrong = list(self.violations)
+        wrong += [f"{conn!r} was closed {conn.closings} times" for conn in self.conns
+                  if conn.closings != 1]
+        wrong += [f"{conn!r} never finished closing" for conn in self.conns
+                  if conn.closings and conn.closed_at is None]
+        wrong += [f"{dial!r} never ended" for dial in self.dials if dial.ended_at is None]
+        assert not wrong, "\n".join(wrong)
+
+    # --------------------------------------------------------- what the pool calls
+
+    async def connect(self, backend: Backend) -> Conn:
+        """Connect as the backend's fate says."""
+        if len(self.dials) >= RUNAWAY:
+            self.violations.append("the pool dials without end")
+            await trio.sleep_forever()
+        dial = Dial(backend, trio.current_time())
+        self.dials.append(dial)
+        self._load[backend] += 1
+        self._check_caps(backend)
+        try:
+            dial.conn = await self._connect(backend)
+            return dial.conn
+        finally:
+            dial.ended_at = trio.current_time()
+            if dial.conn is None:
+                self._load[backend] -= 1
+
+    async def _connect(self, backend: Backend) -> Conn:
+        fate = self.fate(backend)
+        delay = fate.connect_delay
+        try:
+            await trio.sleep(delay if isinstance(delay, int | float) else self._rng.uniform(*delay))
+            await _perform(fate.connect, ConnectionRefusedError(f"{backend.name} refuses"))
+        except trio.Cancelled:
+            if fate.connect_linger:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(fate.connect_linger)
+            if not fate.connect_stubborn:
+                raise
+        conn = Conn(
+            len(self.conns) + 1, backend, trio.current_time(), broken=fate.born_broken
+        )
+        self.conns.append(conn)
+        return conn
+
+    def _check_caps(self, backend: Backend) -> None:
+        self.peak = max(self.peak, self.load)
+        if self.load > self.max_slots:
+            self.violations.append(f"{self.load} connections, of {self.max_slots} at most")
+        if self._load[backend] > self.max_count:
+            self.violations.append(
+                f"{self._load[backend]} connections to {backend.name}, of {self.max_count} at most"
+            )
+
+    async def is_valid(self, conn: Conn) -> bool:
+        """Check as the backend's fate says."""
+        fate = self.fate(conn.backend)
+        conn.checks.append(trio.current_time())
+        self.checking.add(conn)
+        self.peak_checking = max(self.peak_checking, len(self.checking))
+        try:
+            await trio.sleep(fate.check_delay)
+            if fate.check == "hang":
+                await trio.sleep_forever()
+        finally:
+            self.checking.discard(conn)
+        return fate.check == "ok" and not conn.broken
+
+    async def on_recycle(self, conn: Conn) -> None:
+        """Clean up as the backend's fate says."""
+        fate = self.fate(conn.backend)
+        await trio.sleep(fate.recycle_delay)
+        await _perform(fate.recycle, ConnectionError("cannot be cleaned"))
+
+    async def disconnect(self, conn: Conn) -> None:
+        """Close as the backend's fate says; however that ends, it is closed then."""
+        conn.closings += 1
+        if conn.closings > 1:
+            self.violations.append(f"{conn!r} was closed again")
+            return
+        conn.closing_at = trio.current_time()
+        fate = self.fate(conn.backend)
+        try:
+            await trio.sleep(fate.close_delay)
+            await _perform(fate.close, ConnectionError("cannot be closed"))
+        finally:
+            conn.closed_at = trio.current_time()
+            self._load[conn.backend] -= 1
+
+    def is_broken(self, conn: Conn) -> bool:
+        """Whether the peer has hung up."""
+        return conn.broken
+
+
+async def _perform(act: Act, error: Exception) -> None:
+    if act == "hang":
+        await trio.sleep_forever()
+    if act == "fail":
+        raise error
+
+
+class Recorder(Instrument):
+    """Notes when the pool plans, and which backends come and go online."""
+
+    def __init__(self) -> None:
+        self.plans: list[float] = []
+        self.online: list[tuple[float, str]] = []
+        self.offline: list[tuple[float, str]] = []
+
+    def rebalance_start(self, pool: str) -> None:
+        """Note the time."""
+        self.plans.append(trio.current_time())
+
+    def slot_set_online(self, pool: str, backend: Backend) -> None:
+        """Note the time and the backend."""
+        self.online.append((trio.current_time(), backend.name))
+
+    def slot_set_offline(self, pool: str, backend: Backend) -> None:
+        """Note the time and the backend."""
+        self.offline.append((trio.current_time(), backend.name))
+
+
+@attrs.frozen
+class Rig:
+    """An open pool, with what drives it."""
+
+    pool: Pool[Conn]
+    resolver: ManualResolver
+    connector: ScriptedConnector
+
+    def stats(self) -> PoolStats:
+        """A snapshot of the pool."""
+        return self.pool.stats()
+
+
+@asynccontextmanager
+async def a_pool(
+    connector: ScriptedConnector,
+    backends: Iterable[Backend] | None,
+    policy: Policy | None = None,
+    *,
+    instruments: Sequence[Instrument] = (),
+    seed: int = 0,
+) -> AsyncIterator[Rig]:
+    """Open a pool for the length of the block, and audit the ledger afterwards."""
+    policy = Policy() if policy is None else policy
+    connector.max_slots = policy.max_slots
+    connector.max_count = policy.set_config.max_count
+    resolver = ManualResolver(backends)
+    async with trio.open_nursery() as nursery:
+        async with open_pool(
+            nursery,
+            resolver,
+            connector,
+            policy=policy,
+            instruments=instruments,
+            rng=random.Random(seed),
+        ) as pool:
+            yield Rig(pool, resolver, connector)
+        assert not nursery.child_tasks, "the pool left tasks behind"
+    connector.assert_clean()
+
+
+# ------------------------------------------------------------------------- helpers
+
+
+def make_backends(count: int, prefix: str = "b", *, priority: int = 0) -> list[Backend]:
+    """So many backends, ``b0``, ``b1``, ... at different addresses."""
+    return [
+        Backend((f"{prefix}{number}.test", 1000 + number), name=f"{prefix}{number}",
+                priority=priority)
+        for number in range(count)
+    ]
+
+
+async def settle() -> None:
+    """Let everything happen that needs no time to pass."""
+    await wait_all_tasks_blocked()
+
+
+async def pass_time(seconds: float) -> None:
+    """Let time pass, and then everything happen that is due."""
+    await trio.sleep(seconds)
+    await wait_all_tasks_blocked()
+
+
+async def pass_time_to(when: float) -> None:
+    """Let time pass until `when`, and then everything happen that is due."""
+    await trio.sleep_until(when)
+    await wait_all_tasks_blocked()
+
+
+async def watch(seconds: float, step: float, look: Callable[[], None]) -> None:
+    """Call `look` at every quiescent `step`, for so many seconds."""
+    for _ in range(round(seconds / step)):
+        await pass_time(step)
+        look()
+
+
+@attrs.define
+class Served:
+    """What a load of claimants met with."""
+
+    by_backend: Counter[str] = attrs.field(factory=Counter)
+    longest_wait: float = 0.0
+
+    @property
+    def total(self) -> int:
+        """How many claims were granted."""
+        return self.by_backend.total()
+
+
+async def run_load(
+    pool: Pool[Conn],
+    *,
+    claimants: int,
+    seconds: float,
+    work: float = 0.002,
+    pause: float = 0.0,
+    timeout: float | None = None,
+) -> Served:
+    """Claim over and over, in so many tasks, for so long; a claim that fails is raised."""
+    served = Served()
+    end = trio.current_time() + seconds
+
+    async def claimant() -> None:
+        while trio.current_time() < end:
+            asked = trio.current_time()
+            async with pool.claim(timeout=timeout) as conn:
+                waited = trio.current_time() - asked
+                served.longest_wait = max(served.longest_wait, waited)
+                served.by_backend[conn.backend.name] += 1
+                await trio.sleep(work)
+            await trio.sleep(pause)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(claimants):
+            nursery.start_soon(claimant)
+    return served
+
+
+async def hold_many(pool: Pool[Conn], count: int, seconds: float) -> None:
+    """Hold so many claims at the same time, for so long."""
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(hold, pool, seconds)
+
+
+async def hold(pool: Pool[Conn], seconds: float, timeout: float | None = math.inf) -> None:
+    """Hold one claim for so long."""
+    async with pool.claim(timeout=timeout):
+        await trio.sleep(seconds)
+
+
+def connected(stats: PoolStats) -> dict[str, int]:
+    """How many established connections each backend has, by name."""
+    return {
+        name: each.unclaimed + each.checking + each.claimed
+        for name, each in stats.backends.items()
+    }
+
+
+def assert_consistent(rig: Rig) -> None:
+    """Check, at quiescence, the caps and that stats and ledger tell the same story."""
+    stats, policy = rig.stats(), rig.pool.policy
+    by_backend = {
+        name: each.connecting + each.unclaimed + each.checking + each.claimed + each.closing
+        for name, each in stats.backends.items()
+    }
+    assert stats.slots == stats.departed + sum(by_backend.values())
+    assert stats.slots <= policy.max_slots
+    assert all(count <= policy.set_config.max_count for count in by_backend.values())
+    assert rig.connector.load <= stats.slots
+    assert not (stats.waiting and any(each.unclaimed for each in stats.backends.values()))
+    assert not rig.connector.violations
+
+
+def tries_within(seconds: float, config: SetConfig | None = None) -> int:
+    """The most tries that one prober can make in so many seconds, if each of them fails."""
+    config = SetConfig() if config is None else config
+    tries, spent = 1, 0.0
+    while True:
+        delay = min(
+            config.min_connection_backoff * 2.0 ** (tries - 1),
+            config.max_connection_backoff - config.spread,
+        )
+        spent += max(delay, 1e-6)
+        if spent > seconds:
+            return tries
+        tries += 1

@@ -1,0 +1,161 @@
+"""A pool that opens settles: on the connections that it wants, and on nothing more."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from qorb_trio import NoBackendsError, Policy, PoolTerminatedError
+
+from ._harness import (
+    Recorder,
+    ScriptedConnector,
+    a_pool,
+    assert_consistent,
+    connected,
+    hold,
+    make_backends,
+    pass_time,
+    pass_time_to,
+    run_load,
+    settle,
+    tries_within,
+)
+
+#: Connects that take as long as those between machines of one site.
+LAN = (0.005, 0.025)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("claimants", [0, 4, 12, 30])
+@pytest.mark.parametrize("count", [1, 8, 16, 24])
+async def test_ff28_healthy_backends_settle(
+    count: int, claimants: int, seed: int, autojump_clock: MockClock
+) -> None:
+    """The default policy connects to any number of healthy backends once, and serves."""
+    connector = ScriptedConnector(connect_delay=LAN, seed=seed)
+    recorder = Recorder()
+    async with a_pool(
+        connector, make_backends(count), instruments=[recorder], seed=seed
+    ) as rig:
+        await run_load(rig.pool, claimants=claimants, seconds=5)
+        await pass_time_to(trio.current_time() + 50)
+        assert 8 <= len(connector.dials) <= min(16, claimants + 8)
+        assert connector.closed == []
+        assert recorder.offline == []
+        assert sum(connected(rig.stats()).values()) == len(connector.dials)
+        assert_consistent(rig)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("claimants", [0, 8])
+async def test_refusing_backends_do_not_take_the_others_down(
+    claimants: int, seed: int, autojump_clock: MockClock
+) -> None:
+    """With 10 of 24 backends refusing, the live ones carry on, and the dead ones are probed."""
+    backends = make_backends(24)
+    dead, live = backends[:10], backends[10:]
+    connector = ScriptedConnector(connect_delay=LAN, seed=seed)
+    connector.crash(*dead)
+    recorder = Recorder()
+    async with a_pool(connector, backends, instruments=[recorder], seed=seed) as rig:
+        await run_load(rig.pool, claimants=claimants, seconds=5)
+        await pass_time(50)
+        wanted = 8 + claimants
+        assert len(connector.dials_to(*live)) <= wanted
+        assert len(connector.dials) <= wanted + len(dead) * tries_within(55)
+        assert recorder.offline == []
+        assert connector.closed == []
+        assert sum(connected(rig.stats()).values()) >= 8
+        assert_consistent(rig)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_ff28_many_dead_one_live(seed: int, autojump_clock: MockClock) -> None:
+    """Eight dead backends leave the one live backend its connections, and claims are served."""
+    backends = make_backends(9)
+    dead, live = backends[:8], backends[8]
+    connector = ScriptedConnector(connect_delay=LAN, seed=seed)
+    connector.crash(*dead)
+    recorder = Recorder()
+    async with a_pool(connector, backends, instruments=[recorder], seed=seed) as rig:
+        served = await run_load(rig.pool, claimants=6, seconds=300, work=0.5)
+        assert served.longest_wait < 0.2
+        assert recorder.offline == []
+        assert len(connector.dials_to(live)) <= 16
+        assert len(connector.dials) <= 16 + 8 * tries_within(301)
+        stats = rig.stats()
+        assert sum(stats.backends[each.name].connecting for each in dead) <= 8
+        assert stats.backends[live.name].unclaimed >= 8
+
+
+async def test_opening_does_not_wait_for_a_backend(autojump_clock: MockClock) -> None:
+    """The block is entered at once, even if the resolver never answers."""
+    async with a_pool(ScriptedConnector(), None) as rig:
+        assert trio.current_time() == 0
+        stats = rig.stats()
+        assert (stats.slots, stats.claims, stats.waiting, dict(stats.backends)) == (0, 0, 0, {})
+        with pytest.raises(NoBackendsError) as info:
+            await rig.pool.acquire(timeout=2)
+        assert trio.current_time() == pytest.approx(2)
+        assert info.value.pool == "pool"
+
+
+async def test_a_claim_made_before_the_first_answer_is_served_by_it(
+    autojump_clock: MockClock,
+) -> None:
+    """Who waits while no backend is known gets a connection as soon as one is."""
+    connector = ScriptedConnector(connect_delay=0.5)
+    async with a_pool(connector, None) as rig, trio.open_nursery() as nursery:
+        nursery.start_soon(hold, rig.pool, 1.0)
+        await pass_time(3)
+        assert rig.stats().waiting == 1
+        rig.resolver.set(make_backends(1))
+        await pass_time(0.6)
+        stats = rig.stats()
+        assert (stats.waiting, stats.backends["b0"].claimed) == (0, 1)
+
+
+async def test_the_first_plan_is_carried_out_at_once(autojump_clock: MockClock) -> None:
+    """All the spares wanted are being dialled in the instant in which backends are known."""
+    connector = ScriptedConnector(connect_delay=1.0)
+    async with a_pool(connector, make_backends(4)) as rig:
+        await settle()
+        stats = rig.stats()
+        assert {name: each.connecting for name, each in stats.backends.items()} == {
+            "b0": 2, "b1": 2, "b2": 2, "b3": 2,
+        }
+        assert not any(each.online for each in stats.backends.values())
+        assert sum(each.wanted for each in stats.backends.values()) == 8
+
+
+async def test_wait_ready_returns_when_so_many_are_connected(autojump_clock: MockClock) -> None:
+    """`wait_ready` waits for the count that it is asked for, and not for more."""
+    connector = ScriptedConnector()
+    a, b = make_backends(2)
+    connector.fate(a).connect_delay = 1.0
+    connector.fate(b).connect_delay = 3.0
+    async with a_pool(connector, [a, b], Policy(spares_wanted=4)) as rig:
+        await rig.pool.wait_ready()
+        assert trio.current_time() == pytest.approx(1)
+        await rig.pool.wait_ready(2)
+        assert trio.current_time() == pytest.approx(1)
+        await rig.pool.wait_ready(slots=3)
+        assert trio.current_time() == pytest.approx(3)
+
+
+async def test_wait_ready_fails_when_the_pool_ends_first(autojump_clock: MockClock) -> None:
+    """Who waits for connections that can never come is told so."""
+    async with a_pool(ScriptedConnector(connect="hang"), make_backends(1)) as rig:
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(PoolTerminatedError):
+                    await rig.pool.wait_ready()
+
+            nursery.start_soon(wait)
+            await settle()
+            await rig.pool.terminate()
+        with pytest.raises(PoolTerminatedError):
+            await rig.pool.wait_ready()
