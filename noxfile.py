@@ -129,7 +129,7 @@ def docs(session: nox.Session) -> None:
     install(session, "docs")
     session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
     session.run(
-        "sphinx-build", "--fresh-env", "--fail-on-warning", "--keep-going", "--builder", "html",
+        "sphinx-build", "--quiet", "--fresh-env", "--fail-on-warning", "--keep-going",
         *session.posargs, "docs", "docs/_build/html",
     )  # fmt: skip
 

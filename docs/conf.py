@@ -6,6 +6,7 @@ import importlib.metadata
 import pkgutil
 
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 
 import qorb_trio
@@ -33,6 +34,8 @@ python_use_unqualified_type_names = True
 python_display_short_literal_types = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+# The docstring of an attribute is a sentence, and what stands before its colon not a type.
+GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # noqa: SLF001
 
 
 def lend_attribute_docs() -> None:
@@ -55,6 +58,6 @@ def lend_attribute_docs() -> None:
             analyzer.tagorder.update(private.tagorder)
 
 
-def setup(app: Sphinx) -> None:
-    """Called by Sphinx."""
+def setup(_app: Sphinx) -> None:
+    """Sphinx calls this once."""
     lend_attribute_docs()
