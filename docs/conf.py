@@ -26,6 +26,13 @@ myst_heading_anchors = 3
 
 # `Pool` in a docstring is a link where there is something to link to.
 default_role = "py:obj"
+# ... and for a public name there must be something; other projects are not looked up.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(attrs|collections|os|random|socket|ssl|trio|types|typing)\..*"),
+    (r"py:.*", r"(.*\.)?[A-Z]"),  # type variables
+    (r"py:obj", r"[a-z_]\w*|None|True|False"),  # arguments, and members of the class at hand
+]
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
