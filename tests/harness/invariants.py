@@ -1,0 +1,253 @@
+"""`InvariantInstrument`: the statements of the contract, checked after every task step.
+
+What can be seen from outside, that is: the ledger on the one side, ``stats()`` and the
+pool's events on the other. Two kinds of check:
+
+* after every task step: caps, one state and one holder for each connection, nobody parked
+  beside a spare, counts that add up, no dial to a removed backend;
+* when nothing is runnable: every parked claimant is covered by a connection on its way
+  (planning happens in a task, so not at every step), no spare of a removed backend, and
+  the pool has exactly the connections that the ledger has.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import trio
+
+from qorb_trio import Backend, BackendStats, Instrument, Policy, Pool, PoolStats
+
+from .ledger import Ledger, LedgerConnection, PlainLedgerConnector
+
+EVENTS = [name for name in vars(Instrument) if not name.startswith("_")]
+
+#: A test that takes more steps than this is in a loop.
+MAX_STEPS = 400_000
+
+
+def slots_of(stats: BackendStats) -> int:
+    """All slots of one backend."""
+    return stats.connecting + stats.unclaimed + stats.checking + stats.claimed + stats.closing
+
+
+class EventLog(Instrument):
+    """Writes down every event of the pool, and checks the order of grants."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, tuple[Any, ...]]] = []
+        self.violation: Callable[[str], None] | None = None
+        self.batch: Callable[[], int] = lambda: 0
+        self._parked: dict[int, tuple[int, int] | None] = {}
+
+    def record(self, name: str, args: tuple[Any, ...]) -> None:
+        """Called for each event."""
+        self.events.append((name, args))
+        if name in ("claim_start", "claim_acquire_failed"):
+            self._parked[args[1]] = None
+        elif name == "handle_claimed":
+            self._grant(args[1])
+        elif name in ("claim_done", "claim_failed"):
+            self._parked.pop(args[1], None)
+
+    def _grant(self, claim: int) -> None:
+        # Claimants that are handed their connections in one batch wake in any order, so
+        # only one that was passed in an earlier batch has really been passed.
+        passed = self._parked.pop(claim, None)
+        if passed is not None and passed[1] < self.batch() and self.violation is not None:
+            self.violation(f"claim {passed[0]} was served before claim {claim}, which came first")
+        for other in self._parked:
+            if other < claim and self._parked[other] is None:
+                self._parked[other] = (claim, self.batch())
+
+    def of(self, name: str) -> list[tuple[Any, ...]]:
+        """The arguments of each event of one kind."""
+        return [args for event, args in self.events if event == name]
+
+
+def _recorder(name: str) -> Callable[..., None]:
+    def method(self: EventLog, *args: Any) -> None:
+        self.record(name, args)
+
+    method.__name__ = name
+    return method
+
+
+for _event in EVENTS:
+    setattr(EventLog, _event, _recorder(_event))
+
+
+@attrs.define
+class _Queue:
+    """The order of arrival, and of being served, as the clients themselves see it."""
+
+    arrived: int = 0
+    waiting: dict[int, float | None] = attrs.field(factory=dict)
+
+    def arrive(self) -> int:
+        self.arrived += 1
+        self.waiting[self.arrived] = None
+        return self.arrived
+
+    def leave(self, number: int) -> None:
+        self.waiting.pop(number, None)
+
+    def serve(self, number: int, when: float) -> str | None:
+        passed = self.waiting.pop(number)
+        for other, since in self.waiting.items():
+            if other < number and since is None:
+                self.waiting[other] = when
+        if passed is not None and passed < when:
+            return f"client {number} came before one that was served at {passed:.6g}"
+        return None
+
+
+class InvariantInstrument(trio.abc.Instrument):
+    """Holds the ledger against what the pool says, after every task step.
+
+    A violation is written into the ledger: an instrument that raises would only be
+    removed. `Bench` fails the test for it.
+    """
+
+    def __init__(self, connector: PlainLedgerConnector, policy: Policy) -> None:
+        self.connector = connector
+        self.ledger: Ledger = connector.ledger
+        self.policy = policy
+        self.pool: Pool[LedgerConnection] | None = None
+        self.scope: trio.CancelScope | None = None
+        self.queue = _Queue()
+        self.batch = 0
+        self.steps = 0
+        self.idle_checks = 0
+        self._known: dict[Backend, None] = {}
+        self._dials_seen = 0
+        self._claims = 0
+
+    # ---------------------------------------------------------- what trio calls
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """The checks of every step."""
+        self.steps += 1
+        if self.steps > MAX_STEPS and self.scope is not None:
+            self.ledger.violation(f"still running after {MAX_STEPS} steps: a loop")
+            self.scope.cancel()
+            self.scope = None
+        if self.pool is not None and len(self.ledger.violations) < 20:
+            self._guarded(self.every_step)
+
+    def before_io_wait(self, timeout: float) -> None:
+        """The checks of every moment at which nothing is runnable."""
+        self.batch += 1
+        if self.pool is None or len(self.ledger.violations) >= 20:
+            return
+        now = trio.lowlevel.current_statistics()
+        if now.tasks_runnable == 0 and now.seconds_to_next_deadline > 0:
+            self.idle_checks += 1
+            self._guarded(self.when_idle)
+
+    def _guarded(self, check: Callable[[PoolStats], None]) -> None:
+        assert self.pool is not None
+        try:
+            check(self.pool.stats())
+        except Exception as exc:
+            self.ledger.violation(f"the check of the invariants failed: {exc!r}")
+            self.pool = None
+
+    # -------------------------------------------------------------- every step
+
+    def every_step(self, stats: PoolStats) -> None:
+        """Statements 1, 2, 3 (the first half), 5 and 7."""
+        self._check_backends(stats)
+        self._check_caps(stats)
+        self._check_counts(stats)
+
+    def _check_backends(self, stats: PoolStats) -> None:
+        known = {one.backend: None for one in stats.backends.values()}
+        for backend in self._known:
+            if backend not in known:
+                self.ledger.depart(backend)
+        self._known = known
+        for dial in self.ledger.dials[self._dials_seen :]:
+            if dial.backend not in known:
+                self.ledger.violation(f"a dial to {dial.backend.name}, which is not in the set")
+        self._dials_seen = len(self.ledger.dials)
+
+    def _check_caps(self, stats: PoolStats) -> None:
+        ledger = self.ledger
+        used = Counter(conn.backend for conn in ledger.live)
+        used.update(dial.backend for dial in ledger.dialling)
+        if used.total() > self.policy.max_slots:
+            ledger.violation(f"{used.total()} connections pass max_slots")
+        for backend, count in used.items():
+            if count > self.policy.set_config.max_count:
+                ledger.violation(f"{count} connections to {backend.name} pass max_count")
+        if stats.slots > self.policy.max_slots:
+            ledger.violation(f"{stats.slots} slots pass max_slots: {stats!r}")
+        if used.total() > stats.slots:
+            ledger.violation(f"{used.total()} connections in {stats.slots} slots: {stats!r}")
+
+    def _check_counts(self, stats: PoolStats) -> None:
+        sets = stats.backends.values()
+        if stats.slots != sum(slots_of(one) for one in sets) + stats.departed:
+            self.ledger.violation(f"the slots do not add up: {stats!r}")
+        numbers = [stats.waiting, stats.departed, stats.claims - self._claims]
+        for one in sets:
+            numbers += [one.connecting, one.unclaimed, one.checking, one.claimed, one.closing]
+        if min(numbers) < 0:
+            self.ledger.violation(f"a count is negative, or claims are forgotten: {stats!r}")
+        self._claims = stats.claims
+        spares = sum(one.unclaimed for one in sets)
+        if stats.waiting and spares:
+            self.ledger.violation(f"{stats.waiting} claimants wait beside {spares} spares")
+        if spares > sum(conn.is_idle for conn in self.ledger.live):
+            self.ledger.violation(f"{spares} spares, but not so many idle connections")
+        for one in sets:
+            if one.online != (one.unclaimed + one.checking + one.claimed > 0):
+                self.ledger.violation(f"online does not fit the counts: {one!r}")
+
+    # --------------------------------------------------------------- when idle
+
+    def when_idle(self, stats: PoolStats) -> None:
+        """Statements 3 (the second half) and 7, and that nothing has been lost."""
+        ledger = self.ledger
+        sets = stats.backends.values()
+        connected = sum(slots_of(one) - one.connecting for one in sets)
+        if not connected <= len(ledger.live) <= connected + stats.departed:
+            ledger.violation(f"{len(ledger.live)} live connections, but {stats!r}")
+        for conn in ledger.idle:
+            ledger.check(not conn.departed, "a spare of a removed backend stays open", conn)
+        held = sum(conn.in_body for conn in ledger.live)
+        if held > sum(one.claimed for one in sets) + stats.departed:
+            ledger.violation(f"{held} connections are lent, but {stats!r}")
+        self._check_covered(stats)
+
+    def _check_covered(self, stats: PoolStats) -> None:
+        sets = stats.backends.values()
+        if not stats.waiting or len({one.backend.priority for one in sets}) > 1:
+            return
+        good = [one for one in sets if self._is_good(one.backend)]
+        coming = sum(one.connecting + one.checking for one in good)
+        room = stats.slots < self.policy.max_slots and any(
+            slots_of(one) < self.policy.set_config.max_count for one in good
+        )
+        if room and coming < stats.waiting:
+            self.ledger.violation(
+                f"{stats.waiting} wait, only {coming} connections are coming: {stats!r}"
+            )
+
+    def _is_good(self, backend: Backend) -> bool:
+        act = self.connector.script.standing("connect", backend.name)
+        if act.error is not None or act.delay > 5:
+            return False
+        return all(d.error is None for d in self.ledger.dials if d.backend == backend)
+
+    # ------------------------------------------------------- what a client calls
+
+    def served(self, number: int) -> None:
+        """A client has got its connection."""
+        wrong = self.queue.serve(number, trio.current_time())
+        if wrong is not None:
+            self.ledger.violation(wrong)
