@@ -154,10 +154,16 @@ class ScriptedConnector(Connector[Conn]):
     def assert_clean(self) -> None:
         """Check that nothing is open or opening, and that nothing forbidden happened."""
         wrong = list(self.violations)
-        wrong += [f"{conn!r} was closed {conn.closings} times" for conn in self.conns
-                  if conn.closings != 1]
-        wrong += [f"{conn!r} never finished closing" for conn in self.conns
-                  if conn.closings and conn.closed_at is None]
+        wrong += [
+            f"{conn!r} was closed {conn.closings} times"
+            for conn in self.conns
+            if conn.closings != 1
+        ]
+        wrong += [
+            f"{conn!r} never finished closing"
+            for conn in self.conns
+            if conn.closings and conn.closed_at is None
+        ]
         wrong += [f"{dial!r} never ended" for dial in self.dials if dial.ended_at is None]
         assert not wrong, "\n".join(wrong)
 
@@ -192,9 +198,7 @@ class ScriptedConnector(Connector[Conn]):
                     await trio.sleep(fate.connect_linger)
             if not fate.connect_stubborn:
                 raise
-        conn = Conn(
-            len(self.conns) + 1, backend, trio.current_time(), broken=fate.born_broken
-        )
+        conn = Conn(len(self.conns) + 1, backend, trio.current_time(), broken=fate.born_broken)
         self.conns.append(conn)
         return conn
 
@@ -322,8 +326,9 @@ async def a_pool(
 def make_backends(count: int, prefix: str = "b", *, priority: int = 0) -> list[Backend]:
     """So many backends, ``b0``, ``b1``, ... at different addresses."""
     return [
-        Backend((f"{prefix}{number}.test", 1000 + number), name=f"{prefix}{number}",
-                priority=priority)
+        Backend(
+            (f"{prefix}{number}.test", 1000 + number), name=f"{prefix}{number}", priority=priority
+        )
         for number in range(count)
     ]
 
@@ -410,8 +415,7 @@ async def hold(pool: Pool[Conn], seconds: float, timeout: float | None = math.in
 def connected(stats: PoolStats) -> dict[str, int]:
     """How many established connections each backend has, by name."""
     return {
-        name: each.unclaimed + each.checking + each.claimed
-        for name, each in stats.backends.items()
+        name: each.unclaimed + each.checking + each.claimed for name, each in stats.backends.items()
     }
 
 

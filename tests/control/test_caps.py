@@ -118,9 +118,7 @@ async def test_ff26_the_replacement_waits_until_the_old_one_has_closed(
 ) -> None:
     """At the cap, a discarded connection is replaced when it is closed, and not before."""
     connector = ScriptedConnector(close_delay=5.0)
-    policy = Policy(
-        spares_wanted=2, max_slots=2, set_config=SetConfig(disconnect_timeout=20)
-    )
+    policy = Policy(spares_wanted=2, max_slots=2, set_config=SetConfig(disconnect_timeout=20))
     async with a_pool(connector, make_backends(1), policy) as rig:
         for claim in [await rig.pool.acquire() for _ in range(2)]:
             claim.discard()

@@ -297,14 +297,13 @@ async def _crash(
 ) -> BaseExceptionGroup[BaseException]:
     """Open a pool, let `cause` befall it, and give back what came out of the nursery."""
     with pytest.raises(BaseExceptionGroup) as info:
-        async with trio.open_nursery() as nursery:
-            async with open_pool(nursery, resolver, connector) as pool:
-                async with pool.claim():
-                    pass
-                claim = await pool.acquire()
-                cause()
-                with trio.fail_after(60):
-                    await trio.sleep_forever()
+        async with trio.open_nursery() as nursery, open_pool(nursery, resolver, connector) as pool:
+            async with pool.claim():
+                pass
+            claim = await pool.acquire()
+            cause()
+            with trio.fail_after(60):
+                await trio.sleep_forever()
     claim.release()
     connector.assert_clean()
     return info.value
@@ -372,9 +371,10 @@ async def test_claimants_of_a_crashed_pool_do_not_hang(autojump_clock: MockClock
     outcome: list[BaseException] = []
     async with trio.open_nursery() as outer:
         with pytest.raises(BaseExceptionGroup):
-            async with trio.open_nursery() as nursery, open_pool(
-                nursery, resolver, ScriptedConnector()
-            ) as pool:
+            async with (
+                trio.open_nursery() as nursery,
+                open_pool(nursery, resolver, ScriptedConnector()) as pool,
+            ):
 
                 async def claim() -> None:
                     try:

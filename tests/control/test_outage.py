@@ -43,9 +43,7 @@ def dial_times(connector: ScriptedConnector, backend: Backend, since: float = 0.
 
 
 @pytest.mark.parametrize("count", [1, 4])
-async def test_an_outage_of_all_backends_is_survived(
-    count: int, autojump_clock: MockClock
-) -> None:
+async def test_an_outage_of_all_backends_is_survived(count: int, autojump_clock: MockClock) -> None:
     """All backends die and come back: few probes meanwhile, and service resumes by itself."""
     backends = make_backends(count)
     connector = ScriptedConnector(connect_delay=(0.005, 0.025))
@@ -315,9 +313,7 @@ async def test_one_spare_gives_way_to_a_probe(
 
 
 @pytest.mark.parametrize("act", ["ok", "fail", "hang"])
-async def test_the_last_connected_slot_never_gives_way(
-    act: Act, autojump_clock: MockClock
-) -> None:
+async def test_the_last_connected_slot_never_gives_way(act: Act, autojump_clock: MockClock) -> None:
     """With a cap of one, the connection that works stays, whatever other backends there are."""
     a, b = make_backends(2)
     connector = ScriptedConnector(connect_delay=0.01)

@@ -7,8 +7,7 @@ from typing import TypeAlias, assert_never
 
 import attrs
 import trio
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from trio.testing import MockClock
 
 from qorb_trio import Backend, ClaimTimeoutError, Policy, Pool, SetConfig
@@ -125,7 +124,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
 histories = st.lists(steps, min_size=1, max_size=25)
 
 
-class WorkFailed(Exception):
+class WorkError(Exception):
     """What ends the work of some claimants."""
 
 
@@ -140,10 +139,10 @@ async def claimant(pool: Pool[Conn], what: Claims, held: dict[Conn, None]) -> No
             try:
                 await trio.sleep(what.seconds)
                 if what.failing:
-                    raise WorkFailed
+                    raise WorkError
             finally:
                 del held[conn]
-    except (ClaimTimeoutError, WorkFailed):
+    except (ClaimTimeoutError, WorkError):
         pass
 
 

@@ -41,7 +41,7 @@ async def left(
     way: Way, resolver: Resolver, connector: ScriptedConnector, policy: Policy | None = None
 ) -> AsyncIterator[Pool[Conn]]:
     """Open a pool for the length of the block, then leave it in this way, and audit it."""
-    boom = ValueError("boom")
+    boom, caught = ValueError("boom"), None
     policy = Policy() if policy is None else policy
     connector.max_slots = policy.max_slots
     connector.max_count = policy.set_config.max_count
@@ -58,8 +58,9 @@ async def left(
                     await pool.terminate()
                     assert not connector.open
         except ValueError as exc:
-            assert exc is boom
-            assert exc.__context__ is None
+            caught = exc
+        assert caught is (boom if way == "by exception" else None)
+        assert boom.__context__ is None
         assert not nursery.child_tasks, "the pool left tasks behind"
         connector.assert_clean()
     connector.assert_clean()
@@ -110,9 +111,7 @@ HAZARDS = {
     "a hung dial that returns a connection late": Hazard(
         Fate(connect="hang", connect_stubborn=True, connect_linger=0.7), within=0.7
     ),
-    "a dial that is slow to give up": Hazard(
-        Fate(connect="hang", connect_linger=0.7), within=0.7
-    ),
+    "a dial that is slow to give up": Hazard(Fate(connect="hang", connect_linger=0.7), within=0.7),
     "a dial just begun": Hazard(Fate(connect_delay=0.5), after=0.0),
     "a back-off": Hazard(Fate(connect="fail"), after=100.0),
     "a check": Hazard(Fate(check="hang"), after=31.0),
@@ -279,12 +278,11 @@ async def test_nothing_is_lent_during_the_drain(autojump_clock: MockClock) -> No
             await pool.acquire()
         failed.append(trio.current_time())
 
-    async with trio.open_nursery() as outside:
-        async with a_pool(connector, make_backends(1)) as rig:
-            await rig.pool.wait_ready(8)
-            outside.start_soon(hold, rig.pool, 4.0)
-            outside.start_soon(latecomer, rig.pool)
-            await settle()
+    async with trio.open_nursery() as outside, a_pool(connector, make_backends(1)) as rig:
+        await rig.pool.wait_ready(8)
+        outside.start_soon(hold, rig.pool, 4.0)
+        outside.start_soon(latecomer, rig.pool)
+        await settle()
     assert failed == [pytest.approx(2)]
     assert trio.current_time() == pytest.approx(4)
 

@@ -79,9 +79,7 @@ async def test_claims_are_shared_evenly_among_equals(
 ) -> None:
     """Of four backends of one weight each serves about a quarter of the claims."""
     connector = ScriptedConnector()
-    async with a_pool(
-        connector, make_backends(4), Policy(spares_wanted=spares), seed=seed
-    ) as rig:
+    async with a_pool(connector, make_backends(4), Policy(spares_wanted=spares), seed=seed) as rig:
         await pass_time(1)
         served = await run_load(rig.pool, claimants=claimants, seconds=20, work=0.02)
         assert served.total >= 800
@@ -91,9 +89,7 @@ async def test_claims_are_shared_evenly_among_equals(
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("claimants", [1, 5, 20])
-async def test_claims_follow_weight(
-    claimants: int, seed: int, autojump_clock: MockClock
-) -> None:
+async def test_claims_follow_weight(claimants: int, seed: int, autojump_clock: MockClock) -> None:
     """With weights of 1, 3 and 6, claims are shared about like that, at any load."""
     connector = ScriptedConnector()
     policy = Policy(spares_wanted=10, max_slots=10)
@@ -163,9 +159,7 @@ async def test_one_survivor_keeps_the_best_tier_in_use(autojump_clock: MockClock
 
 
 @pytest.mark.parametrize("act", ["fail", "hang"])
-async def test_the_next_tier_takes_over_and_gives_back(
-    act: str, autojump_clock: MockClock
-) -> None:
+async def test_the_next_tier_takes_over_and_gives_back(act: str, autojump_clock: MockClock) -> None:
     """When the best tier dies, claims go to the next one; when it recovers, they come back."""
     best, rest = tiers()
     connector = ScriptedConnector(connect_delay=0.01)
@@ -193,9 +187,8 @@ async def test_a_dead_best_tier_at_the_start_is_passed_over(autojump_clock: Mock
     best, rest = tiers()
     connector = ScriptedConnector(connect_delay=0.01)
     connector.crash(*best)
-    async with a_pool(connector, best + rest) as rig:
-        async with rig.pool.claim(timeout=1) as conn:
-            assert conn.backend in rest
+    async with a_pool(connector, best + rest) as rig, rig.pool.claim(timeout=1) as conn:
+        assert conn.backend in rest
 
 
 async def test_a_change_of_priority_is_followed_without_a_new_connection(
@@ -208,7 +201,7 @@ async def test_a_change_of_priority_is_followed_without_a_new_connection(
     async with a_pool(connector, best, policy) as rig:
         await pass_time(1)
         kept = connector.open_to(best[0])
-        rig.resolver.set([with_priority(best[0], priority=0), with_priority(best[1], priority=5), *rest])
+        rig.resolver.set([best[0], with_priority(best[1], priority=5), *rest])
         await pass_time(200)
         found = connected(rig.stats())
         assert found == {"best0": 4, "best1": 0, "rest0": 0, "rest1": 0}

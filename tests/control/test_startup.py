@@ -36,9 +36,7 @@ async def test_ff28_healthy_backends_settle(
     """The default policy connects to any number of healthy backends once, and serves."""
     connector = ScriptedConnector(connect_delay=LAN, seed=seed)
     recorder = Recorder()
-    async with a_pool(
-        connector, make_backends(count), instruments=[recorder], seed=seed
-    ) as rig:
+    async with a_pool(connector, make_backends(count), instruments=[recorder], seed=seed) as rig:
         await run_load(rig.pool, claimants=claimants, seconds=5)
         await pass_time_to(trio.current_time() + 50)
         assert 8 <= len(connector.dials) <= min(16, claimants + 8)
@@ -124,7 +122,10 @@ async def test_the_first_plan_is_carried_out_at_once(autojump_clock: MockClock) 
         await settle()
         stats = rig.stats()
         assert {name: each.connecting for name, each in stats.backends.items()} == {
-            "b0": 2, "b1": 2, "b2": 2, "b3": 2,
+            "b0": 2,
+            "b1": 2,
+            "b2": 2,
+            "b3": 2,
         }
         assert not any(each.online for each in stats.backends.values())
         assert sum(each.wanted for each in stats.backends.values()) == 8
