@@ -1,6 +1,10 @@
-"""A connection pool for Trio: name a service, get a working connection."""
+"""A connection pool for Trio: name a service, get a working connection.
+
+Begin with `open_pool`.
+"""
 
 from ._backend import Backend as Backend
+from ._claim import Claim as Claim
 from ._errors import (
     AllClaimsUsedError as AllClaimsUsedError,
     ClaimError as ClaimError,
@@ -12,5 +16,6 @@ from ._errors import (
     ResolveError as ResolveError,
 )
 from ._policy import Policy as Policy, SetConfig as SetConfig
+from ._pool import Pool as Pool, open_pool as open_pool
 from ._stats import BackendStats as BackendStats, PoolStats as PoolStats
 from .abc import Connector as Connector, Instrument as Instrument, Resolver as Resolver

@@ -1,0 +1,97 @@
+"""Which backend serves the next claim. Pure, and constant-time."""
+
+from __future__ import annotations
+
+import random
+from bisect import insort
+from typing import Generic, Protocol, TypeVar, final
+
+#: What a weight of 0 counts as. RFC 2782 asks for "a very small chance", and its own
+#: algorithm gives weight 0 against a total of n the chance 1 / (n + 1).
+ZERO_WEIGHT = 0.5
+
+
+def share(weight: int) -> float:
+    """A weight as a factor that can be divided by."""
+    return weight or ZERO_WEIGHT
+
+
+class Candidate(Protocol):
+    """What the balancer must know of a slot set."""
+
+    @property
+    def load(self) -> int:
+        """How many claims it serves now."""
+
+    #: `share` of its weight.
+    share: float
+    #: The priority under which it is shelved.
+    priority: int
+    #: Where it stands in its tier; the shelf's to write.
+    place: int
+
+
+S = TypeVar("S", bound=Candidate)
+
+
+@final
+class Shelf(Generic[S]):
+    """The slot sets that have a spare, in one array per priority.
+
+    `add` and `remove` move at most one other set, so nothing here depends on how many
+    there are.
+    """
+
+    __slots__ = ("_best", "_priorities", "_random", "_tiers")
+
+    def __init__(self, rng: random.Random) -> None:
+        self._random = rng.random
+        self._tiers: dict[int, list[S]] = {}
+        self._priorities: list[int] = []  # those whose tier is not empty, in order
+        self._best: list[S] = []
+
+    def add(self, item: S) -> None:
+        """`item` has a spare now."""
+        tier = self._tiers.setdefault(item.priority, [])
+        if not tier:
+            insort(self._priorities, item.priority)
+            self._best = self._tiers[self._priorities[0]]
+        item.place = len(tier)
+        tier.append(item)
+
+    def remove(self, item: S) -> None:
+        """`item` has no spare any more."""
+        tier = self._tiers[item.priority]
+        last = tier.pop()
+        if last is not item:
+            tier[item.place] = last
+            last.place = item.place
+        elif not tier:
+            del self._tiers[item.priority]
+            self._priorities.remove(item.priority)
+            self._best = self._tiers[self._priorities[0]] if self._priorities else []
+
+    def choose(self) -> S | None:
+        """The less loaded of two random sets of the best priority; `None` if empty.
+
+        Load is taken in proportion to weight, and where two are equally loaded the
+        weights decide by chance. That two choices suffice to keep the load even is
+        due to Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing"
+        (1996).
+        """
+        tier = self._best
+        size = len(tier)
+        if size < 2:
+            return tier[0] if size else None
+        rnd = self._random
+        i = int(rnd() * size)
+        j = int(rnd() * (size - 1))
+        if j >= i:
+            j += 1
+        one, other = tier[i], tier[j]
+        mine, theirs = one.load * other.share, other.load * one.share
+        if mine != theirs:
+            return one if mine < theirs else other
+        if one.share == other.share or rnd() * (one.share + other.share) < one.share:
+            return one
+        return other

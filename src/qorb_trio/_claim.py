@@ -1,0 +1,228 @@
+"""`Claim`: the right to use one connection until it is released."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, TypeVar, final
+
+import trio
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    enable_ki_protection,
+)
+
+from ._refusal import Refusal
+from ._slot import Slot, State
+
+if TYPE_CHECKING:
+    from ._backend import Backend
+    from ._core import Core
+
+C = TypeVar("C")
+
+
+@final
+class Claim(Generic[C]):
+    """The right to use one connection of a pool until it is released.
+
+    Made by `Pool.claim`, as an async context manager that yields the connection, and
+    by `Pool.acquire`, to be released by hand. A claim is made once; it cannot be
+    entered again.
+
+    A claim that is garbage collected before it was released gives its slot back, has
+    its connection closed, and issues a `ResourceWarning`.
+    """
+
+    __slots__ = ("__weakref__", "_core", "_entered", "_handled", "_held", "_slot", "_timeout")
+
+    def __init__(self, core: Core[C], timeout: float | None) -> None:
+        self._held = False
+        self._entered = False
+        self._core = core
+        self._timeout = timeout
+        self._slot: Slot[C] | None = None
+        self._handled: BaseException | None = None
+
+    @property
+    def connection(self) -> C:
+        """The connection.
+
+        Raises:
+          RuntimeError: before the claim is granted, and after it has been released.
+        """
+        if not self._held:
+            state = "has been released" if self._slot else "has not been granted"
+            raise RuntimeError(f"this claim {state}; it has no connection")
+        connection = self._granted().connection
+        if connection is None:
+            raise RuntimeError("the pool has ended, and has closed this connection")
+        return connection
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that the connection leads, or led, to.
+
+        Raises:
+          RuntimeError: before the claim is granted.
+        """
+        return self._granted().home.backend
+
+    @enable_ki_protection
+    def release(self) -> None:
+        """Give the connection back, to be recycled and lent again.
+
+        Synchronous and never a checkpoint, so that it is safe in ``finally``, under
+        cancellation, and from any task. When an exception is passing, as it is in
+        ``finally`` after a cancellation, then that is what has ended the claim, and
+        ``Connector.should_recycle`` is asked about it.
+
+        Raises:
+          RuntimeError: if the claim has been released already, or was not granted.
+        """
+        exc = sys.exc_info()[1]
+        # What was being handled when the claim was granted has nothing to do with it.
+        self._end(None if exc is self._handled else exc, keep=True)
+
+    @enable_ki_protection
+    def discard(self) -> None:
+        """End the claim, and have the connection closed instead of recycled.
+
+        Synchronous and never a checkpoint. It is no failure of the backend.
+
+        Raises:
+          RuntimeError: if the claim has been released already, or was not granted.
+        """
+        self._end(None, keep=False)
+
+    def _granted(self) -> Slot[C]:
+        if self._slot is None:
+            raise RuntimeError("this claim has not been granted")
+        return self._slot
+
+    def _end(self, exc: BaseException | None, *, keep: bool) -> None:
+        slot = self._granted()
+        if not self._held:
+            raise RuntimeError("this claim has been released already")
+        self._held = False
+        self._core.take_back(slot, exc, keep=keep)
+
+    @enable_ki_protection
+    async def __aenter__(self) -> C:
+        if self._entered:
+            raise RuntimeError("a claim can be made only once; call claim() again")
+        self._entered = True
+        core = self._core
+        await checkpoint_if_cancelled()
+        if not core.plain or (slot := core.take()) is None:
+            return await self._acquire()
+        self._slot = slot
+        self._held = True
+        slot.home.total_claims += 1
+        # Cancellation was looked for before the slot was taken. From here on it would
+        # have to be given back.
+        await cancel_shielded_checkpoint()
+        return self.connection
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # No checkpoint: under a cancelled scope it would replace the body's exception.
+        if self._held:
+            self._end(exc, keep=True)
+
+    async def acquire(self) -> None:
+        """Enter the claim, for `Pool.acquire`."""
+        await self.__aenter__()
+        self._handled = sys.exc_info()[1]
+
+    async def _acquire(self) -> C:
+        """The whole of it: wait in line, set the connection up, tell the instruments."""
+        core = self._core
+        claim_id = core.next_id()
+        core.fire("claim_start", claim_id)
+        try:
+            slot = await self._find(claim_id)
+        except BaseException as exc:
+            if self._held:
+                self._end(exc, keep=False)
+            core.fire("claim_failed", claim_id, exc)
+            raise
+        slot.home.total_claims += 1
+        core.fire("claim_done", claim_id, slot.id)
+        return self.connection
+
+    async def _find(self, claim_id: int) -> Slot[C]:
+        """Take or await connections until one can be set up.
+
+        The claim's number is its place in line too: whoever asked first has the lower.
+        """
+        core = self._core
+        timeout = core.policy.claim_timeout if self._timeout is None else self._timeout
+        deadline = trio.current_time() + timeout
+        cause: Exception | None = None
+        again = False
+        while True:
+            if core.closing:
+                raise core.terminated().error()
+            slot = core.take()
+            if slot is not None:
+                self._hold(slot, claim_id)
+                await cancel_shielded_checkpoint()
+            else:
+                if timeout == 0 or (again and trio.current_time() >= deadline):
+                    await trio.lowlevel.checkpoint()
+                    raise core.timed_out().error(cause)
+                answer = await core.wait(claim_id, deadline, again=again)
+                if isinstance(answer, Refusal):
+                    raise answer.error(cause)
+                slot = answer
+                self._hold(slot, claim_id)
+            again = True
+            if core.hooks.sets_up:
+                until = deadline if timeout else float("inf")
+                cause = await self._set_up(slot, claim_id, until) or cause
+            if not self._held:
+                continue
+            # Meanwhile the pool may have ended, or the backend may have left.
+            if slot.state is State.CLAIMED and slot.home.active:
+                return slot
+            self._end(None, keep=False)
+
+    def _hold(self, slot: Slot[C], claim_id: int) -> None:
+        self._slot = slot
+        self._held = True
+        self._core.fire("handle_claimed", claim_id, slot.id, slot.home.backend)
+
+    async def _set_up(
+        self, slot: Slot[C], claim_id: int, deadline: float
+    ) -> Exception | None:
+        """Call ``on_acquire``. If it fails, the slot is given up; the failure if any."""
+        core = self._core
+        assert slot.connection is not None
+        limit = trio.current_time() + core.policy.set_config.health_check_timeout
+        failure: Exception | None = None
+        with trio.CancelScope(deadline=min(limit, deadline)) as scope:
+            try:
+                await core.hooks.set_up(slot.connection)
+            except Exception as exc:
+                failure = exc
+        if scope.cancelled_caught:
+            failure = trio.TooSlowError("on_acquire took longer than its timeout")
+        if failure is None:
+            return None
+        core.fire("claim_acquire_failed", claim_id, slot.id, failure)
+        # That the claim's own time is up is not the backend's fault.
+        if slot.home.active and not (scope.cancelled_caught and deadline < limit):
+            slot.home.failed(slot, failure)
+        self._end(None, keep=False)
+        return failure
+
+    def __del__(self) -> None:
+        if self._held and self._slot is not None:
+            self._core.abandoned(self._slot)

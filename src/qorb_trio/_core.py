@@ -1,0 +1,351 @@
+"""`Core`: what a pool is at one instant, and the synchronous steps that change it.
+
+Trio runs one task at a time, so whatever is done here without an ``await`` is atomic. A
+claim takes a spare, and a release hands the connection on, right here; no task of the
+pool takes part. The tasks that do the rest are started by ``_pool.py``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import warnings
+from collections.abc import Collection, Iterable
+from typing import Any, Generic, TypeVar, final
+
+import trio
+
+from . import _refusal
+from ._backend import Backend
+from ._balancer import Shelf
+from ._hooks import Hooks
+from ._line import Line
+from ._policy import Policy
+from ._slot import Slot, State
+from ._slot_set import SlotSet
+from ._stats import PoolStats
+from ._watch import Watch
+from ._worker import Worker
+from .abc import Connector, Instrument
+
+logger = logging.getLogger("qorb_trio.pool")
+
+C = TypeVar("C")
+
+
+@final
+class Core(Generic[C]):
+    """The state of a pool: its slot sets, its claimants, and the totals."""
+
+    def __init__(
+        self,
+        connector: Connector[C],
+        *,
+        name: str,
+        policy: Policy,
+        instruments: Iterable[Instrument],
+        rng: random.Random,
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self.rng = rng
+        self.hooks = Hooks(connector)
+        instruments = tuple(instruments)
+        self.watch = Watch(instruments) if instruments else None
+        #: Whether a claim that finds a spare has nothing else to do.
+        self.plain = self.watch is None and not self.hooks.sets_up
+        #: The resolver's current set, by name.
+        self.sets: dict[str, SlotSet[C]] = {}
+        #: Those of backends that have left, until their last slot is closed.
+        self.departed: set[SlotSet[C]] = set()
+        #: All slots by state; each `SlotSet.move` keeps them in step with its own.
+        self.totals = [0] * len(State)
+        self.shelf: Shelf[SlotSet[C]] = Shelf(rng)
+        self.line: Line[C] = Line()
+        #: The ids of all connections that are open, opening ones' excluded.
+        self.held: set[int] = set()
+        #: So many claims, held and waiting, are provided for by the last plan.
+        self.covered: float = 0
+        #: What each `wait_ready` waits for.
+        self.ready_wanted: list[int] = []
+        #: Set when the resolver has sent another set, and at each rebalance interval.
+        self.rebalance_due = False
+        self.closing = False
+        self._plan_requested = False
+        self._wake_planner, self.planner_wakes = trio.open_memory_channel[None](1)
+        #: Parked here: whoever waits for slots to connect or, in the end, to close.
+        self.changes = trio.lowlevel.ParkingLot()
+        #: Parked here: health checks that would take too many spares at once.
+        self.check_lot = trio.lowlevel.ParkingLot()
+        self.next_id = itertools.count(1).__next__
+        self.next_rank = itertools.count(1).__next__
+        self._retired_claims = 0
+        # Set when the pool starts.
+        self.nursery: trio.Nursery
+        self.token: trio.lowlevel.TrioToken
+
+    def fire(self, event: str, *args: Any) -> None:
+        """Tell the instruments. Callers on the claim path ask for `watch` themselves."""
+        if self.watch is not None:
+            self.watch.fire(event, self.name, *args)
+
+    # Claims.
+
+    def take(self) -> Slot[C] | None:
+        """Take a usable spare for a claim, if there is one."""
+        while (home := self.shelf.choose()) is not None:
+            slot = home.claim_spare()
+            if self.hooks.tells_broken and home.found_broken(slot):
+                continue
+            if self.totals[State.CLAIMED] > self.covered:
+                self.request_plan()
+            return slot
+        return None
+
+    async def wait(
+        self, claim_id: int, deadline: float, *, again: bool
+    ) -> Slot[C] | _refusal.Refusal:
+        """Park a claimant until it is handed a slot, or refused."""
+        if self.totals[State.CLAIMED] + len(self.line) >= self.covered:
+            self.request_plan()
+        return await self.line.wait(claim_id, deadline, again=again)
+
+    def take_back(self, slot: Slot[C], exc: BaseException | None, *, keep: bool) -> None:
+        """A claim has ended, by `exc` if any; `keep` if it may be lent again."""
+        if slot.state is not State.CLAIMED:
+            return  # the pool has ended, and has closed it under the claimant
+        home = slot.home
+        if self.watch is not None:
+            self.watch.fire("handle_returned", self.name, slot.id)
+        hooks = self.hooks
+        if hooks.tells_broken and keep and home.found_broken(slot):
+            return
+        if keep:
+            try:
+                keep = hooks.should_recycle(slot.connection, exc)
+            except BaseException:
+                home.close(slot)
+                raise
+        if not keep or not home.active:
+            home.close(slot)
+        elif hooks.recycles:
+            home.recycle(slot)
+        else:
+            if hooks.checks:
+                slot.since = trio.current_time()
+            home.proved(slot)
+            self.offer(slot)
+
+    def offer(self, slot: Slot[C]) -> None:
+        """A connection is free: give it to the claimant who has waited longest."""
+        if not self.line:
+            slot.home.shelve(slot)
+            return
+        if slot.state is not State.CLAIMED:
+            slot.home.move(slot, State.CLAIMED)
+        self.line.serve(slot)
+
+    def abandoned(self, slot: Slot[C]) -> None:
+        """A claim was garbage collected; perhaps in another thread, or half-way
+        through something in this one, so that nothing may be done right now."""
+        if slot.state is not State.CLAIMED:
+            return
+        backend = slot.home.backend.name
+        try:
+            self.token.run_sync_soon(self._reclaim, slot)
+        except trio.RunFinishedError:
+            pass
+        warnings.warn(
+            f"a claim of pool {self.name!r} on backend {backend!r} was not released",
+            ResourceWarning,
+            stacklevel=2,
+        )
+
+    def _reclaim(self, slot: Slot[C]) -> None:
+        self.take_back(slot, None, keep=False)
+
+    def timed_out(self) -> _refusal.Refusal:
+        """Why there is no connection."""
+        records = [it.record for it in self.sets.values() if it.record.last_error]
+        latest = max(records, key=lambda it: it.last_error_at, default=None)
+        return _refusal.timed_out(self.stats(), latest and latest.last_error)
+
+    def terminated(self) -> _refusal.Refusal:
+        """The pool is ending."""
+        return _refusal.terminated(self.stats())
+
+    def stats(self) -> PoolStats:
+        """A snapshot."""
+        # Before the pool has started, outside of Trio too, there is nothing to date.
+        now = trio.current_time() if self.sets else 0.0
+        slots = self.slots
+        return PoolStats(
+            name=self.name,
+            claims=self._retired_claims
+            + sum(it.total_claims for it in (*self.sets.values(), *self.departed)),
+            waiting=len(self.line),
+            slots=slots,
+            departed=slots - sum(len(it.slots) for it in self.sets.values()),
+            backends={name: it.stats(now) for name, it in self.sets.items()},
+        )
+
+    # Slots.
+
+    @property
+    def slots(self) -> int:
+        """All slots, closing ones and those of departed backends included."""
+        return sum(self.totals[: State.CLOSED])
+
+    @property
+    def connected(self) -> int:
+        """Slots with an established connection."""
+        totals = self.totals
+        return totals[State.UNCLAIMED] + totals[State.CHECKING] + totals[State.CLAIMED]
+
+    def request_plan(self) -> None:
+        """Have the planner run when all tasks that are runnable now have had their turn.
+
+        So however many things change in one go, there is one plan.
+        """
+        if not self._plan_requested and not self.closing:
+            self._plan_requested = True
+            self._wake_planner.send_nowait(None)
+
+    def plan_begins(self) -> None:
+        """What is requested from now on needs another plan."""
+        self._plan_requested = False
+
+    def hold(self, connection: C) -> None:
+        """Register what ``connect`` returned; raise if that cannot be a connection."""
+        if connection is None:
+            raise TypeError("connect() returned None instead of a connection")
+        if id(connection) in self.held:
+            raise RuntimeError(
+                f"connect() returned an object that the pool already holds: {connection!r}"
+            )
+        self.held.add(id(connection))
+
+    def slot_connected(self, *, news: bool) -> None:
+        """A slot has connected; `news`: that changes what is known of its backend."""
+        self.changes.unpark_all()
+        if news or self.rebalance_due:
+            self.request_plan()
+
+    def slot_closed(self, home: SlotSet[C]) -> None:
+        """A slot has nothing open any more."""
+        if not home.slots and home in self.departed:
+            self.departed.remove(home)
+            self._retired_claims += home.total_claims
+        if self.closing:
+            self.changes.unpark_all()
+        self.request_plan()
+
+    def may_check(self) -> bool:
+        """Whether another spare may be taken for a health check.
+
+        At most half of those that are not in use, so that claims find the others; but
+        a single one too must be checked some day.
+        """
+        checking = self.totals[State.CHECKING]
+        return checking == 0 or checking < self.totals[State.UNCLAIMED]
+
+    def checks_ended(self) -> None:
+        """A check or a recycling is over."""
+        self.check_lot.unpark_all()
+
+    def start_closing(self, slot: Slot[C]) -> None:
+        """Close a connection in a task of its own."""
+        self.nursery.start_soon(self._disconnect, slot)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _disconnect(self, slot: Slot[C]) -> None:
+        assert slot.connection is not None
+        limit = trio.current_time() + self.policy.set_config.disconnect_timeout
+        try:
+            with trio.CancelScope(shield=True, deadline=limit) as scope:
+                await self.hooks.disconnect(slot.connection)
+            if scope.cancelled_caught:
+                logger.warning("pool %s: %r: disconnect timed out", self.name, slot)
+        except Exception:
+            logger.warning("pool %s: %r: disconnect failed", self.name, slot, exc_info=True)
+        finally:
+            slot.home.closed(slot)
+
+    # Backends.
+
+    def update(self, backends: Collection[Backend]) -> None:
+        """Take over the resolver's latest set. Nothing happens if nothing changed."""
+        found = self._by_name(backends)
+        changed = False
+        for name, home in list(self.sets.items()):
+            backend = found.get(name)
+            if backend != home.backend:
+                self._depart(name, home)
+                changed = True
+            elif (backend.priority, backend.weight) != (home.priority, home.backend.weight):
+                self._describe(home, backend)
+                changed = True
+        for name, backend in found.items():
+            if name not in self.sets:
+                self._arrive(name, backend)
+                changed = True
+        if changed:
+            self.rebalance_due = True
+            self.request_plan()
+
+    def _by_name(self, backends: Collection[Backend]) -> dict[str, Backend]:
+        found: dict[str, Backend] = {}
+        for backend in backends:
+            if not isinstance(backend, Backend):
+                raise TypeError(
+                    f"pool {self.name!r}: the resolver sent {backend!r}, which is not a Backend"
+                )
+            known = found.setdefault(backend.name, backend)
+            if known != backend:
+                raise ValueError(
+                    f"pool {self.name!r}: the resolver sent two backends named"
+                    f" {backend.name!r}: {known.address!r} and {backend.address!r}"
+                )
+        return found
+
+    def _arrive(self, name: str, backend: Backend) -> None:
+        logger.info("pool %s: backend %s appears", self.name, name)
+        orders, work = trio.open_memory_channel[Slot[C]](float("inf"))
+        home: SlotSet[C] = SlotSet(self, backend, orders, self.next_rank())
+        self.sets[name] = home
+        self.nursery.start_soon(Worker(self, home, work).run)
+        self.fire("backend_added", backend)
+
+    def _depart(self, name: str, home: SlotSet[C]) -> None:
+        logger.info("pool %s: backend %s departs", self.name, name)
+        del self.sets[name]
+        self.departed.add(home)
+        home.deactivate()
+        if not home.slots:
+            self.slot_closed(home)
+        self.fire("backend_removed", home.backend)
+
+    def _describe(self, home: SlotSet[C], backend: Backend) -> None:
+        if home.spares:
+            self.shelf.remove(home)
+        home.describe(backend)
+        if home.spares:
+            self.shelf.add(home)
+
+    # The end.
+
+    def begin_closing(self) -> None:
+        """No more claims, no more dials: close all that nobody holds."""
+        if self.closing:
+            return
+        self.closing = True
+        self.line.refuse_all(self.terminated())
+        for home in (*self.sets.values(), *self.departed):
+            home.deactivate()
+        self.changes.unpark_all()
+
+    def close_claims(self) -> None:
+        """Close the connections that are still lent out."""
+        for home in (*self.sets.values(), *self.departed):
+            home.close_claims()

@@ -1,0 +1,99 @@
+"""The connector as the pool calls it: which hooks there are, and guards around them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Generic, TypeVar, final
+
+import trio
+
+from ._backend import Backend
+from .abc import Connector
+
+logger = logging.getLogger("qorb_trio.connector")
+
+C = TypeVar("C")
+
+
+def _overrides(connector: Connector[C], name: str) -> bool:
+    method = getattr(connector, name)
+    return getattr(method, "__func__", None) is not getattr(Connector, name)
+
+
+@final
+class Hooks(Generic[C]):
+    """A connector, and which of its optional hooks are worth a call.
+
+    A hook that is not overridden is never called, which is what makes it free: no
+    task switch at return, no health check for connections that cannot be checked.
+
+    The pool's own code runs protected from `KeyboardInterrupt`, since its bookkeeping
+    must not stop half-way; the user's code in here does not.
+    """
+
+    __slots__ = (
+        "_connector",
+        "always_closes",
+        "checks",
+        "judges",
+        "recycles",
+        "sets_up",
+        "tells_broken",
+        "validates",
+    )
+
+    def __init__(self, connector: Connector[C]) -> None:
+        self._connector = connector
+        self.validates = _overrides(connector, "is_valid")
+        self.tells_broken = _overrides(connector, "is_broken")
+        self.judges = _overrides(connector, "should_recycle")
+        self.sets_up = _overrides(connector, "on_acquire")
+        self.recycles = self.validates or _overrides(connector, "on_recycle")
+        self.checks = self.validates or self.tells_broken
+        self.always_closes = _overrides(connector, "disconnect")
+
+    @trio.lowlevel.disable_ki_protection
+    async def connect(self, backend: Backend) -> C:
+        return await self._connector.connect(backend)
+
+    @trio.lowlevel.disable_ki_protection
+    async def check(self, connection: C) -> None:
+        """Raise unless the connection is healthy."""
+        if not await self._connector.is_valid(connection):
+            raise ConnectionError("the connection failed its health check")
+
+    @trio.lowlevel.disable_ki_protection
+    async def set_up(self, connection: C) -> None:
+        await self._connector.on_acquire(connection)
+
+    @trio.lowlevel.disable_ki_protection
+    async def recycle(self, connection: C) -> None:
+        await self._connector.on_recycle(connection)
+
+    @trio.lowlevel.disable_ki_protection
+    async def disconnect(self, connection: C) -> None:
+        await self._connector.disconnect(connection)
+
+    def closes(self, connection: C) -> bool:
+        """Whether there is anything to do to close this connection."""
+        return self.always_closes or hasattr(connection, "aclose")
+
+    def fault(self, connection: C) -> Exception | None:
+        """What is wrong with a connection as far as can be told at once."""
+        if not self.tells_broken:
+            return None
+        try:
+            broken = self._connector.is_broken(connection)
+        except Exception as exc:
+            return exc
+        return ConnectionError("the connection was found broken") if broken else None
+
+    def should_recycle(self, connection: C, exc: BaseException | None) -> bool:
+        """Whether a returned connection may be lent again; no, if that raises."""
+        if not self.judges:
+            return exc is None
+        try:
+            return self._connector.should_recycle(connection, exc)
+        except Exception:
+            logger.exception("should_recycle raised; the connection is discarded")
+            return False

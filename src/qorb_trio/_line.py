@@ -1,0 +1,144 @@
+"""The line of parked claimants: first come, first served."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import OrderedDict
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from operator import attrgetter
+from typing import TYPE_CHECKING, Generic, TypeVar, final
+
+import trio
+
+if TYPE_CHECKING:
+    from ._refusal import Refusal
+    from ._slot import Slot
+
+C = TypeVar("C")
+
+#: Deadlines of claimants that have left are swept out when they outnumber the others.
+_SWEEP = 64
+
+
+@final
+class Waiter(Generic[C]):
+    """One parked claimant."""
+
+    __slots__ = ("answer", "deadline", "parked", "task", "ticket")
+
+    def __init__(self, ticket: int, deadline: float) -> None:
+        self.task = trio.lowlevel.current_task()
+        self.ticket = ticket
+        self.deadline = deadline
+        self.parked = True
+        self.answer: Slot[C] | Refusal | None = None
+
+    def __lt__(self, other: Waiter[C]) -> bool:
+        # For the heap: among equal deadlines, those who came first.
+        return (self.deadline, self.ticket) < (other.deadline, other.ticket)
+
+
+@final
+class Line(Generic[C]):
+    """Who waits, in order of arrival.
+
+    Three containers, none of which is ever searched: the queue proper; those who had
+    their turn but whose connection failed its set-up, and who therefore come before
+    everyone in the queue; and a heap of deadlines, so that one alarm task serves all
+    waiters. (A cancel scope for each costs more than all the rest of a claim.)
+    """
+
+    __slots__ = ("_alarm", "_deadlines", "_queue", "_returned")
+
+    def __init__(self) -> None:
+        self._queue: OrderedDict[Waiter[C], None] = OrderedDict()
+        self._returned: list[Waiter[C]] = []
+        self._deadlines: list[Waiter[C]] = []
+        self._alarm: trio.CancelScope | None = None
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._returned)
+
+    def __bool__(self) -> bool:
+        return bool(self._queue or self._returned)
+
+    async def wait(
+        self, ticket: int, deadline: float, *, again: bool
+    ) -> Slot[C] | Refusal:
+        """Park until a slot is handed over, or a refusal.
+
+        `again`: the claimant has had its turn, and goes before all who have not.
+        When cancelled, the claimant has left the line, and was not served: once it has
+        been rescheduled, Trio lets it return, cancelled or not.
+        """
+        waiter: Waiter[C] = Waiter(ticket, deadline)
+        if again:
+            insort(self._returned, waiter, key=attrgetter("ticket"))
+        else:
+            self._queue[waiter] = None
+        self._set_alarm(waiter)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._leave(waiter)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        assert waiter.answer is not None
+        return waiter.answer
+
+    def serve(self, slot: Slot[C]) -> None:
+        """Hand `slot` to the first in line. There must be one."""
+        if self._returned:
+            waiter = self._returned.pop(0)
+        else:
+            waiter, _ = self._queue.popitem(last=False)
+        waiter.parked = False
+        waiter.answer = slot
+        trio.lowlevel.reschedule(waiter.task)
+
+    def refuse_all(self, refusal: Refusal) -> None:
+        """Send everyone away."""
+        for waiter in [*self._returned, *self._queue]:
+            self._refuse(waiter, refusal)
+
+    async def run_alarm(self, refusal: Callable[[], Refusal]) -> None:
+        """Send those away whose deadline has come. Runs for as long as the pool does."""
+        heap = self._deadlines
+        while True:
+            with trio.CancelScope() as self._alarm:
+                self._alarm.deadline = heap[0].deadline if heap else float("inf")
+                await trio.sleep_forever()
+            now = trio.current_time()
+            late = []
+            while heap and (not heap[0].parked or heap[0].deadline <= now):
+                waiter = heappop(heap)
+                if waiter.parked:
+                    late.append(waiter)
+            if late:
+                reason = refusal()  # taken once: it looks at all the backends
+                for waiter in late:
+                    self._refuse(waiter, reason)
+
+    def _set_alarm(self, waiter: Waiter[C]) -> None:
+        if waiter.deadline == float("inf"):
+            return
+        heap = self._deadlines
+        if len(heap) > _SWEEP + 2 * len(self):
+            heap[:] = [it for it in heap if it.parked]
+            heapify(heap)
+        heappush(heap, waiter)
+        if self._alarm is not None and waiter.deadline < self._alarm.deadline:
+            self._alarm.deadline = waiter.deadline
+
+    def _refuse(self, waiter: Waiter[C], refusal: Refusal) -> None:
+        self._leave(waiter)
+        waiter.answer = refusal
+        trio.lowlevel.reschedule(waiter.task)
+
+    def _leave(self, waiter: Waiter[C]) -> None:
+        waiter.parked = False
+        if waiter in self._queue:
+            del self._queue[waiter]
+        else:
+            self._returned.remove(waiter)

@@ -1,0 +1,349 @@
+"""How many slots each backend should have, and what to do about it. Pure functions.
+
+`make_plan` looks at what each backend has and at the demand, and says how many slots are
+wanted where, which dials to start or give up, and which spares to close. It knows
+neither time nor tasks: the pool calls it when something changed, and carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heapify, heapreplace
+from typing import Protocol, final
+
+import attrs
+
+#: What the first slot of a backend counts as where a second counts as 2: it is so cheap
+#: that each backend gets one before a backend of up to fifty times its weight gets a
+#: second, for a backend without a connection can neither be used nor known.
+FIRST_SLOT = 0.02
+
+
+class View(Protocol):
+    """What the planner must know of one backend."""
+
+    @property
+    def unclaimed(self) -> int:
+        """Spares."""
+
+    @property
+    def connected(self) -> int:
+        """Established connections: spares, checked, and claimed ones."""
+
+    @property
+    def claimed(self) -> int:
+        """Connections that are lent out."""
+
+    @property
+    def connecting(self) -> int:
+        """Dials under way, or waiting for their back-off."""
+
+    @property
+    def closing(self) -> int:
+        """Connections being closed, and dials being given up."""
+
+    @property
+    def limit(self) -> int:
+        """At most so many slots, closing ones included."""
+
+    @property
+    def failing(self) -> bool:
+        """Known to fail or to hang: only to be probed."""
+
+    @property
+    def retry_at(self) -> float:
+        """When a failing one may be probed."""
+
+    #: RFC 2782's: a lower number is better.
+    priority: int
+    #: The weight, as a factor greater than 0.
+    share: float
+    #: Among equals, the lower rank comes first.
+    rank: int
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Demand:
+    """What the pool as a whole needs."""
+
+    max_slots: int
+    """The cap."""
+
+    departed: int = 0
+    """Slots of backends that have left; they count against the cap."""
+
+    waiting: int = 0
+    """Claimants that are parked."""
+
+    spares: int = 0
+    """How many connections should be ready beyond those in use."""
+
+    at_least: int = 0
+    """How many connections there should be, whatever the rest says."""
+
+
+@final
+@attrs.define
+class Plan:
+    """What is wanted, and the steps towards it that can be taken now."""
+
+    wanted: list[int]
+    """For each view, how many slots it should have."""
+
+    opens: list[tuple[int, int]]
+    """(view, how many dials to start)."""
+
+    aborts: list[tuple[int, int]]
+    """(view, how many dials to give up)."""
+
+    closes: list[tuple[int, int]]
+    """(view, how many spares to close)."""
+
+    saturated: bool
+    """Whether more demand would change nothing."""
+
+    settled: bool
+    """Whether nothing is left to be put right when what is under way has ended."""
+
+
+def apportion(
+    total: int, shares: Sequence[float], limits: Sequence[int], ranks: Sequence[int]
+) -> list[int]:
+    """Divide `total` slots in proportion to `shares`, none beyond its limit.
+
+    The method of D'Hondt (Jefferson), a divisor method, with a cheap first slot. It
+    is monotonic, which is why it was chosen: when `total` grows, no one's part
+    shrinks, so that demand that comes and goes moves nothing. Ties go by rank.
+    """
+    seats = [0] * len(shares)
+    if not shares:
+        return seats
+    left = min(total, sum(limits))
+    if min(shares) == max(shares):  # all take turns, so skip the rounds that are full
+        full = total // len(shares)
+        seats = [min(full, limit) for limit in limits]
+        left -= sum(seats)
+    heap = [
+        (_price(held, share), rank, i)
+        for i, (held, share, limit, rank) in enumerate(zip(seats, shares, limits, ranks, strict=True))
+        if held < limit
+    ]
+    heapify(heap)
+    for _ in range(left):
+        _, rank, i = heap[0]
+        seats[i] += 1
+        price = _price(seats[i], shares[i]) if seats[i] < limits[i] else float("inf")
+        heapreplace(heap, (price, rank, i))
+    return seats
+
+
+def _price(held: int, share: float) -> float:
+    return (held + 1 if held else FIRST_SLOT) / share
+
+
+def make_plan(views: Sequence[View], demand: Demand, *, rebalance: bool = False) -> Plan:
+    """Decide what each backend should have, and what can be done towards it now.
+
+    Without `rebalance`, no connection is closed but the one spare that may give way
+    to a probe. With it, surplus goes too, as far as others have taken its place.
+    """
+    return _Planner(views, demand).plan(rebalance=rebalance)
+
+
+@final
+class _Planner:
+    """One run of the planner: the totals, and one method per question."""
+
+    def __init__(self, views: Sequence[View], demand: Demand) -> None:
+        self.views = views
+        self.room = max(0, demand.max_slots - demand.departed)
+        self.connected = sum(v.connected for v in views)
+        self.dialling = sum(v.connecting for v in views)
+        self.closing = sum(v.closing for v in views)
+        claimed = sum(v.claimed for v in views)
+        self.demand = max(claimed + demand.waiting + demand.spares, demand.at_least)
+        self.failing = [i for i, v in enumerate(views) if v.failing]
+        # Statement 6 of the design: failing backends take at most half of the cap while
+        # any other is online.
+        self.failing_limit = max(1, demand.max_slots // 2) if self.connected else self.room
+        self.free = demand.max_slots - demand.departed - (
+            self.connected + self.dialling + self.closing
+        )
+
+    def plan(self, *, rebalance: bool) -> Plan:
+        shares, probes, short = self._apportion()
+        wanted = list(shares)
+        for i in probes:
+            wanted[i] += 1
+        needs = self._needs(wanted)
+        aborts = self._aborts(wanted, sum(needs.values()) - self.free)
+        opens = self._opens(needs)
+        closes: list[tuple[int, int]] = []
+        if rebalance:
+            closes = self._surplus(shares)
+        if not closes and not aborts:
+            closes = self._give_way(wanted, needs, rebalance=rebalance)
+        sound_dials = any(v.connecting and not v.failing for v in self.views)
+        return Plan(
+            wanted=wanted,
+            opens=opens,
+            aborts=aborts,
+            closes=closes,
+            saturated=short,
+            settled=not closes
+            and not sound_dials
+            and all(self.views[i].failing for i in needs),
+        )
+
+    def _apportion(self) -> tuple[list[int], list[int], bool]:
+        """Each view's share; the views to probe; whether demand exceeds what can be."""
+        views = self.views
+        shares = [0] * len(views)
+        probes: list[int] = []
+        # One slot is kept back for probing, but never the only one.
+        usable = self.room - (1 if self.failing and self.room > 1 else 0)
+        left = min(self.demand, usable)
+        short = self.demand >= usable
+        for tier in self._tiers():
+            limits = [
+                min(v.limit, v.connected) if v.failing else v.limit
+                for v in (views[i] for i in tier)
+            ]
+            parts = apportion(
+                left, [views[i].share for i in tier], limits, [views[i].rank for i in tier]
+            )
+            average = left / sum(views[i].share for i in tier)
+            for i, part in zip(tier, parts, strict=True):
+                shares[i] = part
+                view = views[i]
+                if view.failing and view.connected < min(view.limit, average * view.share):
+                    probes.append(i)
+            left -= sum(parts)
+            # The next priority is for when this one fails, not for when it is full.
+            if left == 0 or not any(views[i].failing for i in tier):
+                break
+        probes.sort(key=lambda i: (views[i].retry_at, views[i].rank))
+        budget = min(self.failing_limit, self.room - sum(shares))
+        return shares, probes[: max(0, budget)], short or left > 0
+
+    def _tiers(self) -> list[list[int]]:
+        """The views of each priority, best first."""
+        tiers: dict[int, list[int]] = {}
+        for i, view in enumerate(self.views):
+            tiers.setdefault(view.priority, []).append(i)
+        return [tiers[priority] for priority in sorted(tiers)]
+
+    def _needs(self, wanted: list[int]) -> dict[int, int]:
+        """How many slots each view lacks, as far as its limit lets it have them."""
+        needs = {}
+        for i, view in enumerate(self.views):
+            have = view.connected + view.connecting
+            lack = min(wanted[i], view.limit - view.closing) - have
+            if lack > 0:
+                needs[i] = lack
+        return needs
+
+    def _opens(self, needs: dict[int, int]) -> list[tuple[int, int]]:
+        """Fill the free slots, the views that have least for their weight first."""
+        views = self.views
+        free = self.free
+        probes = self.failing_limit - sum(
+            views[i].connecting + views[i].closing for i in self.failing
+        )
+        opens = []
+        for i in sorted(needs, key=lambda i: self._fullness(i)):
+            count = min(needs[i], free)
+            if views[i].failing:
+                count = min(count, probes)
+                probes -= max(0, count)
+            if count > 0:
+                opens.append((i, count))
+                free -= count
+        return opens
+
+    def _fullness(self, i: int) -> tuple[float, int]:
+        view = self.views[i]
+        return (view.connected + view.connecting) / view.share, view.rank
+
+    def _aborts(self, wanted: list[int], shortage: int) -> list[tuple[int, int]]:
+        """Dials at failing backends that others need the room of, the latest due first.
+
+        A dial beyond its backend's part began before the backend was known to fail. It
+        may yet succeed, so it is left alone while its room is not needed.
+        """
+        views = self.views
+        excess = max(
+            shortage, sum(views[i].connecting for i in self.failing) - self.failing_limit
+        )
+        excess -= self.closing  # these will be free in a moment
+        aborts = []
+        for i in sorted(self.failing, key=lambda i: views[i].retry_at, reverse=True):
+            if excess <= 0:
+                break
+            view = views[i]
+            count = min(excess, view.connecting - max(0, wanted[i] - view.connected))
+            if count > 0:
+                aborts.append((i, count))
+                excess -= count
+        return aborts
+
+    def _surplus(self, shares: list[int]) -> list[tuple[int, int]]:
+        """Spares beyond their backend's share that are not needed in its place."""
+        excess = self.connected - sum(shares)
+        views = self.views
+        closes = []
+        for i in sorted(
+            range(len(views)),
+            key=lambda i: (shares[i] - views[i].connected) / views[i].share,
+        ):
+            if excess <= 0:
+                break
+            count = min(excess, views[i].unclaimed, views[i].connected - shares[i])
+            if count > 0:
+                closes.append((i, count))
+                excess -= count
+        return closes
+
+    def _give_way(
+        self, wanted: list[int], needs: dict[int, int], *, rebalance: bool
+    ) -> list[tuple[int, int]]:
+        """One spare of an over-full cap, for a probe or for a backend that has too few.
+
+        One at a time: the next follows when what took its place has worked or failed.
+        """
+        views = self.views
+        if self.free > 0 or self.closing or self.connected < 2:
+            return []
+        probing = any(views[i].connecting for i in self.failing)
+        moving = any(v.connecting and not v.failing for v in views)
+        wanting = any(
+            (not probing) if views[i].failing else (rebalance and not moving) for i in needs
+        )
+        donors = [
+            i for i, v in enumerate(views) if v.unclaimed and v.connected > wanted[i]
+        ]
+        if not wanting or not donors:
+            return []
+        donor = max(donors, key=lambda i: (views[i].connected - wanted[i], -views[i].rank))
+        return [(donor, 1)]
+
+
+def next_turn(views: Sequence[View], plan: Plan) -> int | None:
+    """With more backends than slots: whose spare should move to one that has none.
+
+    The view of the lowest rank among those that hold a spare, if any sound backend of
+    the same priority has nothing. The caller sends it to the end of the line, so that
+    by and by each backend has its turn.
+    """
+    without = {
+        v.priority
+        for v, wanted in zip(views, plan.wanted, strict=True)
+        if not (wanted or v.failing or v.connected or v.connecting)
+    }
+    donors = [
+        i
+        for i, v in enumerate(views)
+        if plan.wanted[i] and v.unclaimed and v.priority in without
+    ]
+    return min(donors, key=lambda i: views[i].rank, default=None)

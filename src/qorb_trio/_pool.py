@@ -1,0 +1,286 @@
+"""`open_pool` and `Pool`: the public face, and the life of a pool from start to end."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable
+from types import TracebackType
+from typing import Generic, TypeVar, final
+
+import trio
+
+from . import _check
+from ._backend import Backend
+from ._claim import Claim
+from ._core import Core
+from ._no_public_constructor import NoPublicConstructor
+from ._policy import Policy
+from ._rebalancer import Rebalancer
+from ._slot import State
+from ._stats import PoolStats
+from .abc import Connector, Instrument, Resolver
+
+C = TypeVar("C")
+
+
+def open_pool(
+    nursery: trio.Nursery,
+    resolver: Resolver,
+    connector: Connector[C],
+    *,
+    policy: Policy | None = None,
+    name: str = "pool",
+    instruments: Iterable[Instrument] = (),
+    rng: random.Random | None = None,
+) -> PoolManager[C]:
+    """Open a pool whose tasks run in `nursery`.
+
+    An async context manager that yields a `Pool`. Entering starts the pool; it does not
+    wait for a backend (`Pool.wait_ready` does).
+
+    However the block is left, all tasks of the pool have ended then, and every
+    connection that was ever made has been closed. Leaving it normally lets outstanding
+    claims go on for ``policy.drain_timeout`` seconds; leaving it by an exception or a
+    cancellation does not. No new claims are granted meanwhile, and waiting claimants
+    get `PoolTerminatedError`. The exception that ends the block comes out as it is.
+
+    Args:
+      nursery: where the pool's tasks run. If it is cancelled, the pool ends. A resolver
+        that raises, or a bug inside the pool, crashes into it.
+      resolver: finds the backends; it is run once.
+      connector: makes, checks and closes the connections.
+      policy: the numbers; ``Policy()`` by default.
+      name: what errors, logs and statistics call the pool.
+      instruments: told of everything that happens.
+      rng: the source of all randomness, for tests that want to repeat a run.
+
+    Raises:
+      TypeError, ValueError: for wrong arguments, before anything is started.
+    """
+    _check.instance("nursery", nursery, trio.Nursery)
+    _check.instance("resolver", resolver, Resolver)
+    _check.instance("connector", connector, Connector)
+    _check.instance("policy", policy := Policy() if policy is None else policy, Policy)
+    _check.instance("name", name, str)
+    instruments = tuple(instruments)
+    for instrument in instruments:
+        _check.instance("instruments: each", instrument, Instrument)
+    _check.instance("rng", rng := random.Random() if rng is None else rng, random.Random)
+    core = Core(connector, name=name, policy=policy, instruments=instruments, rng=rng)
+    return PoolManager(nursery, Pool._create(core, resolver))
+
+
+@final
+class PoolManager(Generic[C]):
+    """What `open_pool` returns: an async context manager, to be entered once."""
+
+    def __init__(self, nursery: trio.Nursery, pool: Pool[C]) -> None:
+        self._nursery = nursery
+        self._pool = pool
+        self._entered = False
+
+    async def __aenter__(self) -> Pool[C]:
+        if self._entered:
+            raise RuntimeError("a pool can be opened only once; call open_pool() again")
+        self._entered = True
+        await trio.lowlevel.checkpoint()
+        pool = self._pool
+        self._nursery.start_soon(pool._run, name=f"<pool {pool.name!r}>")
+        return pool
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # With an exception on its way there is no drain, so this does not take long;
+        # and nothing may take the exception's place.
+        with trio.CancelScope(shield=exc is not None):
+            await self._pool._terminate(drain=exc is None)
+
+
+@final
+class Pool(Generic[C], metaclass=NoPublicConstructor):
+    """A pool of connections to the backends of one service.
+
+    Made by `open_pool`. Its methods may be called from any task of the same
+    `trio.run`.
+    """
+
+    def __init__(self, core: Core[C], resolver: Resolver) -> None:
+        self._core = core
+        self._resolver = resolver
+        self._working = trio.CancelScope()
+        self._resolving = trio.CancelScope()
+        self._draining = trio.CancelScope()
+        self._ended = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<qorb_trio.Pool {self.name!r}>"
+
+    @property
+    def name(self) -> str:
+        """The name that `open_pool` was given."""
+        return self._core.name
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that `open_pool` was given."""
+        return self._core.policy
+
+    def claim(self, *, timeout: float | None = None) -> Claim[C]:
+        """Claim a connection: ``async with pool.claim() as connection``.
+
+        Claimants are served in the order in which they came. When the body ends, the
+        connection goes back; if it ends by an exception or a cancellation, the
+        connection is closed instead (see `Connector.should_recycle`).
+
+        Args:
+          timeout: seconds for the whole acquisition: waiting, and every ``on_acquire``
+            that is tried. `None` means ``policy.claim_timeout``, ``math.inf`` no limit,
+            and 0 not to wait for a connection. The body is not under the timeout.
+
+        Raises:
+          ClaimTimeoutError: in one of its subclasses, when time is up.
+          PoolTerminatedError: the pool is ending, or has ended.
+          TypeError, ValueError: for a wrong timeout, at once.
+
+        If cancelled while it waits, the claimant has lost its place, and nobody else has
+        lost anything. Entering is a checkpoint, leaving is none.
+        """
+        if timeout is not None:
+            _check.seconds("timeout", timeout)
+        return Claim(self._core, timeout)
+
+    async def acquire(self, *, timeout: float | None = None) -> Claim[C]:
+        """Claim a connection that is to be released by hand.
+
+        As `claim`, but the `Claim` must end by `Claim.release` or `Claim.discard`,
+        preferably in a ``finally``.
+        """
+        claim = self.claim(timeout=timeout)
+        await claim.acquire()
+        return claim
+
+    def stats(self) -> PoolStats:
+        """A snapshot of what the pool has. Its cost grows with the number of backends."""
+        return self._core.stats()
+
+    async def wait_ready(self, slots: int = 1) -> None:
+        """Return when at least `slots` slots are connected.
+
+        The pool opens that many for it, whatever ``policy.spares_wanted`` says. A
+        checkpoint; being cancelled has no effect but to end the wait.
+
+        Raises:
+          PoolTerminatedError: the pool ends first, or has ended.
+          TypeError, ValueError: `slots` is not a number between 1 and
+            ``policy.max_slots``.
+        """
+        core = self._core
+        _check.count("slots", slots, least=1)
+        if slots > core.policy.max_slots:
+            raise ValueError(
+                f"slots must be at most max_slots ({core.policy.max_slots}), not {slots}"
+            )
+        await trio.lowlevel.checkpoint()
+        core.ready_wanted.append(slots)
+        core.request_plan()
+        try:
+            while core.connected < slots and not core.closing:
+                await core.changes.park()
+        finally:
+            core.ready_wanted.remove(slots)
+        if core.closing:
+            raise core.terminated().error()
+
+    async def terminate(self) -> None:
+        """End the pool now, as leaving the block normally does.
+
+        Returns when all connections are closed; a second call does nothing but wait
+        for that. If cancelled, outstanding claims are not waited for any longer, but
+        the closing is.
+        """
+        await self._terminate(drain=True)
+
+    async def aclose(self) -> None:
+        """The same as `terminate`, under the name that Trio's resources have."""
+        await self.terminate()
+
+    async def _terminate(self, *, drain: bool) -> None:
+        self._end_work(drain=drain)
+        try:
+            await self._ended.wait()
+        except BaseException:
+            self._end_work(drain=False)
+            with trio.CancelScope(shield=True):
+                await self._ended.wait()
+            raise
+
+    @trio.lowlevel.enable_ki_protection
+    def _end_work(self, *, drain: bool) -> None:
+        """Begin the end. Claims that are held may go on for a while if `drain`."""
+        core = self._core
+        if self._ended.is_set():
+            return
+        if not core.closing and drain:
+            self._draining.deadline = trio.current_time() + core.policy.drain_timeout
+        if not drain:
+            self._draining.cancel()
+        self._resolving.cancel()
+        core.begin_closing()
+        self._working.cancel()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(self) -> None:
+        """The pool's main task, in the caller's nursery."""
+        try:
+            await self._live()
+        except BaseExceptionGroup as group:
+            crash = _sole_exception(group)
+        else:
+            return
+        finally:
+            self._ended.set()
+        raise crash
+
+    async def _live(self) -> None:
+        core = self._core
+        core.token = trio.lowlevel.current_trio_token()
+        updates, found = trio.open_memory_channel[Collection[Backend]](0)
+        async with trio.open_nursery() as core.nursery:
+            core.nursery.start_soon(self._resolve, updates)
+            core.nursery.start_soon(Rebalancer(core).run)
+            core.nursery.start_soon(core.line.run_alarm, core.timed_out)
+            try:
+                with self._working:
+                    async for backends in found:
+                        core.update(backends)
+                    await trio.sleep_forever()  # the resolver has ended: that set is final
+                with self._draining:
+                    await self._until_zero(State.CLAIMED)
+            finally:
+                found.close()
+                self._end_work(drain=False)
+                core.close_claims()
+                with trio.CancelScope(shield=True):
+                    await self._until_zero(*list(State)[: State.CLOSED])
+            core.nursery.cancel_scope.cancel()
+
+    async def _resolve(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
+        with self._resolving:
+            async with updates:
+                await self._resolver.run(updates)
+
+    async def _until_zero(self, *states: State) -> None:
+        core = self._core
+        while any(core.totals[state] for state in states):
+            await core.changes.park()
+
+
+def _sole_exception(error: BaseException) -> BaseException:
+    """What is inside of groups of one: the pool's own nursery is nobody's business."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

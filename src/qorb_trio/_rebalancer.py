@@ -1,0 +1,104 @@
+"""The task that has plans made and carries them out."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar, final
+
+import trio
+
+from ._backend import Backend
+from ._core import Core
+from ._planner import Demand, Plan, make_plan, next_turn
+from ._slot import State
+from ._slot_set import SlotSet
+
+C = TypeVar("C")
+
+
+@final
+class Rebalancer(Generic[C]):
+    """Plans whenever something has changed, and at each ``rebalance_interval``.
+
+    To put shares right may take several plans, since a working connection is closed
+    only when its replacement works: `Core.rebalance_due` stays set until then.
+    """
+
+    def __init__(self, core: Core[C]) -> None:
+        self._core = core
+        self._floor = 0
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        core = self._core
+        interval = core.policy.rebalance_interval
+        tick = trio.current_time() + interval
+        look_again = float("inf")
+        while True:
+            with trio.move_on_at(min(tick, look_again)):
+                await core.planner_wakes.receive()
+            core.plan_begins()
+            now = trio.current_time()
+            due = now >= tick
+            if due:
+                tick = now + interval
+                core.rebalance_due = True
+            core.fire("rebalance_start")
+            look_again = self._plan(now, turn=due)
+            core.fire("rebalance_done")
+
+    def _plan(self, now: float, *, turn: bool) -> float:
+        """Plan and act; return when to look again at dials that may hang."""
+        core = self._core
+        views = [home for home in core.sets.values() if home.active]
+        look_again = min((home.slow_dials(now) for home in views), default=float("inf"))
+        self._set_limits(views)
+        claims = core.totals[State.CLAIMED] + len(core.line)
+        demand = self._demand(views, claims)
+        plan = make_plan(views, demand, rebalance=core.rebalance_due)
+        if turn:
+            mover = next_turn(views, plan)
+            if mover is not None:
+                views[mover].rank = core.next_rank()
+                plan = make_plan(views, demand, rebalance=True)
+        core.covered = float("inf") if plan.saturated else claims
+        if plan.settled:
+            core.rebalance_due = False
+        self._carry_out(views, plan)
+        return look_again
+
+    def _set_limits(self, views: list[SlotSet[C]]) -> None:
+        """What a departed backend still holds counts against it when it comes back."""
+        most = self._core.policy.set_config.max_count
+        held: dict[Backend, int] = {}
+        for home in self._core.departed:
+            held[home.backend] = held.get(home.backend, 0) + len(home.slots)
+        for home in views:
+            home.limit = max(0, most - held.get(home.backend, 0))
+
+    def _demand(self, views: list[SlotSet[C]], claims: int) -> Demand:
+        core = self._core
+        spares = core.policy.spares_wanted
+        if not core.rebalance_due:
+            self._floor = 0
+        elif not self._floor:
+            # What is needed as a rebalance begins is not given up while it goes on, or
+            # surplus would be closed in step with the claims that end meanwhile.
+            self._floor = claims + spares
+        return Demand(
+            max_slots=core.policy.max_slots,
+            departed=core.slots - sum(len(home.slots) for home in views),
+            waiting=len(core.line),
+            spares=spares,
+            at_least=max(self._floor, *core.ready_wanted, 0),
+        )
+
+    def _carry_out(self, views: list[SlotSet[C]], plan: Plan) -> None:
+        for home, wanted in zip(views, plan.wanted, strict=True):
+            home.wanted = wanted
+        for i, count in plan.aborts:
+            views[i].abort_dials(count)
+        for i, count in plan.closes:
+            views[i].close_spares(count)
+        for i, count in plan.opens:
+            for _ in range(count):
+                views[i].open()

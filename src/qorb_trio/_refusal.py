@@ -1,0 +1,66 @@
+"""Why a claim is refused: decided once, then raised in each claimant that it concerns."""
+
+from __future__ import annotations
+
+from typing import final
+
+import attrs
+
+from ._errors import (
+    AllClaimsUsedError,
+    ClaimError,
+    ClaimTimeoutError,
+    NoBackendsError,
+    NoBackendsOnlineError,
+    PoolTerminatedError,
+)
+from ._stats import PoolStats
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Refusal:
+    """An error in waiting: what kind it is, what it says, and what caused it."""
+
+    kind: type[ClaimError]
+    message: str
+    stats: PoolStats
+    cause: BaseException | None = None
+
+    def error(self, cause: Exception | None = None) -> ClaimError:
+        """A new error for one claimant; `cause`: what its own last connection met.
+
+        Each claimant gets its own, since a traceback grows on the one that is raised.
+        """
+        error = self.kind(self.message, pool=self.stats.name, stats=self.stats)
+        error.__cause__ = cause or self.cause
+        return error
+
+
+def terminated(stats: PoolStats) -> Refusal:
+    """The pool is ending, or has ended."""
+    message = f"pool {stats.name!r} has been terminated"
+    return Refusal(kind=PoolTerminatedError, message=message, stats=stats)
+
+
+def timed_out(stats: PoolStats, last_error: Exception | None) -> Refusal:
+    """No connection came in time; `last_error` is the latest failure of any backend."""
+    backends = stats.backends.values()
+    in_use = sum(b.claimed + b.checking for b in backends) + stats.departed
+    spare = sum(b.unclaimed for b in backends)
+    prefix = f"pool {stats.name!r}: no connection in time: "
+    if not backends:
+        reason = "the resolver knows no backend"
+        return Refusal(kind=NoBackendsError, message=prefix + reason, stats=stats)
+    if in_use:
+        reason = f"all {in_use} connections are in use, {stats.waiting} claimants wait"
+        return Refusal(kind=AllClaimsUsedError, message=prefix + reason, stats=stats)
+    if spare:
+        reason = "no connection could be set up"
+        return Refusal(
+            kind=ClaimTimeoutError, message=prefix + reason, stats=stats, cause=last_error
+        )
+    reason = f"none of {len(backends)} backends is online; last error: {last_error!r}"
+    return Refusal(
+        kind=NoBackendsOnlineError, message=prefix + reason, stats=stats, cause=last_error
+    )

@@ -1,0 +1,349 @@
+"""`SlotSet`: all the slots of one backend, and what is known of it.
+
+The one writer of its slots' states. Everything in here is synchronous: it decides, and
+hands what needs I/O to the worker of the set (see ``_worker.py``), which reads the slots
+that need work from a memory channel.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar, final
+
+import trio
+
+from ._balancer import share
+from ._slot import NEXT, IllegalTransitionError, Slot, State
+from ._stats import BackendStats
+from ._track_record import SLOW_DIAL, TrackRecord
+
+if TYPE_CHECKING:
+    from ._backend import Backend
+    from ._core import Core
+
+logger = logging.getLogger("qorb_trio.backend")
+
+C = TypeVar("C")
+
+
+@final
+class SlotSet(Generic[C]):
+    """The slots of one backend; what the planner and the balancer look at."""
+
+    __slots__ = (
+        "_core",
+        "_orders",
+        "active",
+        "backend",
+        "counts",
+        "dials",
+        "limit",
+        "place",
+        "priority",
+        "rank",
+        "record",
+        "share",
+        "slots",
+        "spares",
+        "total_claims",
+        "wanted",
+    )
+
+    def __init__(
+        self,
+        core: Core[C],
+        backend: Backend,
+        orders: trio.MemorySendChannel[Slot[C]],
+        rank: int,
+    ) -> None:
+        self._core = core
+        self._orders = orders
+        self.record = TrackRecord(core.policy.set_config, core.rng)
+        #: False as soon as the backend has left or the pool ends: no more I/O but closing.
+        self.active = True
+        #: How many slots are in each state.
+        self.counts = [0] * len(State)
+        #: All slots that are not CLOSED.
+        self.slots: set[Slot[C]] = set()
+        #: The UNCLAIMED ones, longest idle first.
+        self.spares: deque[Slot[C]] = deque()
+        #: The CONNECTING ones, oldest first.
+        self.dials: dict[Slot[C], None] = {}
+        self.limit = core.policy.set_config.max_count
+        self.rank = rank
+        self.place = 0
+        self.wanted = 0
+        self.total_claims = 0
+        self.describe(backend)
+
+    def describe(self, backend: Backend) -> None:
+        """Take over the priority and the weight of an equal backend."""
+        self.backend = backend
+        self.priority = backend.priority
+        self.share = share(backend.weight)
+
+    # What the planner and the balancer ask.
+
+    @property
+    def load(self) -> int:
+        return self.counts[State.CLAIMED]
+
+    @property
+    def unclaimed(self) -> int:
+        return self.counts[State.UNCLAIMED]
+
+    @property
+    def claimed(self) -> int:
+        return self.counts[State.CLAIMED]
+
+    @property
+    def connected(self) -> int:
+        counts = self.counts
+        return counts[State.UNCLAIMED] + counts[State.CHECKING] + counts[State.CLAIMED]
+
+    @property
+    def connecting(self) -> int:
+        return self.counts[State.CONNECTING]
+
+    @property
+    def closing(self) -> int:
+        return self.counts[State.CLOSING]
+
+    @property
+    def failing(self) -> bool:
+        return self.record.streak > 0
+
+    @property
+    def retry_at(self) -> float:
+        return self.record.retry_at
+
+    def stats(self, now: float) -> BackendStats:
+        counts = self.counts
+        return BackendStats(
+            backend=self.backend,
+            online=self.connected > 0,
+            connecting=counts[State.CONNECTING],
+            unclaimed=counts[State.UNCLAIMED],
+            checking=counts[State.CHECKING],
+            claimed=counts[State.CLAIMED],
+            closing=counts[State.CLOSING],
+            wanted=self.wanted,
+            total_claims=self.total_claims,
+            failures=self.record.failures(now),
+            last_error=self.record.last_error,
+        )
+
+    # The one place where a slot changes its state.
+
+    def move(self, slot: Slot[C], new: State) -> None:
+        """Change a slot's state, the counts, and tell of it, all at once."""
+        old = slot.state
+        if new not in NEXT[old]:
+            raise IllegalTransitionError(f"{slot!r} cannot become {new.label}")
+        core = self._core
+        slot.state = new
+        counts, totals = self.counts, core.totals
+        counts[old] -= 1
+        counts[new] += 1
+        totals[old] -= 1
+        totals[new] += 1
+        if old is State.CONNECTING:
+            del self.dials[slot]
+        if new is State.CLOSED:
+            self.slots.remove(slot)
+            counts[new] = totals[new] = 0
+        if core.watch is not None:
+            core.watch.fire(
+                "slot_state_change", core.name, slot.id, self.backend, old.label, new.label
+            )
+
+    # From dial to spare.
+
+    def open(self) -> None:
+        """Begin to connect another slot."""
+        core = self._core
+        slot: Slot[C] = Slot(core.next_id(), self)
+        self.slots.add(slot)
+        self.dials[slot] = None
+        self.counts[State.CONNECTING] += 1
+        core.totals[State.CONNECTING] += 1
+        slot.scope = trio.CancelScope()
+        self._orders.send_nowait(slot)
+
+    def welcome(self, slot: Slot[C]) -> None:
+        """A dial has succeeded. The slot may have been given up meanwhile."""
+        core = self._core
+        slot.since = trio.current_time()
+        core.fire("connect_done", slot.id, self.backend)
+        if not self.active or slot.state is State.CLOSING:
+            self.close(slot)
+            return
+        first = self.connected == 0
+        core.offer(slot)
+        if first:
+            logger.info("pool %s: backend %s is online", core.name, self.backend.name)
+            core.fire("slot_set_online", self.backend)
+        core.slot_connected(news=first or self.failing)
+
+    def abort_dials(self, count: int) -> None:
+        """Give up `count` dials, the youngest first."""
+        for slot in list(self.dials)[-count:]:
+            self.abort(slot)
+
+    def abort(self, slot: Slot[C]) -> None:
+        """Give up a dial. The slot is CLOSING until its task has ended."""
+        self.move(slot, State.CLOSING)
+        assert slot.scope is not None
+        slot.scope.cancel()
+
+    def slow_dials(self, now: float) -> float:
+        """Take note of a dial that seems to hang; return when to look again.
+
+        Looked at only while there is a dial. Each time that the back-off has passed and
+        the dial still hangs, it counts as another failure, so that other failing
+        backends have their turn before it.
+        """
+        oldest = next(iter(self.dials), None)
+        if oldest is None:
+            return float("inf")
+        due = max(oldest.since + SLOW_DIAL, self.record.retry_at)
+        if due > now:
+            return due
+        if self.record.suspect(oldest.epoch, now):
+            # These dials are evidence of the new epoch too: their end will tell.
+            for slot in self.dials:
+                slot.epoch = self.record.epoch
+            self.rank = self._core.next_rank()
+        return max(self.record.retry_at, now + SLOW_DIAL)
+
+    # Spares.
+
+    def shelve(self, slot: Slot[C]) -> None:
+        """A connection is free, and nobody waits for one."""
+        self.move(slot, State.UNCLAIMED)
+        if not self.spares:
+            self._core.shelf.add(self)
+        self.spares.append(slot)
+
+    def claim_spare(self) -> Slot[C]:
+        """Take the spare that was used last: it is the likeliest to be alive."""
+        slot = self.spares.pop()
+        if not self.spares:
+            self._core.shelf.remove(self)
+        self.move(slot, State.CLAIMED)
+        return slot
+
+    def oldest_spare(self) -> Slot[C]:
+        """Take the spare that has been idle for longest off the shelf."""
+        slot = self.spares.popleft()
+        if not self.spares:
+            self._core.shelf.remove(self)
+        return slot
+
+    def check(self, slot: Slot[C]) -> None:
+        """Have a spare checked; the one that has been idle for longest costs least."""
+        self.spares.remove(slot)
+        if not self.spares:
+            self._core.shelf.remove(self)
+        self.examine(slot)
+
+    def recycle(self, slot: Slot[C]) -> None:
+        """Have a returned connection cleaned."""
+        slot.returned = True
+        self.examine(slot)
+
+    def examine(self, slot: Slot[C]) -> None:
+        self.move(slot, State.CHECKING)
+        slot.scope = trio.CancelScope()
+        self._orders.send_nowait(slot)
+
+    # What connections turn out to be worth.
+
+    def failed(self, slot: Slot[C], exc: Exception) -> None:
+        """A connection of this backend has failed: note it."""
+        core = self._core
+        logger.warning("pool %s: backend %s: %r", core.name, self.backend.name, exc)
+        if self.record.failed(exc, slot.epoch, trio.current_time()):
+            self.rank = core.next_rank()  # for when it is back
+            core.request_plan()
+
+    def proved(self, slot: Slot[C]) -> None:
+        """A connection has served a claim, passed a check, or lasted."""
+        if self.record.proved(slot.epoch):
+            self._core.request_plan()
+
+    def found_broken(self, slot: Slot[C]) -> bool:
+        """Ask ``is_broken``; a broken connection is closed.
+
+        Whatever the user's code raises, the slot is not lost.
+        """
+        try:
+            fault = self._core.hooks.fault(slot.connection)
+        except BaseException:
+            self.close(slot)
+            raise
+        if fault is not None:
+            self.failed(slot, fault)
+            self.close(slot)
+        return fault is not None
+
+    # The end.
+
+    def close(self, slot: Slot[C]) -> None:
+        """Close a slot's connection, in a task of its own where that takes I/O.
+
+        The slot must not be on the shelf.
+        """
+        core = self._core
+        if slot.state is not State.CLOSING:
+            was_connected = slot.state is not State.CONNECTING
+            self.move(slot, State.CLOSING)
+            if was_connected:
+                self._maybe_offline()
+        assert slot.connection is not None
+        if core.hooks.closes(slot.connection):
+            core.start_closing(slot)
+        else:
+            self.closed(slot)
+
+    def close_spares(self, count: int) -> None:
+        """Close `count` spares, longest idle first."""
+        for _ in range(count):
+            self.close(self.oldest_spare())
+
+    def closed(self, slot: Slot[C]) -> None:
+        """A slot has nothing open any more."""
+        core = self._core
+        if slot.connection is not None:
+            core.held.discard(id(slot.connection))
+            slot.connection = None
+        self.move(slot, State.CLOSED)
+        core.slot_closed(self)
+
+    def deactivate(self) -> None:
+        """The backend has left, or the pool ends: close all that is not claimed."""
+        if not self.active:
+            return
+        self.active = False
+        self._orders.close()
+        while self.spares:
+            self.close(self.oldest_spare())
+        for slot in list(self.slots):
+            if slot.state is State.CONNECTING:
+                self.abort(slot)
+            elif slot.state is State.CHECKING:
+                assert slot.scope is not None
+                slot.scope.cancel()
+
+    def close_claims(self) -> None:
+        """Close what claimants still hold. Their claims end with this."""
+        for slot in list(self.slots):
+            if slot.state is State.CLAIMED:
+                self.close(slot)
+
+    def _maybe_offline(self) -> None:
+        core = self._core
+        if self.connected == 0:
+            logger.info("pool %s: backend %s is offline", core.name, self.backend.name)
+            core.fire("slot_set_offline", self.backend)

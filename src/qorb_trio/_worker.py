@@ -1,0 +1,210 @@
+"""The task of one slot set: it dials, checks and recycles, and its children do.
+
+Slots that need work come over a memory channel; their state says what they need. The
+worker ends when its set is deactivated. Closing is not done here but in the pool's own
+nursery, for it must go on when this task has been cancelled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar, final
+
+import trio
+
+from ._slot import Slot, State
+
+if TYPE_CHECKING:
+    from ._core import Core
+    from ._slot_set import SlotSet
+
+C = TypeVar("C")
+
+
+@final
+class Worker(Generic[C]):
+    """Does the I/O of one slot set, except for closing."""
+
+    __slots__ = ("_config", "_core", "_home", "_orders")
+
+    def __init__(
+        self, core: Core[C], home: SlotSet[C], orders: trio.MemoryReceiveChannel[Slot[C]]
+    ) -> None:
+        self._core = core
+        self._home = home
+        self._orders = orders
+        self._config = core.policy.set_config
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Start a task for each slot that needs one, until the set is deactivated."""
+        jobs = {State.CONNECTING: self._dial, State.CHECKING: self._tend}
+        try:
+            async with trio.open_nursery() as nursery:
+                if self._core.hooks.checks and self._config.health_interval < float("inf"):
+                    nursery.start_soon(self._keep_checking)
+                async for slot in self._orders:
+                    job = jobs.get(slot.state, self._abandon)
+                    nursery.start_soon(job, slot)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._home.deactivate()
+            with self._orders:
+                self._abandon_orders()
+
+    def _abandon_orders(self) -> None:
+        """Nobody will do what was still ordered: close those slots."""
+        while True:
+            try:
+                slot = self._orders.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+            self._drop(slot)
+
+    async def _abandon(self, slot: Slot[C]) -> None:
+        self._drop(slot)
+
+    def _drop(self, slot: Slot[C]) -> None:
+        """The work on a slot has ended, and the slot is not wanted any more."""
+        if slot.connection is not None:
+            self._home.close(slot)
+        else:
+            self._home.closed(slot)
+
+    # Dials.
+
+    @trio.lowlevel.enable_ki_protection
+    async def _dial(self, slot: Slot[C]) -> None:
+        """Connect a slot: one attempt. If it fails, the planner decides what follows."""
+        home = self._home
+        try:
+            failure = await self._connect(slot)
+        except BaseException:
+            self._drop(slot)
+            raise
+        if slot.connection is None:
+            if slot.state is State.CONNECTING and failure is not None:
+                home.failed(slot, failure)
+            home.closed(slot)
+            return
+        probation = 0.0
+        if home.failing:
+            probation = home.record.probation(trio.current_time())
+        home.welcome(slot)
+        if probation:
+            await trio.sleep(probation)
+            self._end_probation(slot)
+
+    async def _connect(self, slot: Slot[C]) -> Exception | None:
+        """Wait for the back-off, then connect; the exception if that fails."""
+        core, home = self._core, self._home
+        started = False
+        failure: BaseException | None = None
+        assert slot.scope is not None
+        try:
+            with slot.scope as scope:
+                if slot.state is not State.CONNECTING:
+                    return None
+                if home.failing:
+                    await trio.sleep_until(home.retry_at)
+                slot.epoch = home.record.epoch
+                slot.since = trio.current_time()
+                scope.deadline = slot.since + self._config.connect_timeout
+                core.fire("connect_start", slot.id, home.backend)
+                started = True
+                connection = await core.hooks.connect(home.backend)
+                core.hold(connection)
+                slot.connection = connection
+                return None
+        except Exception as exc:
+            failure = exc
+            return exc
+        except BaseException as exc:
+            failure = exc
+            raise
+        finally:
+            if started and slot.connection is None:
+                failure = failure or self._interrupted(slot, "connect")
+                core.fire("connect_failed", slot.id, home.backend, failure)
+        # Only the cancellation of the slot's own scope leads here.
+        return self._interrupted(slot, "connect")
+
+    def _interrupted(self, slot: Slot[C], what: str) -> Exception:
+        """What it means that the scope of a slot was cancelled."""
+        if slot.state is State.CLOSING or not self._home.active:
+            return ConnectionAbortedError(f"{what} was given up: no longer wanted")
+        return trio.TooSlowError(f"{what} took longer than its timeout")
+
+    def _end_probation(self, slot: Slot[C]) -> None:
+        """A probe has lasted for as long as was asked; check it, if that is possible."""
+        home = self._home
+        if slot.state is not State.UNCLAIMED or not home.failing:
+            return
+        if self._core.hooks.checks:
+            home.check(slot)
+        else:
+            home.proved(slot)
+
+    # Checks and recycling.
+
+    @trio.lowlevel.enable_ki_protection
+    async def _tend(self, slot: Slot[C]) -> None:
+        """Recycle a returned connection, or check an idle one."""
+        core, home = self._core, self._home
+        try:
+            failure = await self._examine(slot, "recycle" if slot.returned else "health_check")
+        except BaseException:
+            home.close(slot)
+            raise
+        finally:
+            core.checks_ended()
+        if failure is not None and home.active:
+            home.failed(slot, failure)
+        if failure is not None or not home.active:
+            home.close(slot)
+            return
+        slot.returned = False
+        slot.since = trio.current_time()
+        home.proved(slot)
+        core.offer(slot)
+
+    async def _examine(self, slot: Slot[C], event: str) -> Exception | None:
+        core, home = self._core, self._home
+        assert slot.scope is not None
+        assert slot.connection is not None
+        core.fire(f"{event}_start", slot.id, home.backend)
+        failure: Exception | None = None
+        try:
+            with slot.scope as scope:
+                scope.deadline = trio.current_time() + self._config.health_check_timeout
+                if slot.returned:
+                    await core.hooks.recycle(slot.connection)
+                else:
+                    failure = core.hooks.fault(slot.connection)
+                    if failure is None and core.hooks.validates:
+                        await core.hooks.check(slot.connection)
+        except Exception as exc:
+            failure = exc
+        if scope.cancelled_caught:
+            failure = self._interrupted(slot, event.replace("_", " "))
+        if failure is None:
+            core.fire(f"{event}_done", slot.id)
+        else:
+            core.fire(f"{event}_failed", slot.id, failure)
+        return failure
+
+    async def _keep_checking(self) -> None:
+        """Order a check of each spare that has been idle for ``health_interval``.
+
+        Nobody need wake this task: what becomes a spare while it sleeps is not due
+        before it looks again.
+        """
+        home, interval = self._home, self._config.health_interval
+        while True:
+            now = trio.current_time()
+            due = home.spares[0].since + interval if home.spares else now + interval
+            if due > now:
+                await trio.sleep_until(due)
+            elif self._core.may_check():
+                home.check(home.spares[0])
+            else:
+                await self._core.check_lot.park()
