@@ -42,7 +42,7 @@ python_display_short_literal_types = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 # The docstring of an attribute is a sentence, and what stands before its colon not a type.
-GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end  # noqa: SLF001
+GoogleDocstring._parse_attribute_docstring = GoogleDocstring._consume_to_end
 
 
 def lend_attribute_docs() -> None:
