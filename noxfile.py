@@ -23,15 +23,16 @@ nox.options.error_on_missing_interpreters = False
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
+SUPPORTED = nox.project.python_versions(PYPROJECT)
 #: The supported versions, and the one that runs this, which may be newer than all of them.
-PYTHONS = nox.project.python_versions(PYPROJECT)
+PYTHONS = [*SUPPORTED]
 if (running := f"{sys.version_info.major}.{sys.version_info.minor}") not in PYTHONS:
     PYTHONS.append(running)
 
 CODE = ("src", "tests", "examples", "benchmarks", "noxfile.py", "docs/conf.py")
 
-#: What an example needs so that it ends by itself.
-EXAMPLE_ARGUMENTS = {"demo": ("--plain", "--seconds", "5")}
+#: Servers and their client, which run until they are stopped: tests/examples runs them.
+ENDLESS_EXAMPLES = {"dns_server", "tcp_echo_server", "tcp_echo_workload"}
 
 
 def install(session: nox.Session, *groups: str, project: bool = True) -> None:
@@ -45,18 +46,20 @@ def dependency_group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-def example_arguments(session: nox.Session) -> list[str]:
-    """The arguments for the demo: those given, else what suits whoever is watching."""
-    if session.posargs:
-        return session.posargs
-    return [] if sys.stdin.isatty() and sys.stdout.isatty() else ["--plain", "--seconds", "10"]
+def programs(session: nox.Session, folder: str) -> list[Path]:
+    """The programs of a folder (not what they import), those asked for if any are."""
+    return [
+        file
+        for file in sorted(Path(folder).glob("*.py"))
+        if "__main__" in file.read_text() and file.stem in (session.posargs or [file.stem])
+    ]
 
 
 @nox.session(reuse_venv=True)
 def demo(session: nox.Session) -> None:
     """See a pool at work: examples/demo.py."""
     install(session, "examples")
-    session.run("python", "examples/demo.py", *example_arguments(session))
+    session.run("python", "examples/demo.py", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -117,7 +120,8 @@ def format_(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """The tree under mypy, the public interface under pyright; arguments go to mypy."""
     install(session, "typing")
-    session.run("mypy", *session.posargs)
+    for version in (SUPPORTED[0], SUPPORTED[-1]):
+        session.run("mypy", "--python-version", version, *session.posargs)
     quiet = {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
     session.run("pyright", env=quiet)
     session.run("pyright", "--verifytypes", "qorb_trio", "--ignoreexternal", env=quiet)
@@ -136,23 +140,19 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Every example to its end, nobody at the keyboard; arguments choose some by name."""
+    """Every example that ends by itself; arguments choose some by name."""
     install(session, "examples")
-    for example in sorted(ROOT.glob("examples/*.py")):
-        if session.posargs and example.stem not in session.posargs:
-            continue
-        arguments = EXAMPLE_ARGUMENTS.get(example.stem, ())
-        session.run("python", str(example.relative_to(ROOT)), *arguments)
+    for program in programs(session, "examples"):
+        if program.stem not in ENDLESS_EXAMPLES:
+            session.run("python", str(program))
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Every benchmark; arguments choose some by name."""
     install(session, "tests")
-    for benchmark in sorted(ROOT.glob("benchmarks/*.py")):
-        if session.posargs and benchmark.stem not in session.posargs:
-            continue
-        session.run("python", str(benchmark.relative_to(ROOT)))
+    for program in programs(session, "benchmarks"):
+        session.run("python", str(program))
 
 
 @nox.session
