@@ -198,6 +198,13 @@ def test_package_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
 
 
+def test_the_reference_has_every_public_name() -> None:
+    """Every public name of `qorb_trio` has an entry in the reference."""
+    pages = "".join(page.read_text() for page in ROOT.glob("docs/api-*.md"))
+    entries = set(re.findall(r"^\.\. auto\w+:: (\w+)", pages, re.MULTILINE))
+    assert not set(names_of(qorb_trio)) - entries
+
+
 def test_news_fragments_are_named_for_towncrier() -> None:
     """A news fragment is called ``ISSUE.TYPE.md``, the type being one that is configured."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["towncrier"]
