@@ -72,8 +72,9 @@ def _is_ip_address(host: str) -> bool:
 def is_readable(sock: trio.socket.SocketType) -> bool:
     """Whether a socket has something to tell: bytes, the end, or an error; or is closed.
 
-    Takes 0.6 µs, where peeking with ``recv`` takes 1.1 µs, and ``select``, which cannot
-    look at descriptors from 1024 up, 0.8 µs (CPython 3.11, Linux).
+    ``poll`` takes 0.6 µs, where peeking with ``recv`` takes 1.1 µs, and ``select``, which
+    cannot look at descriptors from 1024 up, 0.8 µs. A `TcpConnector` takes 1 µs to tell that
+    an idle connection is whole (CPython 3.11, Linux).
     """
     fd = sock.fileno()
     if fd < 0:

@@ -170,7 +170,7 @@ class TlsConnector(Connector[TlsStream]):
 
         Session tickets and their like are taken in and do not count. Data does, where
         the last claimant has left it unread too, and so does a part of a message whose
-        rest is still to come. Takes about 3 µs.
+        rest is still to come. Takes about 6 µs.
 
         Raises:
           ValueError: if `conn` was not made by this connector.
@@ -178,12 +178,15 @@ class TlsConnector(Connector[TlsStream]):
         inside = self._insides.get(conn)
         if inside is None:
             raise ValueError(f"{conn!r} was not made by this connector")
-        if conn.pending():
+        if inside.tls.pending():
             return True
-        try:
-            arrived = _take_all(conn.transport_stream.socket, inside.incoming)
-        except OSError:
-            return True
+        sock = conn.transport_stream.socket
+        arrived = b""
+        if inside.incoming.pending or is_readable(sock):
+            try:
+                arrived = _take_all(sock, inside.incoming)
+            except OSError:
+                return True
         return _has_data(inside.tls) or _ends_within_record(arrived)
 
 
