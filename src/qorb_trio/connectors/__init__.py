@@ -13,4 +13,4 @@ from ._unix import UnixConnector
 __all__ = ["TcpConnector", "TlsConnector", "UnixConnector"]
 
 for _public in (TcpConnector, TlsConnector, UnixConnector):
-    _public.__module__ = __name__
+    _public.__module__ = "qorb_trio"  # where users import them from

@@ -15,9 +15,9 @@ import dns.name
 import dns.rcode
 
 #: One thing to do for a query; see `DnsServer`.
-DnsStep: TypeAlias = "str | float | bytes | dns.message.Message"
+DnsStep: TypeAlias = str | float | bytes | dns.message.Message
 #: What a fault hook returns: nothing out of the ordinary, one thing, or several in order.
-DnsAction: TypeAlias = "DnsStep | Sequence[DnsStep] | None"
+DnsAction: TypeAlias = DnsStep | Sequence[DnsStep] | None
 
 #: No client takes this for an answer: it is shorter than a header.
 _GARBAGE: Final = b"\xde\xad\xbe\xef"

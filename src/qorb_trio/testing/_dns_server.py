@@ -301,3 +301,7 @@ def _checked_hosts(hosts: str | Iterable[str]) -> list[str]:
         except ValueError:
             raise ValueError(f"hosts: {host!r} is not an IP address") from None
     return given
+
+
+for _public in (DnsQuery, DnsServer):
+    _public.__module__ = "qorb_trio.testing"

@@ -12,7 +12,7 @@ from .._backend import Backend, parse_host_port
 from ..abc import Resolver
 
 #: What `ManualResolver` takes for a backend.
-BackendLike: TypeAlias = "Backend | tuple[str, int] | str"
+BackendLike: TypeAlias = Backend | tuple[str, int] | str
 
 
 def _as_backend(given: object) -> Backend:
