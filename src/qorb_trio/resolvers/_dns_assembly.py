@@ -1,0 +1,85 @@
+"""From records to backends: RFC 2782's fields, names, weights. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from .._backend import Backend, format_host_port
+from ._dns_records import ROOT, Srv
+
+#: Gives the addresses of a target that are known.
+AddressesOf: TypeAlias = Callable[[str], Sequence[str]]
+
+# Weights are multiplied so that a target's can be shared among its addresses without a
+# remainder; not by more than this, above which they are rounded.
+_LARGEST_SCALE = 10_000
+
+
+def usable(records: Iterable[Srv]) -> tuple[Srv, ...]:
+    """The SRV records that name something to connect to, one per target and port.
+
+    The target "." says that the service is not offered, and port 0 cannot be dialled.
+    Of one target and port under two priorities the lower counts; twice under one
+    priority, the weights add up.
+    """
+    weights: dict[tuple[str, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for srv in set(records):
+        if srv.target != ROOT and srv.port != 0:
+            weights[srv.target, srv.port][srv.priority] += srv.weight
+    return tuple(
+        sorted(
+            Srv(min(by_priority), by_priority[min(by_priority)], port, target)
+            for (target, port), by_priority in weights.items()
+        )
+    )
+
+
+def assemble(records: Iterable[Srv], addresses_of: AddressesOf) -> tuple[Backend, ...]:
+    """The backends of a service, in the order of priority and name.
+
+    Each address of each target and port is a backend named ``target:port@address``. A
+    target's weight is shared among its addresses: all weights of one priority are
+    multiplied by the least number that makes the shares whole.
+    """
+    tiers: dict[int, list[tuple[Srv, Sequence[str]]]] = defaultdict(list)
+    for srv in usable(records):
+        if addresses := addresses_of(srv.target):
+            tiers[srv.priority].append((srv, addresses))
+    return tuple(
+        backend
+        for _, tier in sorted(tiers.items())
+        for backend in _backends_of_tier(tier, _scale(tier))
+    )
+
+
+def _scale(tier: Iterable[tuple[Srv, Sequence[str]]]) -> int:
+    """The least factor by which each weight can be divided by its number of addresses."""
+    scale = 1
+    for srv, addresses in tier:
+        count = len(addresses)
+        scale = math.lcm(scale, count // math.gcd(srv.weight, count))
+        if scale > _LARGEST_SCALE:
+            return _LARGEST_SCALE
+    return scale
+
+
+def _backends_of_tier(tier: Iterable[tuple[Srv, Sequence[str]]], scale: int) -> Iterable[Backend]:
+    for srv, addresses in tier:
+        share = srv.weight * scale / len(addresses)
+        # Rounding must not make a small weight zero, which RFC 2782 treats differently.
+        weight = max(1, round(share)) if srv.weight else 0
+        for address in addresses:
+            yield Backend(
+                (address, srv.port),
+                name=backend_name(srv.target, srv.port, address),
+                priority=srv.priority,
+                weight=weight,
+            )
+
+
+def backend_name(target: str, port: int, address: str) -> str:
+    """``target:port@address``: what people and statistics call the backend."""
+    return f"{format_host_port(target, port)}@{address}"

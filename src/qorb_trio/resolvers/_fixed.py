@@ -1,0 +1,94 @@
+"""`FixedResolver`: the backends are known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TypeAlias, final
+
+import trio
+
+from .._backend import Backend, parse_host_port
+from ..abc import Resolver
+
+#: What a backend may be given as.
+BackendLike: TypeAlias = "Backend | tuple[str, int] | str"
+
+
+class BareStringError(TypeError, ValueError):
+    """A string where a collection of strings is expected.
+
+    To a type checker a string *is* a collection of strings, so it is the value that
+    is wrong; to a person it is the wrong kind of thing. This is both.
+    """
+
+
+def reject_bare_string(field: str, given: object) -> None:
+    """`BareStringError` for a string: it would be taken apart into characters."""
+    if isinstance(given, str | bytes):
+        raise BareStringError(f"{field} must be a collection, not {given!r}: write [{given!r}]")
+
+
+def iterable(field: str, given: object) -> Iterable[object]:
+    """`given`, if it can be iterated over.
+
+    Raises:
+      TypeError: naming the field.
+    """
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{field} must be a collection, not {given!r}")
+    return given
+
+
+def _as_backend(given: object) -> Backend:
+    if isinstance(given, Backend):
+        return given
+    if isinstance(given, str):
+        return Backend(parse_host_port(given))
+    if isinstance(given, tuple):
+        return Backend(given)
+    raise TypeError(
+        f"addresses must be Backends, (host, port) pairs or 'host:port' strings, not {given!r}"
+    )
+
+
+def _unique(backends: Iterable[Backend]) -> tuple[Backend, ...]:
+    by_name: dict[str, Backend] = {}
+    for backend in backends:
+        known = by_name.setdefault(backend.name, backend)
+        if known != backend:
+            raise ValueError(
+                f"addresses: two addresses under the name {backend.name!r}:"
+                f" {known.address!r} and {backend.address!r}"
+            )
+    return tuple(by_name.values())
+
+
+@final
+class FixedResolver(Resolver):
+    """A resolver whose backends never change: it sends them once, and is done.
+
+    Args:
+      addresses: `Backend`s, ``(host, port)`` pairs or ``"host:port"`` strings
+        (``"[v6]:port"`` for IPv6). Equal ones count once. May be empty: a pool with
+        no backends.
+
+    Raises:
+      TypeError, ValueError: for what is not an address, for a bare string, and for
+        two addresses under one name.
+    """
+
+    def __init__(self, addresses: Iterable[BackendLike]) -> None:
+        reject_bare_string("addresses", addresses)
+        self._backends = _unique(map(_as_backend, iterable("addresses", addresses)))
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The backends, in the order given."""
+        return self._backends
+
+    async def run(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
+        """Send the backends once and return. A checkpoint; may be called again."""
+        await updates.send(self._backends)
+
+    def __repr__(self) -> str:
+        return f"FixedResolver({list(self._backends)!r})"
