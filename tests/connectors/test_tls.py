@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import socket
 import ssl
@@ -73,16 +74,21 @@ class TlsPeer:
         return self.tickets() + self._outgoing.read()
 
 
+@functools.cache
+def authority() -> trustme.CA:
+    """The certificate authority; to make one takes longer than most of the tests."""
+    return trustme.CA()
+
+
 class Lab:
-    """A certificate authority, a server with its certificate, and a client that trusts it."""
+    """A server with a certificate for some names, a client that trusts it, a connection."""
 
     def __init__(self, version: ssl.TLSVersion, *names: str) -> None:
-        authority = trustme.CA()
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.server.minimum_version = self.server.maximum_version = version
-        authority.issue_cert(*names).configure_cert(self.server)
-        self.client = ssl.create_default_context()
-        authority.configure_trust(self.client)
+        authority().issue_cert(*names).configure_cert(self.server)
+        self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        authority().configure_trust(self.client)
         self.connector = TlsConnector(self.client)
         self.ours: Any = None
         self.theirs: Any = None
