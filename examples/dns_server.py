@@ -13,6 +13,7 @@ import argparse
 import signal
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import trio
 
@@ -21,23 +22,27 @@ from qorb_trio.testing import DnsServer
 ZONE = Path(__file__).parent / "dns" / "test.com.zone"
 LOOK_EVERY = 0.5
 
+Version: TypeAlias = tuple[int, int, int]
+
 
 async def main(file: Path, origin: str, host: str, port: int) -> None:
     """Serve the zone until cancelled."""
+    version = modified(file)  # Of before it is read: what changes from now on is noticed.
     with trio.open_signal_receiver(signal.SIGHUP) as hangups:
         async with (
             DnsServer(file, origin=origin, hosts=host, port=port) as server,
             trio.open_nursery() as nursery,
         ):
             print(f"serving {origin} on {host}, port {server.address[1]}, from {file}", flush=True)
-            nursery.start_soon(reload_when_changed, server, file, origin)
+            nursery.start_soon(reload_when_changed, server, file, origin, version)
             async for _ in hangups:
                 reload(server, file, origin)
 
 
-async def reload_when_changed(server: DnsServer, file: Path, origin: str) -> None:
+async def reload_when_changed(
+    server: DnsServer, file: Path, origin: str, before: Version | None
+) -> None:
     """Load the zone again whenever its file is changed."""
-    before = modified(file)
     while True:
         await trio.sleep(LOOK_EVERY)
         now = modified(file)
@@ -47,13 +52,13 @@ async def reload_when_changed(server: DnsServer, file: Path, origin: str) -> Non
             reload(server, file, origin)
 
 
-def modified(file: Path) -> tuple[int, int] | None:
+def modified(file: Path) -> Version | None:
     """What changes when the file does; `None` while there is no file."""
     try:
         stat = file.stat()
     except FileNotFoundError:
         return None
-    return stat.st_mtime_ns, stat.st_ino
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def reload(server: DnsServer, file: Path, origin: str) -> None:

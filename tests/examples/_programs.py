@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import re
@@ -57,7 +58,7 @@ class Program:
                 chunk = await self.output.receive_some()
                 if not chunk:
                     raise AssertionError(f"it ended without a word of {words!r}: {self.said}")
-                self.said += chunk.decode()
+                self.said += chunk.decode("ascii")
         self.said = self.said[match.end() :]
         return match.group()
 
@@ -94,6 +95,7 @@ class Terminal:
     _slave: int
     _before: list[object]
     received: str = ""
+    _decoder: codecs.IncrementalDecoder = attrs.field(factory=codecs.getincrementaldecoder("utf-8"))
     _news: trio.Event = attrs.field(factory=trio.Event)
 
     @property
@@ -101,7 +103,6 @@ class Terminal:
         """What is shown, without its colours: all since the cursor last went home."""
         return _CONTROL.sub("", self.received.rpartition("\x1b[H")[2])
 
-    @property
     def is_as_before(self) -> bool:
         """Whether the terminal's mode is what it was before the program came."""
         return termios.tcgetattr(self._slave) == self._before
@@ -127,7 +128,7 @@ class Terminal:
 
     async def _receive(self) -> None:
         async for chunk in self._master:
-            self.received += chunk.decode()
+            self.received += self._decoder.decode(chunk)
             self._news.set()
             self._news = trio.Event()
 
@@ -173,6 +174,7 @@ async def echo_service(servers: int = 2) -> AsyncIterator[DnsServer]:
             port = listeners[0].socket.getsockname()[1]
             records.append(f"1 1 {port} echo00{number}")
             dns.set(f"echo00{number}", "A", "127.0.0.1", ttl=1)
-        dns.set("_echo._tcp", "SRV", records, ttl=1)
+        if records:
+            dns.set("_echo._tcp", "SRV", records, ttl=1)
         yield dns
         nursery.cancel_scope.cancel()

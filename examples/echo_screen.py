@@ -1,0 +1,316 @@
+"""The terminal side of ``tcp_echo_workload.py``: what it draws, and the keys it obeys.
+
+Drawing is `rich`'s part, which needs no event loop of its own. Keys are read here: the
+terminal is asked to hand over each key as it is pressed, and Trio tells when there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import termios
+import tty
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import attrs
+import trio
+from rich.console import Console, RenderableType
+from rich.layout import Layout
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from echo_claimers import Claimer, Workload
+from qorb_trio import BackendStats, PoolStats
+
+REFRESH = 0.1
+HOLDS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+LOG_LINES = 4
+
+# What a terminal sends for the keys of interest; arrows come in two dialects.
+KEYS = {
+    b"\t": "add",
+    b"\x1b[Z": "remove",
+    b"\x1b[A": "up",
+    b"\x1bOA": "up",
+    b"\x1b[B": "down",
+    b"\x1bOB": "down",
+    b"\x1b[C": "longer",
+    b"\x1bOC": "longer",
+    b"\x1b[D": "shorter",
+    b"\x1bOD": "shorter",
+    b"q": "quit",
+}
+HELP = "Tab add · Shift-Tab remove · ↑ ↓ select · ← → hold shorter, longer · q quit"
+
+SLOT_STATES = (
+    ("claimed", "■", "green"),
+    ("unclaimed", "□", "cyan"),
+    ("checking", "▣", "blue"),
+    ("connecting", "…", "yellow"),
+    ("closing", "✕", "red"),
+)
+CLAIMER_STYLES = {"holding": "green", "waiting": "yellow", "resting": "dim"}
+
+
+# --- Keys ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def keys_at_once(fd: int) -> Iterator[None]:
+    """Have the terminal hand over keys one by one, unechoed; afterwards as it was.
+
+    Ctrl-C stays what it was. Ctrl-Z does nothing, because the shell would inherit the
+    terminal like this.
+    """
+    before = termios.tcgetattr(fd)
+    try:
+        tty.setcbreak(fd)
+        changed = termios.tcgetattr(fd)
+        changed[6][termios.VSUSP] = os.fpathconf(fd, "PC_VDISABLE").to_bytes()
+        termios.tcsetattr(fd, termios.TCSANOW, changed)
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+def parse_keys(data: bytes) -> tuple[list[str], bytes]:
+    """The meanings of the keys in `data`, and the incomplete key that it may end with."""
+    meanings = []
+    while data:
+        for key, meaning in KEYS.items():
+            if data.startswith(key):
+                meanings.append(meaning)
+                data = data[len(key) :]
+                break
+        else:
+            if any(key.startswith(data) for key in KEYS):
+                break
+            data = data[1:]  # No key that means anything here.
+    return meanings, data
+
+
+async def read_keys(fd: int, press: Callable[[str], None]) -> None:
+    """Call `press` with the meaning of each key; return at the end of input."""
+    rest = b""
+    while True:
+        # Not a non-blocking read: that flag would be set for everybody who has this
+        # terminal open, our own standard output and the shell included.
+        await trio.lowlevel.wait_readable(fd)
+        data = os.read(fd, 1024)
+        if not data:
+            return
+        meanings, rest = parse_keys(rest + data)
+        for meaning in meanings:
+            press(meaning)
+
+
+# --- What is on the screen -------------------------------------------------------------
+
+
+class LastLines(logging.Handler):
+    """Keeps the last few log lines, to be shown where they do not spoil the picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque(maxlen=LOG_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the first line of a record: a traceback would fill the screen."""
+        self.lines.append(f"{record.levelname.lower()}: {record.getMessage()}".splitlines()[0])
+
+
+@contextlib.contextmanager
+def logging_to(handler: logging.Handler) -> Iterator[None]:
+    """Log to `handler` and nowhere else."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    root.handlers[:] = [handler]
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+
+
+@attrs.define(eq=False)
+class Screen:
+    """What is shown of a workload, and which of its claimers is selected."""
+
+    title: str
+    workload: Workload
+    log: LastLines = attrs.field(factory=LastLines)
+    selected: int = 0
+    quit: Callable[[], None] = attrs.field(default=lambda: None)
+
+    def press(self, key: str) -> None:
+        """Do what a key means."""
+        claimers = self.workload.claimers
+        if key == "quit":
+            self.quit()
+        elif key == "add":
+            self.workload.add()
+            self.selected = len(claimers) - 1
+        elif key == "up":
+            self.selected -= 1
+        elif key == "down":
+            self.selected += 1
+        elif claimers:
+            self._press_for_claimer(key, claimers[self.selected])
+        self.selected = max(0, min(self.selected, len(claimers) - 1))
+
+    def _press_for_claimer(self, key: str, claimer: Claimer) -> None:
+        if key == "remove":
+            self.workload.remove(claimer)
+        elif key == "longer":
+            claimer.set_hold(next((h for h in HOLDS if h > claimer.hold), HOLDS[-1]))
+        elif key == "shorter":
+            claimer.set_hold(next((h for h in reversed(HOLDS) if h < claimer.hold), HOLDS[0]))
+
+    def draw(self, height: int) -> RenderableType:
+        """The whole picture, `height` lines high."""
+        stats = self.workload.pool.stats()
+        backends_height = min(len(stats.backends) + 3, max(4, height // 2))
+        below = [Layout(self._log(), size=LOG_LINES)] if self.log.lines else []
+        claimers_height = height - 2 - backends_height - 2 - LOG_LINES * len(below)
+        layout = Layout()
+        layout.split_column(
+            Layout(self._head(stats), size=2),
+            Layout(backends_table(stats), size=backends_height),
+            Layout(self._claimers_panel(claimers_height - 3)),
+            *below,
+            Layout(_foot(), size=2),
+        )
+        return layout
+
+    def _head(self, stats: PoolStats) -> RenderableType:
+        tally = self.workload.tally
+        age = trio.current_time() - self.workload.started
+        first = Text.assemble(
+            ("qorb_trio ", "bold magenta"), (self.title, "bold"), f"  {age:.0f} s"
+        )
+        second = Text.assemble(
+            (f"{tally.claims:,} claims  ", "bold"),
+            (f"{tally.rate():,.1f}/s  ", "bold green"),
+            (f"{tally.failures:,} failed  ", "bold red" if tally.failures else ""),
+            f"{stats.waiting} waiting  {stats.slots} slots",
+            f" ({stats.departed} of departed backends)" if stats.departed else "",
+        )
+        return Text("\n").join([first, second])
+
+    def _claimers_panel(self, room: int) -> RenderableType:
+        claimers = self.workload.claimers
+        # With more claimers than lines, show those around the selected one.
+        first = max(0, min(self.selected - room // 2, len(claimers) - room))
+        table = Table(box=None, expand=True, pad_edge=False)
+        for column in ("  claimer", "state", "for", "hold", "claims", "failed"):
+            table.add_column(
+                column, no_wrap=True, justify="right" if column == "claims" else "left"
+            )
+        table.add_column("connection to, or last error", no_wrap=True, ratio=1)
+        for index, claimer in list(enumerate(claimers))[first : first + max(1, room)]:
+            selected = index == self.selected
+            name = ("▶ " if selected else "  ") + claimer.name
+            table.add_row(name, *claimer_cells(claimer), style="bold" if selected else "")
+        return Panel(table, title=f"{len(claimers)} claimers", title_align="left")
+
+    def _log(self) -> RenderableType:
+        return Text("\n".join(self.log.lines), style="yellow", no_wrap=True, overflow="ellipsis")
+
+
+def backends_table(stats: PoolStats) -> RenderableType:
+    """Each backend with its slots, one sign for each."""
+    table = Table(box=None, expand=True, pad_edge=False)
+    table.add_column("backend", no_wrap=True)
+    table.add_column("slots", min_width=18, no_wrap=True, ratio=1)
+    for column in ("wanted", "claims", "failures"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("last error", ratio=2, no_wrap=True)
+    for name, backend in sorted(stats.backends.items()):
+        table.add_row(
+            Text(name, style="green" if backend.online else "red"),
+            slots_bar(backend),
+            str(backend.wanted),
+            f"{backend.total_claims:,}",
+            str(backend.failures),
+            error_text(backend.last_error),
+        )
+    return Panel(table, title=f"{len(stats.backends)} backends", title_align="left")
+
+
+def slots_bar(stats: BackendStats) -> Text:
+    """One sign for each slot."""
+    return Text.assemble(
+        *((sign * getattr(stats, state), style) for state, sign, style in SLOT_STATES),
+    )
+
+
+def claimer_cells(claimer: Claimer) -> list[RenderableType]:
+    """What the table tells of one claimer, beside its name."""
+    where = (
+        Text(claimer.backend.name, style="green")
+        if claimer.backend is not None
+        else error_text(claimer.last_error)
+    )
+    return [
+        Text(claimer.state, style=CLAIMER_STYLES[claimer.state]),
+        f"{trio.current_time() - claimer.since:4.1f} s",
+        f"{claimer.hold:g} s",
+        f"{claimer.claims:,}",
+        Text(str(claimer.failures), style="red" if claimer.failures else "dim"),
+        where,
+    ]
+
+
+def error_text(error: Exception | None) -> Text:
+    """One line about an error, or an empty one where there is none."""
+    text = "" if error is None else f"{type(error).__name__}: {error}"
+    return Text(text, style="red", overflow="ellipsis")
+
+
+def _foot() -> RenderableType:
+    legend = Text.assemble(*((f"{sign} {state}  ", style) for state, sign, style in SLOT_STATES))
+    return Text("\n").join([legend, Text(HELP, style="dim")])
+
+
+# --- Running it ------------------------------------------------------------------------
+
+
+async def show(title: str, workload: Workload, fd: int = 0) -> None:
+    """Draw the workload and obey the keys typed at terminal `fd`, until the user quits."""
+    screen = Screen(title, workload)
+    console = Console()
+    with (
+        # These signals would end the program as it stands, and with it the terminal's
+        # mode: so they are received before that is changed, and still when it is back.
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals,
+        logging_to(screen.log),
+        keys_at_once(fd),
+        Live(console=console, screen=True, auto_refresh=False) as live,
+    ):
+        async with trio.open_nursery() as nursery:
+            screen.quit = nursery.cancel_scope.cancel
+
+            def redraw() -> None:
+                live.update(screen.draw(console.size.height), refresh=True)
+
+            def press(key: str) -> None:
+                screen.press(key)
+                redraw()
+
+            async def obey_keys() -> None:
+                await read_keys(fd, press)
+                screen.quit()
+
+            async def obey_signals() -> None:
+                async for _ in signals:
+                    screen.quit()
+
+            nursery.start_soon(obey_keys)
+            nursery.start_soon(obey_signals)
+            while True:
+                redraw()
+                await trio.sleep(REFRESH)

@@ -1,0 +1,132 @@
+"""Any number of clients of an echo service, all on one pool: watch it, and break things.
+
+    python examples/tcp_echo_workload.py
+
+The pool finds the servers of ``_echo._tcp.test.com.`` by asking the DNS server of the
+examples (see README.md). On a terminal, Tab adds a client and Shift-Tab removes one; for
+pipes, ``--plain`` prints a line each second. It then exits with 1 if any claim failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+
+import trio
+
+import qorb_trio
+from echo_claimers import EchoConnector, Workload
+
+SERVICE = "_echo._tcp.test.com."
+NAMESERVER = "[::1]:1234"
+
+# Small numbers, so that one sees them at work: a spare connection for every third slot, a
+# dead backend asked again every other second, a plan that is made anew every ten.
+POLICY = qorb_trio.Policy(
+    spares_wanted=6,
+    max_slots=18,
+    rebalance_interval=10,
+    claim_timeout=5,
+    set_config=qorb_trio.SetConfig(max_connection_backoff=2, health_interval=5),
+)
+DNS_CONFIG = qorb_trio.DnsResolverConfig(query_interval=5, max_refresh=5)
+
+
+async def main(arguments: argparse.Namespace) -> int:
+    """Open the pool, let the claimers loose on it, show what happens; the exit status."""
+    plain = arguments.plain or not (sys.stdin.isatty() and sys.stdout.isatty())
+    title = f"{arguments.service} by {arguments.nameserver}"
+    async with trio.open_nursery() as nursery:
+        resolver = qorb_trio.DnsResolver(
+            arguments.service, nameservers=[arguments.nameserver], config=DNS_CONFIG
+        )
+        async with (
+            qorb_trio.open_pool(
+                nursery, resolver, EchoConnector(), policy=POLICY, name="echo"
+            ) as pool,
+            # The claimers get a nursery inside of the pool's block, so that they end first.
+            trio.open_nursery() as claimers,
+        ):
+            workload = Workload(pool, arguments.hold, claimers)
+            for _ in range(arguments.claimers):
+                workload.add()
+            with trio.move_on_after(arguments.seconds):
+                await (print_lines if plain else show_screen)(title, workload)
+            claimers.cancel_scope.cancel()
+    print(summary(workload))
+    return int(plain and (workload.tally.failures > 0 or workload.tally.claims == 0))
+
+
+async def show_screen(title: str, workload: Workload) -> None:
+    """Show the workload full-screen, until the user quits."""
+    # Only the screen needs `rich`; whoever prints lines need not have it.
+    from echo_screen import show
+
+    await show(title, workload)
+
+
+async def print_lines(title: str, workload: Workload) -> None:
+    """Print a line each second, for ever."""
+    print(title, flush=True)
+    while True:
+        await trio.sleep(1)
+        print(line(workload), flush=True)
+
+
+def line(workload: Workload) -> str:
+    """One line about the last second or so."""
+    stats, tally = workload.pool.stats(), workload.tally
+    backends = (
+        f"{name}: {backend.claimed} claimed, {backend.unclaimed} spare,"
+        f" {backend.connecting} connecting"
+        for name, backend in sorted(stats.backends.items())
+    )
+    return "; ".join(
+        [
+            f"{trio.current_time() - workload.started:.0f} s",
+            f"{tally.claims} claims, {tally.rate():.1f}/s",
+            f"{tally.failures} failed, {stats.waiting} waiting",
+            *(backends if stats.backends else ["no backends known"]),
+        ]
+    )
+
+
+def summary(workload: Workload) -> str:
+    """How it all went."""
+    tally = workload.tally
+    return (
+        f"{tally.claims} claims, {tally.failures} failed;"
+        f" the slowest came after {tally.slowest * 1000:.1f} ms"
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description="Clients of an echo service, on one pool.")
+    parser.add_argument("--service", default=SERVICE, help="default: %(default)s")
+    parser.add_argument("--nameserver", default=NAMESERVER, help="default: %(default)s")
+    parser.add_argument("--claimers", type=int, default=4, help="to begin with; default: 4")
+    parser.add_argument(
+        "--hold",
+        type=float,
+        default=0.2,
+        metavar="SECONDS",
+        help="how long they hold each claim, to begin with; default: %(default)s",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="stop after that; default: never"
+    )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="print lines, as is done anyhow when this is not a terminal",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(trio.run(main, parse_arguments()))
+    except* KeyboardInterrupt:
+        pass  # Ctrl-C is one way to leave.

@@ -1,0 +1,95 @@
+"""The workload: on pipes, and on a terminal as a person would use it."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import pytest
+
+from ._programs import echo_service, on_a_terminal, run
+
+pytestmark = pytest.mark.real
+
+
+async def test_plain_workload() -> None:
+    """Off a terminal it prints a line each second, and a summary; no failure is status 0."""
+    async with echo_service() as dns:
+        nameserver = f"127.0.0.1:{dns.address[1]}"
+        done = await run(
+            "tcp_echo_workload.py",
+            *("--nameserver", nameserver, "--seconds", "2.5", "--claimers", "3", "--hold", "0.01"),
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    title, first, second, summary = done.stdout.splitlines()
+    assert title == f"_echo._tcp.test.com. by {nameserver}"
+    for number, line in enumerate([first, second], 1):
+        assert line.startswith(f"{number} s; ")
+        assert "echo001.test.com" in line
+        assert "echo002.test.com" in line
+    claims = re.match(r"(\d+) claims, 0 failed; the slowest came after", summary)
+    assert claims is not None
+    assert int(claims[1]) > 10
+
+
+async def test_plain_workload_without_backends_is_a_failure() -> None:
+    """Where no claim was granted, the status is 1."""
+    async with echo_service(servers=0) as dns:
+        done = await run(
+            "tcp_echo_workload.py",
+            *("--nameserver", f"127.0.0.1:{dns.address[1]}", "--seconds", "1.2"),
+        )
+    assert done.returncode == 1
+    assert "no backends known" in done.stdout
+    assert "0 claims" in done.stdout
+
+
+async def test_keys() -> None:
+    """Each key does what the bottom line says, and q leaves the terminal as it was."""
+    async with echo_service() as dns:
+        nameserver = f"127.0.0.1:{dns.address[1]}"
+        async with on_a_terminal(
+            "tcp_echo_workload.py", "--nameserver", nameserver, "--claimers", "2"
+        ) as terminal:
+            await terminal.wait_until(lambda screen: "2 claimers" in screen)
+            await terminal.wait_until(lambda screen: "2 backends" in screen)
+            await terminal.wait_until(lambda screen: re.search(r"[1-9]\d* claims", screen))
+            assert not terminal.is_as_before()
+            await terminal.wait_until(lambda screen: "▶ claimer 1" in screen)
+
+            await terminal.type("\t")
+            await terminal.wait_until(lambda screen: "3 claimers" in screen)
+            await terminal.wait_until(lambda screen: "▶ claimer 3" in screen)
+            await terminal.type("\x1b[A")
+            await terminal.wait_until(lambda screen: "▶ claimer 2" in screen)
+            await terminal.type("\x1b[C")
+            await terminal.wait_until(lambda screen: re.search(r"claimer 2 .* 0\.5 s", screen))
+            await terminal.type("\x1b[D\x1b[D")
+            await terminal.wait_until(lambda screen: re.search(r"claimer 2 .* 0\.1 s", screen))
+            await terminal.type("\x1b[B\x1b[Z")
+            await terminal.wait_until(lambda screen: "2 claimers" in screen)
+            await terminal.wait_until(lambda screen: "▶ claimer 2" in screen)
+
+            await terminal.type("q")
+            assert await terminal.wait() == 0
+            assert terminal.is_as_before()
+            left = terminal.received.rpartition("\x1b[?1049l")
+            assert left[1]
+            assert re.search(r"\d+ claims, 0 failed", left[2])
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_the_terminal_is_restored_at_a_signal(how: signal.Signals) -> None:
+    """Ctrl-C, and being told to end, leave the terminal as it was, and no traceback."""
+    async with echo_service() as dns:
+        nameserver = f"127.0.0.1:{dns.address[1]}"
+        async with on_a_terminal("tcp_echo_workload.py", "--nameserver", nameserver) as terminal:
+            await terminal.wait_until(lambda screen: "claimers" in screen)
+            assert not terminal.is_as_before()
+            terminal.process.send_signal(how)
+            assert await terminal.wait() == 0
+            assert terminal.is_as_before()
+            assert "\x1b[?1049l" in terminal.received
+            assert "\x1b[?25h" in terminal.received
+            assert "Traceback" not in terminal.received
