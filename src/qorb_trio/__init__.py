@@ -19,3 +19,14 @@ from ._policy import Policy as Policy, SetConfig as SetConfig
 from ._pool import Pool as Pool, open_pool as open_pool
 from ._stats import BackendStats as BackendStats, PoolStats as PoolStats
 from .abc import Connector as Connector, Instrument as Instrument, Resolver as Resolver
+from .connectors import (
+    TcpConnector as TcpConnector,
+    TlsConnector as TlsConnector,
+    UnixConnector as UnixConnector,
+)
+from .resolvers import (
+    DnsResolver as DnsResolver,
+    DnsResolverConfig as DnsResolverConfig,
+    FixedResolver as FixedResolver,
+    resolver_for as resolver_for,
+)

@@ -119,11 +119,16 @@ class Claim(Generic[C]):
             return await self._acquire()
         self._slot = slot
         self._held = True
-        slot.home.total_claims += 1
         # Cancellation was looked for before the slot was taken. From here on it would
         # have to be given back.
         await cancel_shielded_checkpoint()
-        return self.connection
+        home = slot.home
+        if slot.state is not State.CLAIMED or not home.active:
+            self._end(None, keep=False)
+            return await self._acquire()
+        home.total_claims += 1
+        connection: C = slot.connection
+        return connection
 
     @enable_ki_protection
     async def __aexit__(
@@ -169,13 +174,16 @@ class Claim(Generic[C]):
         again = False
         while True:
             if core.closing:
+                # The pool may be ending because all of the program is being cancelled.
+                await trio.lowlevel.checkpoint()
                 raise core.terminated().error()
-            slot = core.take()
+            late = again and timeout and trio.current_time() >= deadline
+            slot = None if late else core.take()
             if slot is not None:
                 self._hold(slot, claim_id)
                 await cancel_shielded_checkpoint()
             else:
-                if timeout == 0 or (again and trio.current_time() >= deadline):
+                if timeout == 0 or late:
                     await trio.lowlevel.checkpoint()
                     raise core.timed_out().error(cause)
                 answer = await core.wait(claim_id, deadline, again=again)

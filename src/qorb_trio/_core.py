@@ -7,6 +7,7 @@ pool takes part. The tasks that do the rest are started by ``_pool.py``.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import random
@@ -121,12 +122,7 @@ class Core(Generic[C]):
         hooks = self.hooks
         if hooks.tells_broken and keep and home.found_broken(slot):
             return
-        if keep:
-            try:
-                keep = hooks.should_recycle(slot.connection, exc)
-            except BaseException:
-                home.close(slot)
-                raise
+        keep = keep and home.should_recycle(slot, exc)
         if not keep or not home.active:
             home.close(slot)
         elif hooks.recycles:
@@ -149,13 +145,9 @@ class Core(Generic[C]):
     def abandoned(self, slot: Slot[C]) -> None:
         """A claim was garbage collected; perhaps in another thread, or half-way
         through something in this one, so that nothing may be done right now."""
-        if slot.state is not State.CLAIMED:
-            return
         backend = slot.home.backend.name
-        try:
+        with contextlib.suppress(trio.RunFinishedError):
             self.token.run_sync_soon(self._reclaim, slot)
-        except trio.RunFinishedError:
-            pass
         warnings.warn(
             f"a claim of pool {self.name!r} on backend {backend!r} was not released",
             ResourceWarning,
@@ -169,7 +161,9 @@ class Core(Generic[C]):
         """Why there is no connection."""
         records = [it.record for it in self.sets.values() if it.record.last_error]
         latest = max(records, key=lambda it: it.last_error_at, default=None)
-        return _refusal.timed_out(self.stats(), latest and latest.last_error)
+        return _refusal.timed_out(
+            self.stats(), self.policy.max_slots, latest and latest.last_error
+        )
 
     def terminated(self) -> _refusal.Refusal:
         """The pool is ending."""
@@ -262,15 +256,16 @@ class Core(Generic[C]):
     async def _disconnect(self, slot: Slot[C]) -> None:
         assert slot.connection is not None
         limit = trio.current_time() + self.policy.set_config.disconnect_timeout
+        home = slot.home
         try:
             with trio.CancelScope(shield=True, deadline=limit) as scope:
                 await self.hooks.disconnect(slot.connection)
             if scope.cancelled_caught:
-                logger.warning("pool %s: %r: disconnect timed out", self.name, slot)
-        except Exception:
-            logger.warning("pool %s: %r: disconnect failed", self.name, slot, exc_info=True)
+                home.noted(slot, trio.TooSlowError("disconnect took longer than its timeout"))
+        except Exception as exc:
+            home.noted(slot, exc)
         finally:
-            slot.home.closed(slot)
+            home.closed(slot)
 
     # Backends.
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Generic, TypeVar, final
 
 import trio
 
 from ._backend import Backend
 from .abc import Connector
-
-logger = logging.getLogger("qorb_trio.connector")
 
 C = TypeVar("C")
 
@@ -59,7 +56,10 @@ class Hooks(Generic[C]):
     @trio.lowlevel.disable_ki_protection
     async def check(self, connection: C) -> None:
         """Raise unless the connection is healthy."""
-        if not await self._connector.is_valid(connection):
+        fault = self.fault(connection)
+        if fault is not None:
+            raise fault
+        if self.validates and not await self._connector.is_valid(connection):
             raise ConnectionError("the connection failed its health check")
 
     @trio.lowlevel.disable_ki_protection
@@ -89,11 +89,5 @@ class Hooks(Generic[C]):
         return ConnectionError("the connection was found broken") if broken else None
 
     def should_recycle(self, connection: C, exc: BaseException | None) -> bool:
-        """Whether a returned connection may be lent again; no, if that raises."""
-        if not self.judges:
-            return exc is None
-        try:
-            return self._connector.should_recycle(connection, exc)
-        except Exception:
-            logger.exception("should_recycle raised; the connection is discarded")
-            return False
+        """Whether a returned connection may be lent again."""
+        return self._connector.should_recycle(connection, exc) if self.judges else exc is None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import NoReturn, TypeVar
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -15,5 +14,5 @@ class NoPublicConstructor(type):
         """Refuse."""
         raise TypeError(f"{cls.__module__}.{cls.__qualname__} has no public constructor")
 
-    def _create(cls: type[T], *args: object, **kwargs: object) -> T:
-        return type.__call__(cls, *args, **kwargs)  # type: ignore[no-any-return, misc]
+    def _create(cls: type[T], *args: object) -> T:
+        return type.__call__(cls, *args)  # type: ignore[no-any-return]

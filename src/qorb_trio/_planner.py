@@ -198,13 +198,20 @@ class _Planner:
 
     def _apportion(self) -> tuple[list[int], list[int], bool]:
         """Each view's share; the views to probe; whether demand exceeds what can be."""
+        shares, probes, left = self._divide(min(self.demand, self.room))
+        if probes and sum(shares) == self.room > 1:
+            # One slot is kept back for probing, but never the only one.
+            shares, probes, left = self._divide(self.room - 1)
+        budget = max(0, min(self.failing_limit, self.room - sum(shares)))
+        short = left > 0 or self.demand >= self.room - len(probes[:1])
+        return shares, probes[:budget], short
+
+    def _divide(self, total: int) -> tuple[list[int], list[int], int]:
+        """Divide `total`; the views that should be probed, in turn; what is left over."""
         views = self.views
         shares = [0] * len(views)
-        probes: list[int] = []
-        # One slot is kept back for probing, but never the only one.
-        usable = self.room - (1 if self.failing and self.room > 1 else 0)
-        left = min(self.demand, usable)
-        short = self.demand >= usable
+        candidates: list[tuple[int, float]] = []
+        left = total
         for tier in self._tiers():
             limits = [
                 min(v.limit, v.connected) if v.failing else v.limit
@@ -214,18 +221,20 @@ class _Planner:
                 left, [views[i].share for i in tier], limits, [views[i].rank for i in tier]
             )
             average = left / sum(views[i].share for i in tier)
+            candidates += [(i, average * views[i].share) for i in tier if views[i].failing]
             for i, part in zip(tier, parts, strict=True):
                 shares[i] = part
-                view = views[i]
-                if view.failing and view.connected < min(view.limit, average * view.share):
-                    probes.append(i)
             left -= sum(parts)
             # The next priority is for when this one fails, not for when it is full.
             if left == 0 or not any(views[i].failing for i in tier):
                 break
+        probes = [
+            i
+            for i, fair in candidates
+            if views[i].connected < views[i].limit and (left or views[i].connected < fair)
+        ]
         probes.sort(key=lambda i: (views[i].retry_at, views[i].rank))
-        budget = min(self.failing_limit, self.room - sum(shares))
-        return shares, probes[: max(0, budget)], short or left > 0
+        return shares, probes, left
 
     def _tiers(self) -> list[list[int]]:
         """The views of each priority, best first."""

@@ -46,23 +46,23 @@ class SetConfig:
     )
     """The delay before the first retry; it doubles with each failure in a row."""
 
-    max_connection_backoff: float = attrs.field(default=30, validator=_seconds(zero=False))
+    max_connection_backoff: float = attrs.field(default=30.0, validator=_seconds(zero=False))
     """The longest delay between two tries."""
 
     spread: float = attrs.field(default=0.02, validator=_seconds(endless=False))
     """Up to so many random seconds are added to each delay (at the longest delay:
     taken away), so that clients and slots do not retry in step."""
 
-    health_interval: float = attrs.field(default=30, validator=_seconds(zero=False))
+    health_interval: float = attrs.field(default=30.0, validator=_seconds(zero=False))
     """A connection that has been idle for so long is checked."""
 
-    health_check_timeout: float = attrs.field(default=3, validator=_seconds(zero=False))
+    health_check_timeout: float = attrs.field(default=3.0, validator=_seconds(zero=False))
     """The bound on each single ``is_valid``, ``on_acquire`` and ``on_recycle``."""
 
-    connect_timeout: float = attrs.field(default=10, validator=_seconds(zero=False))
+    connect_timeout: float = attrs.field(default=10.0, validator=_seconds(zero=False))
     """The bound on each single ``connect``."""
 
-    disconnect_timeout: float = attrs.field(default=1, validator=_seconds())
+    disconnect_timeout: float = attrs.field(default=1.0, validator=_seconds())
     """The bound on each single ``disconnect``; it is cancelled after that."""
 
     def __attrs_post_init__(self) -> None:
@@ -97,13 +97,13 @@ class Policy:
     max_slots: int = attrs.field(default=16, validator=_count(1))
     """At most so many connections, opening and closing ones included."""
 
-    rebalance_interval: float = attrs.field(default=60, validator=_seconds(zero=False))
+    rebalance_interval: float = attrs.field(default=60.0, validator=_seconds(zero=False))
     """How often surplus connections are closed and shares are put right."""
 
-    claim_timeout: float = attrs.field(default=30, validator=_seconds())
+    claim_timeout: float = attrs.field(default=30.0, validator=_seconds())
     """How long a claim may take that names no timeout of its own. 0: never wait."""
 
-    drain_timeout: float = attrs.field(default=5, validator=_seconds())
+    drain_timeout: float = attrs.field(default=5.0, validator=_seconds())
     """How long outstanding claims may go on when the pool is left normally."""
 
     set_config: SetConfig = attrs.field(factory=SetConfig, validator=_set_config)

@@ -22,13 +22,15 @@ from .abc import Connector, Instrument, Resolver
 
 C = TypeVar("C")
 
+DEFAULT_POLICY = Policy()
+
 
 def open_pool(
     nursery: trio.Nursery,
     resolver: Resolver,
     connector: Connector[C],
     *,
-    policy: Policy | None = None,
+    policy: Policy = DEFAULT_POLICY,
     name: str = "pool",
     instruments: Iterable[Instrument] = (),
     rng: random.Random | None = None,
@@ -60,14 +62,17 @@ def open_pool(
     _check.instance("nursery", nursery, trio.Nursery)
     _check.instance("resolver", resolver, Resolver)
     _check.instance("connector", connector, Connector)
-    _check.instance("policy", policy := Policy() if policy is None else policy, Policy)
+    _check.instance("policy", policy, Policy)
     _check.instance("name", name, str)
+    if not isinstance(instruments, Iterable):
+        raise TypeError(f"instruments must be an iterable of Instrument, not {instruments!r}")
     instruments = tuple(instruments)
     for instrument in instruments:
         _check.instance("instruments: each", instrument, Instrument)
     _check.instance("rng", rng := random.Random() if rng is None else rng, random.Random)
     core = Core(connector, name=name, policy=policy, instruments=instruments, rng=rng)
-    return PoolManager(nursery, Pool._create(core, resolver))
+    pool: Pool[C] = Pool._create(core, resolver)  # type: ignore[assignment]
+    return PoolManager(nursery, pool)
 
 
 @final

@@ -32,7 +32,10 @@ class Refusal:
 
         Each claimant gets its own, since a traceback grows on the one that is raised.
         """
-        error = self.kind(self.message, pool=self.stats.name, stats=self.stats)
+        kind = self.kind
+        if cause is not None and kind is NoBackendsOnlineError:
+            kind = ClaimTimeoutError  # one was online: what it gave could not be set up
+        error = kind(self.message, pool=self.stats.name, stats=self.stats)
         error.__cause__ = cause or self.cause
         return error
 
@@ -43,16 +46,17 @@ def terminated(stats: PoolStats) -> Refusal:
     return Refusal(kind=PoolTerminatedError, message=message, stats=stats)
 
 
-def timed_out(stats: PoolStats, last_error: Exception | None) -> Refusal:
+def timed_out(stats: PoolStats, max_slots: int, last_error: Exception | None) -> Refusal:
     """No connection came in time; `last_error` is the latest failure of any backend."""
     backends = stats.backends.values()
-    in_use = sum(b.claimed + b.checking for b in backends) + stats.departed
+    in_use = sum(b.claimed + b.checking for b in backends)
     spare = sum(b.unclaimed for b in backends)
     prefix = f"pool {stats.name!r}: no connection in time: "
     if not backends:
         reason = "the resolver knows no backend"
         return Refusal(kind=NoBackendsError, message=prefix + reason, stats=stats)
-    if in_use:
+    if in_use or stats.departed >= max_slots:
+        in_use += stats.departed
         reason = f"all {in_use} connections are in use, {stats.waiting} claimants wait"
         return Refusal(kind=AllClaimsUsedError, message=prefix + reason, stats=stats)
     if spare:

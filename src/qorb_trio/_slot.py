@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 if TYPE_CHECKING:
     import trio
@@ -73,7 +73,7 @@ class Slot(Generic[C]):
         self.home = home
         self.state = State.CONNECTING
         #: What ``connect`` returned; meaningful in the connected states and in CLOSING.
-        self.connection: C | None = None
+        self.connection: C | Any = None
         #: The epoch of the backend's track record in which it was dialled.
         self.epoch = 0
         #: When it began to be dialled, or was last used or checked.

@@ -179,6 +179,8 @@ class SlotSet(Generic[C]):
         if not self.active or slot.state is State.CLOSING:
             self.close(slot)
             return
+        if core.hooks.tells_broken and self.found_broken(slot):
+            return
         first = self.connected == 0
         core.offer(slot)
         if first:
@@ -287,6 +289,22 @@ class SlotSet(Generic[C]):
             self.failed(slot, fault)
             self.close(slot)
         return fault is not None
+
+    def should_recycle(self, slot: Slot[C], exc: BaseException | None) -> bool:
+        """Ask ``should_recycle`` of a connection whose claim has ended by `exc`."""
+        try:
+            return self._core.hooks.should_recycle(slot.connection, exc)
+        except Exception as failure:
+            self.noted(slot, failure)
+            return False
+        except BaseException:
+            self.close(slot)
+            raise
+
+    def noted(self, slot: Slot[C], exc: Exception) -> None:
+        """The connector has failed in a way that says nothing about the backend."""
+        logger.warning("pool %s: %r: %r", self._core.name, slot, exc)
+        self.record.noted(exc, trio.current_time())
 
     # The end.
 

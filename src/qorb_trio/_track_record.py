@@ -65,10 +65,14 @@ class TrackRecord:
 
     def failed(self, exc: Exception, epoch: int, now: float) -> bool:
         """Note a failure of a connection dialled in `epoch`; is that new evidence?"""
+        self.noted(exc, now)
+        return self.suspect(epoch, now)
+
+    def noted(self, exc: Exception, now: float) -> None:
+        """Note a failure that is no evidence against the backend, as of a close."""
         self._failures.add(now)
         self.last_error = exc
         self.last_error_at = now
-        return self.suspect(epoch, now)
 
     def suspect(self, epoch: int, now: float) -> bool:
         """The backend is failing as far as a dial of `epoch` tells; is that new?"""

@@ -137,11 +137,9 @@ class Worker(Generic[C]):
     def _end_probation(self, slot: Slot[C]) -> None:
         """A probe has lasted for as long as was asked; check it, if that is possible."""
         home = self._home
-        if slot.state is not State.UNCLAIMED or not home.failing:
-            return
-        if self._core.hooks.checks:
+        if slot.state is State.UNCLAIMED and home.failing and self._core.hooks.checks:
             home.check(slot)
-        else:
+        elif slot.state in {State.UNCLAIMED, State.CLAIMED}:
             home.proved(slot)
 
     # Checks and recycling.
@@ -162,6 +160,8 @@ class Worker(Generic[C]):
         if failure is not None or not home.active:
             home.close(slot)
             return
+        if core.hooks.tells_broken and home.found_broken(slot):
+            return
         slot.returned = False
         slot.since = trio.current_time()
         home.proved(slot)
@@ -169,19 +169,17 @@ class Worker(Generic[C]):
 
     async def _examine(self, slot: Slot[C], event: str) -> Exception | None:
         core, home = self._core, self._home
-        assert slot.scope is not None
-        assert slot.connection is not None
+        scope = slot.scope
+        assert scope is not None
+        scope.deadline = trio.current_time() + self._config.health_check_timeout
         core.fire(f"{event}_start", slot.id, home.backend)
         failure: Exception | None = None
         try:
-            with slot.scope as scope:
-                scope.deadline = trio.current_time() + self._config.health_check_timeout
+            with scope:
                 if slot.returned:
                     await core.hooks.recycle(slot.connection)
                 else:
-                    failure = core.hooks.fault(slot.connection)
-                    if failure is None and core.hooks.validates:
-                        await core.hooks.check(slot.connection)
+                    await core.hooks.check(slot.connection)
         except Exception as exc:
             failure = exc
         if scope.cancelled_caught:
