@@ -366,7 +366,8 @@ async def dial(connector: TlsConnector, server: ssl.SSLContext, backend: Backend
                 await peer.handshake()
 
         async with await connector.connect(backend) as conn:
-            return conn.server_hostname
+            hostname = conn.server_hostname
+    return hostname
 
 
 @pytest.mark.parametrize(
@@ -457,17 +458,17 @@ async def test_starting_tls_later() -> None:
     lab = Lab(VERSIONS[1], "127.0.0.1")
     lab.connector = Polite(lab.client)
     listener, backend = await tcp_listener()
-    async with peers(listener) as accepted, trio.open_nursery() as nursery:
+    async with peers(listener) as accepted:
+        async with trio.open_nursery() as nursery:
 
-        @nursery.start_soon
-        async def dial() -> None:
-            lab.ours = await lab.connector.connect(backend)
+            @nursery.start_soon
+            async def dial() -> None:
+                lab.ours = await lab.connector.connect(backend)
 
-        stream = await accepted.receive()
-        assert await stream.receive_some(8) == b"STARTTLS"
-        lab.theirs = TlsPeer(stream, lab.server)
-        await lab.theirs.handshake()
-        await trio.testing.wait_all_tasks_blocked()
+            stream = await accepted.receive()
+            assert await stream.receive_some(8) == b"STARTTLS"
+            lab.theirs = TlsPeer(stream, lab.server)
+            await lab.theirs.handshake()
         await lab.exchange()
         assert not lab.broken
         await lab.connector.disconnect(lab.ours)

@@ -76,11 +76,10 @@ class TlsConnector(Connector[TlsStream]):
     * A string is used for every backend: right where all of them have a certificate for
       the name of the service (``"db.example.com"``).
     * A function of the backend returns the name. `DnsResolver` names its backends
-      ``target:port@address``, so ``lambda backend: backend.name.rpartition(":")[0]`` is
-      *not* it (an IPv6 address has colons too), but
-      ``lambda backend: backend.name.partition(":")[0]`` gives the SRV target. Mind
-      that the target comes from DNS: who can forge answers can then choose the name.
-      RFC 6125 asks for the name of the service, unless DNSSEC protects the answer.
+      ``target:port@address``, so ``lambda backend: backend.name.partition(":")[0]`` is
+      the target of the SRV record. Mind that the target comes from DNS: who can forge
+      answers can choose the name that is checked. RFC 9525 has the name of the service
+      checked instead, unless DNSSEC protects the answer.
 
     Closing sends the peer a ``close_notify``, does not wait for its own, and is given up
     on after ``disconnect_timeout`` if the peer reads nothing.

@@ -223,7 +223,8 @@ class DnsServer:
         traceback: TracebackType | None,
     ) -> bool | None:
         assert self._beside is not None
-        return await self._beside.__aexit__(exc_type, exc, traceback)
+        # All that is waited for is the end of tasks that have been cancelled.
+        return await self._beside.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
 
     # ------------------------------------------------------------------- answering
 

@@ -23,7 +23,7 @@ async def bind(hosts: Sequence[str], port: int) -> tuple[list[socket.SocketType]
     A port of 0 is any that is free on all of them.
     """
     attempts = 0
-    while True:
+    while True:  # noqa: ASYNC913 - it ends after so many attempts
         attempts += 1
         # Which port is free for UDP can be in use for TCP: then another is tried.
         try:
