@@ -30,3 +30,9 @@ from .resolvers import (
     FixedResolver as FixedResolver,
     resolver_for as resolver_for,
 )
+
+# What users see in errors and in the documentation is where they import a name from.
+for _name, _value in list(globals().items()):
+    if getattr(_value, "__module__", "").startswith("qorb_trio._"):
+        _value.__module__ = __name__
+del _name, _value

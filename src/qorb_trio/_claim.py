@@ -122,11 +122,10 @@ class Claim(Generic[C]):
         # Cancellation was looked for before the slot was taken. From here on it would
         # have to be given back.
         await cancel_shielded_checkpoint()
-        home = slot.home
-        if slot.state is not State.CLAIMED or not home.active:
+        if not self._still_good(slot):
             self._end(None, keep=False)
             return await self._acquire()
-        home.total_claims += 1
+        slot.home.total_claims += 1
         connection: C = slot.connection
         return connection
 
@@ -171,41 +170,42 @@ class Claim(Generic[C]):
         timeout = core.policy.claim_timeout if self._timeout is None else self._timeout
         deadline = trio.current_time() + timeout
         cause: Exception | None = None
-        again = False
+        again = late = False
         while True:
             if core.closing:
                 # The pool may be ending because all of the program is being cancelled.
                 await trio.lowlevel.checkpoint()
                 raise core.terminated().error()
-            late = again and timeout and trio.current_time() >= deadline
-            slot = None if late else core.take()
+            slot = None if late else core.take(claim_id)
             if slot is not None:
-                self._hold(slot, claim_id)
+                self._hold(slot)
                 await cancel_shielded_checkpoint()
+            elif timeout == 0 or late:
+                await trio.lowlevel.checkpoint()
+                raise core.timed_out().error(cause)
             else:
-                if timeout == 0 or late:
-                    await trio.lowlevel.checkpoint()
-                    raise core.timed_out().error(cause)
                 answer = await core.wait(claim_id, deadline, again=again)
                 if isinstance(answer, Refusal):
                     raise answer.error(cause)
-                slot = answer
-                self._hold(slot, claim_id)
-            again = True
-            if core.hooks.sets_up:
+                slot = self._hold(answer)
+            if self._still_good(slot) and core.hooks.sets_up:
                 until = deadline if timeout else float("inf")
                 cause = await self._set_up(slot, claim_id, until) or cause
-            if not self._held:
-                continue
-            # Meanwhile the pool may have ended, or the backend may have left.
-            if slot.state is State.CLAIMED and slot.home.active:
+            if self._still_good(slot):
                 return slot
-            self._end(None, keep=False)
+            if self._held:
+                self._end(None, keep=False)
+            again = True
+            late = timeout > 0 and trio.current_time() >= deadline
 
-    def _hold(self, slot: Slot[C], claim_id: int) -> None:
+    def _hold(self, slot: Slot[C]) -> Slot[C]:
         self._slot = slot
         self._held = True
-        self._core.fire("handle_claimed", claim_id, slot.id, slot.home.backend)
+        return slot
+
+    def _still_good(self, slot: Slot[C]) -> bool:
+        """While this task did not run, the pool may have ended, or the backend left."""
+        return self._held and slot.state is State.CLAIMED and slot.home.active
 
     async def _set_up(
         self, slot: Slot[C], claim_id: int, deadline: float

@@ -93,14 +93,19 @@ class Core(Generic[C]):
 
     # Claims.
 
-    def take(self) -> Slot[C] | None:
-        """Take a usable spare for a claim, if there is one."""
+    def take(self, claim_id: int = 0) -> Slot[C] | None:
+        """Take a usable spare for a claim, if there is one.
+
+        The number of the claim is only for instruments to see.
+        """
         while (home := self.shelf.choose()) is not None:
             slot = home.claim_spare()
             if self.hooks.tells_broken and home.found_broken(slot):
                 continue
             if self.totals[State.CLAIMED] > self.covered:
                 self.request_plan()
+            if self.watch is not None:
+                self.fire("handle_claimed", claim_id, slot.id, home.backend)
             return slot
         return None
 
@@ -120,11 +125,12 @@ class Core(Generic[C]):
         if self.watch is not None:
             self.watch.fire("handle_returned", self.name, slot.id)
         hooks = self.hooks
-        if hooks.tells_broken and keep and home.found_broken(slot):
-            return
-        keep = keep and home.should_recycle(slot, exc)
-        if not keep or not home.active:
+        if not keep or not home.should_recycle(slot, exc) or not home.active:
+            # What a cancelled claimant leaves behind, say an unread reply, is no fault of
+            # the backend's, so this is not asked whether it is broken.
             home.close(slot)
+        elif hooks.tells_broken and home.found_broken(slot):
+            pass
         elif hooks.recycles:
             home.recycle(slot)
         else:
@@ -140,7 +146,9 @@ class Core(Generic[C]):
             return
         if slot.state is not State.CLAIMED:
             slot.home.move(slot, State.CLAIMED)
-        self.line.serve(slot)
+        claim_id = self.line.serve(slot)
+        if self.watch is not None:
+            self.fire("handle_claimed", claim_id, slot.id, slot.home.backend)
 
     def abandoned(self, slot: Slot[C]) -> None:
         """A claim was garbage collected; perhaps in another thread, or half-way

@@ -90,4 +90,4 @@ class Hooks(Generic[C]):
 
     def should_recycle(self, connection: C, exc: BaseException | None) -> bool:
         """Whether a returned connection may be lent again."""
-        return self._connector.should_recycle(connection, exc) if self.judges else exc is None
+        return self._connector.should_recycle(connection, exc)

@@ -87,8 +87,8 @@ class Line(Generic[C]):
         assert waiter.answer is not None
         return waiter.answer
 
-    def serve(self, slot: Slot[C]) -> None:
-        """Hand `slot` to the first in line. There must be one."""
+    def serve(self, slot: Slot[C]) -> int:
+        """Hand `slot` to the first in line, whose ticket it returns. There must be one."""
         if self._returned:
             waiter = self._returned.pop(0)
         else:
@@ -96,6 +96,7 @@ class Line(Generic[C]):
         waiter.parked = False
         waiter.answer = slot
         trio.lowlevel.reschedule(waiter.task)
+        return waiter.ticket
 
     def refuse_all(self, refusal: Refusal) -> None:
         """Send everyone away."""

@@ -292,8 +292,11 @@ class SlotSet(Generic[C]):
 
     def should_recycle(self, slot: Slot[C], exc: BaseException | None) -> bool:
         """Ask ``should_recycle`` of a connection whose claim has ended by `exc`."""
+        hooks = self._core.hooks
+        if not hooks.judges:
+            return exc is None
         try:
-            return self._core.hooks.should_recycle(slot.connection, exc)
+            return hooks.should_recycle(slot.connection, exc)
         except Exception as failure:
             self.noted(slot, failure)
             return False
