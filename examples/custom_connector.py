@@ -24,7 +24,8 @@ class Lines:
     """Lines of text over a TCP connection. Both sides use it."""
 
     stream: trio.SocketStream
-    _unread: bytearray = attrs.field(factory=bytearray, init=False)
+    unread: bytearray = attrs.field(factory=bytearray, init=False)
+    """What has been received beyond the last line."""
 
     async def send(self, line: str) -> None:
         """Send one line."""
@@ -32,12 +33,12 @@ class Lines:
 
     async def receive(self) -> str:
         """The next line, or `ConnectionError` if there is none to come."""
-        while b"\n" not in self._unread:
+        while b"\n" not in self.unread:
             chunk = await self.stream.receive_some()
             if not chunk:
                 raise ConnectionError("the other side hung up")
-            self._unread += chunk
-        line, _, self._unread = self._unread.partition(b"\n")
+            self.unread += chunk
+        line, _, self.unread = self.unread.partition(b"\n")
         return line.decode()
 
     async def ask(self, request: str) -> str:
@@ -82,8 +83,8 @@ class NotesConnector(qorb_trio.Connector[Lines]):
         await conn.stream.aclose()
 
     def is_broken(self, conn: Lines) -> bool:
-        """Tell at once whether it has died while idle. Optional, but it spares claimants much."""
-        return self.tcp.is_broken(conn.stream)
+        """Tell at once whether it has died, or there is something that nobody asked for."""
+        return bool(conn.unread) or self.tcp.is_broken(conn.stream)
 
 
 # --- A server of notes, to run it against. ---------------------------------------------

@@ -117,11 +117,12 @@ class LastLines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
         self.lines: deque[str] = deque(maxlen=LOG_LINES)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the first line of a record: a traceback would fill the screen."""
-        self.lines.append(f"{record.levelname.lower()}: {record.getMessage()}".splitlines()[0])
+        self.lines.append(self.format(record).splitlines()[0])
 
 
 @contextlib.contextmanager
