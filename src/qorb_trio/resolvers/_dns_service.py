@@ -82,9 +82,15 @@ class Service:
                 tracker.accept_doubt(now)
                 self._schedule(tracker)
             else:
-                tracker.asking = True
+                self._begin(tracker)
                 return tracker
         return None
+
+    def _begin(self, tracker: Tracker) -> None:
+        since = tracker.failing_since
+        tracker.asking = True
+        # If this fails too, it is not because all of DNS does.
+        tracker.suspect = since is not None and self._last_answer > since
 
     def needs_second_opinion(self, tracker: Tracker) -> bool:
         """Whether it matters so much that there are no records as to ask around."""
@@ -144,11 +150,12 @@ class Service:
     def failed(self, tracker: Tracker, error: str, now: float) -> None:
         """A lookup has failed."""
         if self._tracks(tracker):
+            before = self._expiry(tracker) if tracker in self._failing else math.inf
             changed = tracker.failed(error, now)
             self._failing.add(tracker)
             self._after(tracker, now, changed=changed)
-            # The first failure in a row sets a new deadline.
-            self.has_news = self.has_news or tracker.failures == 1
+            if self._expiry(tracker) < before:
+                self.has_news = True
 
     def _after(self, tracker: Tracker, now: float, *, changed: bool) -> None:
         self._schedule(tracker)
@@ -308,13 +315,11 @@ class Service:
     def _expiry(self, tracker: Tracker) -> float:
         """When the records of a failing name are too old to be used.
 
-        While DNS as a whole fails, all of them are at once, so that an outage which is
-        too long is one removal of everything.
+        While DNS as a whole fails, all are too old at once, so that an outage which is
+        too long is one removal of everything, and one that ends in time is none.
         """
-        since = tracker.failing_since
-        alone = since is not None and self._last_answer > since
-        last = tracker.last_answer if alone else self._last_answer
-        return (last if last is not None else -math.inf) + self._config.max_stale
+        last = tracker.last_answer if tracker.fails_alone else self._last_answer
+        return (last or 0.0) + self._config.max_stale
 
     def _expire(self, now: float) -> None:
         self._expired = self._expired and not self._assembled

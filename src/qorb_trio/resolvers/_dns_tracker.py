@@ -59,6 +59,9 @@ class Tracker:
         #: Lookups that failed in a row; and when the first of them did.
         self.failures = 0
         self.failing_since: float | None = None
+        #: Whether it fails while other names do not; if not, would a failure now show it?
+        self.fails_alone = False
+        self.suspect = False
         #: When a server last gave an answer; and of what kind.
         self.last_answer: float | None = None
         self.said: Kind | None = None
@@ -129,6 +132,7 @@ class Tracker:
         self.failures += 1
         if self.failing_since is None:
             self.failing_since = now
+        self.fails_alone = self.fails_alone or self.suspect
         self._last_error = error
         self.due = now + self._backoff()
         return not was_settled
@@ -155,6 +159,7 @@ class Tracker:
     def _succeeded(self, server: str, now: float) -> None:
         self.failures = 0
         self.failing_since = None
+        self.fails_alone = False
         self.last_answer = now
         self._server = server
         self._last_error = None

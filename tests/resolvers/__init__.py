@@ -1,0 +1,1 @@
+"""Tests of fixed resolvers and of choosing one."""
