@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import pkgutil
 
+from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 
@@ -29,8 +32,12 @@ default_role = "py:obj"
 # ... and for a public name there must be something; other projects are not looked up.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(attrs|collections|os|random|socket|ssl|trio|types|typing)\..*"),
+    (r"py:.*", r"(attrs|collections|dns|os|random|socket|ssl|trio|types|typing)\..*"),
     (r"py:.*", r"(.*\.)?[A-Z]"),  # type variables
+    (
+        r"py:class",
+        r"\w+(Like|Hook|State)|Transport|qorb_trio\._.*",
+    ),  # names that only annotations use
     (r"py:obj", r"[a-z_]\w*|None|True|False"),  # arguments, and members of the class at hand
 ]
 add_module_names = False
@@ -53,7 +60,7 @@ def lend_attribute_docs() -> None:
     """
     public = {
         name: ModuleAnalyzer.for_module(name)
-        for name in ("qorb_trio", "qorb_trio.abc", "qorb_trio.testing")
+        for name in ("qorb_trio", "qorb_trio.abc", "qorb_trio.resolvers", "qorb_trio.testing")
     }
     for analyzer in public.values():
         analyzer.analyze()
@@ -65,6 +72,19 @@ def lend_attribute_docs() -> None:
             analyzer.tagorder.update(private.tagorder)
 
 
-def setup(_app: Sphinx) -> None:
+def find_public_name(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
+) -> nodes.reference | None:
+    """Let the docstrings of any module link to what `qorb_trio` exports."""
+    if node.get("refdomain") != "py":
+        return None
+    target = f"qorb_trio.{node['reftarget']}"
+    return env.domains.python_domain.resolve_xref(
+        env, node["refdoc"], app.builder, "obj", target, node, text
+    )
+
+
+def setup(app: Sphinx) -> None:
     """Sphinx calls this once."""
     lend_attribute_docs()
+    app.connect("missing-reference", find_public_name)
