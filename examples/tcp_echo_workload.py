@@ -10,6 +10,7 @@ pipes, ``--plain`` prints a line each second. It then exits with 1 if any claim 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import sys
 
@@ -35,7 +36,7 @@ DNS_CONFIG = qorb_trio.DnsResolverConfig(query_interval=5, max_refresh=5)
 
 async def main(arguments: argparse.Namespace) -> int:
     """Open the pool, let the claimers loose on it, show what happens; the exit status."""
-    plain = arguments.plain or not (sys.stdin.isatty() and sys.stdout.isatty())
+    plain = arguments.plain or not can_show_screen()
     title = f"{arguments.service} by {arguments.nameserver}"
     async with trio.open_nursery() as nursery:
         resolver = qorb_trio.DnsResolver(
@@ -58,9 +59,19 @@ async def main(arguments: argparse.Namespace) -> int:
     return int(plain and (workload.tally.failures > 0 or workload.tally.claims == 0))
 
 
+def can_show_screen() -> bool:
+    """Whether there is a terminal, and `rich` to draw on it."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    if importlib.util.find_spec("rich") is None:
+        print("The screen needs the package `rich`; without it, these are lines.")
+        return False
+    return True
+
+
 async def show_screen(title: str, workload: Workload) -> None:
     """Show the workload full-screen, until the user quits."""
-    # Only the screen needs `rich`; whoever prints lines need not have it.
+    # Not at the top: whoever prints lines need not have `rich`.
     from echo_screen import show
 
     await show(title, workload)
