@@ -236,7 +236,7 @@ class FakeConnector(Connector[FakeConnection]):
         self._switches.set_outcome(self._checked(on), _name(backend), exc)
 
     def stall(self, backend: Backend | str | None = None, *, on: Hook = "connect") -> None:
-        """Make a hook hang until it is cancelled or `heal`ed."""
+        """Make a hook hang until it is cancelled or `heal` is called."""
         self._switches.set_outcome(self._checked(on), _name(backend), "never")
 
     def slow(self, backend: Backend | str | None, seconds: float, *, on: Hook = "connect") -> None:

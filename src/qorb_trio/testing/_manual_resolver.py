@@ -45,7 +45,7 @@ class ManualResolver(Resolver):
     Duplicates are passed on as they are: what a pool makes of them is its business.
 
     Args:
-      backends: the first set: `Backend`s, ``(host, port)`` pairs or ``"host:port"``
+      backends: the first set: `Backend` objects, ``(host, port)`` pairs or ``"host:port"``
         strings. `None`, the default, sends nothing before the first `set`, like a
         resolver that has no answer yet; an empty collection sends the empty set.
 
