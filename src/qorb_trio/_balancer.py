@@ -11,6 +11,10 @@ from typing import Generic, Protocol, TypeVar, final
 ZERO_WEIGHT = 0.5
 
 
+#: So many sets are all compared; of more, only two.
+FEW = 8
+
+
 def share(weight: int) -> float:
     """A weight as a factor that can be divided by."""
     return weight or ZERO_WEIGHT
@@ -72,26 +76,36 @@ class Shelf(Generic[S]):
             self._best = self._tiers[self._priorities[0]] if self._priorities else []
 
     def choose(self) -> S | None:
-        """The less loaded of two random sets of the best priority; `None` if empty.
+        """The least loaded set of the best priority; `None` if there is none.
 
-        Load is taken in proportion to weight, and where two are equally loaded the
-        weights decide by chance. That two choices suffice to keep the load even is
-        due to Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing"
+        Load is taken in proportion to weight, and where sets are equally loaded the
+        weights decide by chance. Of many sets only two, picked at random, are compared,
+        so that the cost stays constant; that this suffices to keep the load even was
+        shown by Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing"
         (1996).
         """
         tier = self._best
         size = len(tier)
         if size < 2:
             return tier[0] if size else None
-        rnd = self._random
-        i = int(rnd() * size)
-        j = int(rnd() * (size - 1))
-        if j >= i:
-            j += 1
-        one, other = tier[i], tier[j]
-        mine, theirs = one.load * other.share, other.load * one.share
-        if mine != theirs:
-            return one if mine < theirs else other
-        if one.share == other.share or rnd() * (one.share + other.share) < one.share:
-            return one
-        return other
+        if size > FEW:
+            i = int(self._random() * size)
+            j = int(self._random() * (size - 1))
+            tier = [tier[i], tier[j if j < i else j + 1]]
+        least: list[S] = []
+        low = float("inf")
+        for item in tier:
+            load = item.load / item.share
+            if load < low:
+                low = load
+                least = [item]
+            elif load == low:
+                least.append(item)
+        if len(least) == 1:
+            return least[0]
+        point = self._random() * sum([item.share for item in least])
+        for item in least:
+            point -= item.share
+            if point < 0:
+                break
+        return item

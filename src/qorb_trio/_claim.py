@@ -190,7 +190,9 @@ class Claim(Generic[C]):
                 slot = self._hold(answer)
             if self._still_good(slot) and core.hooks.sets_up:
                 until = deadline if timeout else float("inf")
-                cause = await self._set_up(slot, claim_id, until) or cause
+                failure = await self._set_up(slot, claim_id, until)
+                # What was cut short by the deadline tells less than what failed before.
+                cause = failure if failure and trio.current_time() < until else cause or failure
             if self._still_good(slot):
                 return slot
             if self._held:

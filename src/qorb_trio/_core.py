@@ -287,8 +287,8 @@ class Core(Generic[C]):
                 self._depart(name, home)
                 changed = True
             elif (backend.priority, backend.weight) != (home.priority, home.backend.weight):
-                self._describe(home, backend)
-                changed = True
+                self._describe(home, backend)  # no change of the set: closes nothing
+                self.request_plan()
         for name, backend in found.items():
             if name not in self.sets:
                 self._arrive(name, backend)

@@ -50,21 +50,22 @@ class Rebalancer(Generic[C]):
         """Plan and act; return when to look again at dials that may hang."""
         core = self._core
         views = [home for home in core.sets.values() if home.active]
-        look_again = min((home.slow_dials(now) for home in views), default=float("inf"))
+        for home in views:
+            home.suspect_if_slow(now)
         self._set_limits(views)
-        claims = core.totals[State.CLAIMED] + len(core.line)
-        demand = self._demand(views, claims)
+        demand = self._demand(views)
         plan = make_plan(views, demand, rebalance=core.rebalance_due)
         if turn:
             mover = next_turn(views, plan)
             if mover is not None:
                 views[mover].rank = core.next_rank()
                 plan = make_plan(views, demand, rebalance=True)
+        claims = core.totals[State.CLAIMED] + len(core.line)
         core.covered = float("inf") if plan.saturated else claims
         if plan.settled:
             core.rebalance_due = False
         self._carry_out(views, plan)
-        return look_again
+        return min((home.slow_at(now) for home in views), default=float("inf"))
 
     def _set_limits(self, views: list[SlotSet[C]]) -> None:
         """What a departed backend still holds counts against it when it comes back."""
@@ -75,8 +76,9 @@ class Rebalancer(Generic[C]):
         for home in views:
             home.limit = max(0, most - held.get(home.backend, 0))
 
-    def _demand(self, views: list[SlotSet[C]], claims: int) -> Demand:
+    def _demand(self, views: list[SlotSet[C]]) -> Demand:
         core = self._core
+        claims = sum(home.claimed for home in views) + len(core.line)
         spares = core.policy.spares_wanted
         if not core.rebalance_due:
             self._floor = 0

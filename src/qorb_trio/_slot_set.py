@@ -199,25 +199,27 @@ class SlotSet(Generic[C]):
         assert slot.scope is not None
         slot.scope.cancel()
 
-    def slow_dials(self, now: float) -> float:
-        """Take note of a dial that seems to hang; return when to look again.
+    def suspect_if_slow(self, now: float) -> None:
+        """Take note of dials that seem to hang.
 
-        Looked at only while there is a dial. Each time that the back-off has passed and
-        the dial still hangs, it counts as another failure, so that other failing
-        backends have their turn before it.
+        Each time that the back-off has passed and a dial still hangs, that is one more
+        failure, so that other failing backends have their turn before this one.
         """
+        if now < self.slow_at(now) or not self.record.suspect(next(iter(self.dials)).epoch, now):
+            return
+        # These dials are evidence of the new epoch too: their end will tell.
+        for slot in self.dials:
+            slot.epoch = self.record.epoch
+        self.rank = self._core.next_rank()
+
+    def slow_at(self, now: float) -> float:
+        """When the oldest dial will have taken so long that it seems to hang."""
         oldest = next(iter(self.dials), None)
         if oldest is None:
             return float("inf")
-        due = max(oldest.since + SLOW_DIAL, self.record.retry_at)
-        if due > now:
-            return due
-        if self.record.suspect(oldest.epoch, now):
-            # These dials are evidence of the new epoch too: their end will tell.
-            for slot in self.dials:
-                slot.epoch = self.record.epoch
-            self.rank = self._core.next_rank()
-        return max(self.record.retry_at, now + SLOW_DIAL)
+        # A dial that waits for its back-off has not begun.
+        begun = min(oldest.since, max(now, self.record.retry_at))
+        return max(begun + SLOW_DIAL, self.record.retry_at)
 
     # Spares.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from types import MappingProxyType
+from typing import Any, final
 
 import attrs
 
@@ -49,6 +50,10 @@ class BackendStats:
     """The latest failure of a connection to it."""
 
 
+def _read_only(backends: Mapping[str, BackendStats]) -> Mapping[str, BackendStats]:
+    return MappingProxyType(dict(backends))
+
+
 @final
 @attrs.frozen(kw_only=True)
 class PoolStats:
@@ -70,5 +75,14 @@ class PoolStats:
     """Slots of backends that have left the resolver's set: claims that are still
     held there, and connections being closed."""
 
-    backends: Mapping[str, BackendStats]
+    backends: Mapping[str, BackendStats] = attrs.field(converter=_read_only)
     """By name, the backends that the resolver last named."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A read-only view of a dict cannot be pickled, and errors carry statistics.
+        fields = attrs.asdict(self, recurse=False) | {"backends": dict(self.backends)}
+        return _rebuild, (fields,)
+
+
+def _rebuild(fields: dict[str, Any]) -> PoolStats:
+    return PoolStats(**fields)
