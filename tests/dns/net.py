@@ -247,6 +247,12 @@ async def watching(
         nursery.cancel_scope.cancel()
 
 
+async def until(condition: Callable[[], object], *, step: float = 0.1) -> None:
+    """Wait for something that no event tells of."""
+    while not condition():  # noqa: ASYNC110
+        await trio.sleep(step)
+
+
 def echo(net: FakeNet, *, hosts: int = 3, ttl: int = 60) -> None:
     """The zone of qorb's examples: echo001 … at ::1, ports 6001 …."""
     numbers = range(1, hosts + 1)

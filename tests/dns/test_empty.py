@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from qorb_trio.resolvers._dns_records import Question
 
-from .net import SERVICE, Fault, FakeNet, echo, echo_names, watching
+from .net import SERVICE, FakeNet, Fault, echo, echo_names, until, watching
 
 HOST1 = "echo001.test.com"
 
@@ -59,8 +59,7 @@ async def test_one_wrong_no_is_no_event(autojump_clock: MockClock) -> None:
         for _ in range(20):
             net.set(SERVICE, "SRV")
             asked = net[0].count(SERVICE)
-            while net[0].count(SERVICE) == asked:
-                await trio.sleep(0.5)
+            await until(lambda asked=asked: net[0].count(SERVICE) > asked, step=0.5)  # type: ignore[misc]
             echo(net)
             await trio.sleep(5)
         assert len(watch.updates) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from trio.testing import MockClock
 
 from qorb_trio.resolvers._dns_records import Question
 
-from .net import SERVICE, Fault, FakeNet, echo, echo_names, watching
+from .net import SERVICE, FakeNet, Fault, echo, echo_names, watching
 
 HOST1 = "echo001.test.com"
 
@@ -48,9 +49,11 @@ async def test_servers_down_for_300_seconds(autojump_clock: MockClock) -> None:
         await trio.sleep(300)
         assert len(watch.updates) == 1
         times = [when for when, q in net.log if q.name == SERVICE and when > 50]
-        gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(times)]
         assert [round(gap, 1) for gap in gaps[4:-1]] == [10.0] * (len(gaps) - 5)
-        assert all(low <= gap <= low * 1.1 + 0.01 for low, gap in zip([1, 2, 4, 8], gaps, strict=False))
+        assert all(
+            low <= gap <= low * 1.1 + 0.01 for low, gap in zip([1, 2, 4, 8], gaps, strict=False)
+        )
         net.fault(None)
         await trio.sleep(11)
         assert watch.state().failures == 0

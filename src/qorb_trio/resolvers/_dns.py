@@ -103,8 +103,9 @@ class DnsResolver(Resolver):
 
         system = await self._read_system_config()
         engine = Engine.make(
-            search_names(self._name, absolute=self._absolute, system=system),
+            self._name,
             self._finder,
+            names=search_names(self._name, absolute=self._absolute, system=system),
             config=self._config,
             servers=ServerBook(self._nameservers or system.servers),
             transport=self._transport or NetworkTransport(edns_payload=self._config.edns_payload),

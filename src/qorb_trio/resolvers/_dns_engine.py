@@ -28,15 +28,7 @@ _Publish: TypeAlias = Callable[[tuple[Backend, ...]], Awaitable[None]]
 @final
 @attrs.frozen
 class Engine:
-    """One run of a resolver: the service, and the one that finds nameservers, if any.
-
-    Args:
-      names: the service's name; first the one that is shown, then those that are tried.
-      config: how to go about it.
-      servers: the nameservers.
-      transport: asks one of them.
-      rng: the source of jitter.
-    """
+    """One run of a resolver: the service, and the one that finds nameservers, if any."""
 
     _runner: Runner
     _finder: Runner | None
@@ -46,21 +38,32 @@ class Engine:
     @classmethod
     def make(
         cls,
-        names: Sequence[str],
+        name: str,
         finder_name: str | None,
         *,
+        names: Sequence[str],
         config: DnsResolverConfig,
         servers: ServerBook,
         transport: Transport,
         rng: random.Random,
     ) -> Engine:
-        """Build it; nothing runs yet. To be called where `trio.current_time` is."""
+        """Build it; nothing runs yet. To be called where `trio.current_time` is.
+
+        Args:
+          name: the service's own name.
+          finder_name: that of the service that lists nameservers, if any.
+          names: what to ask for where `name` is meant, in order: see `search_names`.
+          config: how to go about it.
+          servers: the nameservers.
+          transport: asks one of them.
+          rng: the source of jitter.
+        """
         lookup = Lookup(
             transport, servers, timeout=config.query_timeout, hedge_delay=config.hedge_delay
         )
         limit = trio.Semaphore(config.max_dns_concurrency)
         now = trio.current_time()
-        runner = Runner(Service(names[0], config, rng, now), names, lookup, limit)
+        runner = Runner(Service(name, config, rng, now), names, lookup, limit)
         finder = None
         if finder_name is not None:
             # An SRV name or nothing; and a list of nameservers that is gone is not kept.
