@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import trio
 from trio.testing import MockClock
 
-from qorb_trio import AllClaimsUsedError, Policy, SetConfig
+from qorb_trio import AllClaimsUsedError, ClaimTimeoutError, Policy, Pool, SetConfig
 
 from ._harness import (
+    Conn,
     ScriptedConnector,
     a_pool,
     assert_consistent,
@@ -93,19 +96,29 @@ async def test_no_spares_wanted_means_none_without_a_claim(autojump_clock: MockC
         assert connector.open == []
 
 
-async def test_cancelled_claimants_are_no_demand_any_more(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("since_open", [0.0, 10.0])
+async def test_ff06_claimants_that_give_up_are_no_demand_any_more(
+    since_open: float, autojump_clock: MockClock
+) -> None:
     """A crowd that gave up before the dials were done causes no dials beyond those."""
     connector = ScriptedConnector(connect_delay=0.06)
     policy = Policy(spares_wanted=2)
     async with a_pool(connector, make_backends(1), policy) as rig:
+        await trio.sleep(since_open)
         for _ in range(20):
-            with trio.move_on_after(0.05):
-                await hold_many(rig.pool, 100, 10.0)
+            async with trio.open_nursery() as nursery:
+                for _ in range(100):
+                    nursery.start_soon(_claim_in_haste, rig.pool)
         await pass_time(1)
         assert len(connector.dials) == 16
         assert rig.stats().waiting == 0
         await pass_time(120)
         assert connected(rig.stats()) == {"b0": 2}
+
+
+async def _claim_in_haste(pool: Pool[Conn]) -> None:
+    with contextlib.suppress(ClaimTimeoutError):
+        await hold(pool, 0.0, 0.05)
 
 
 @pytest.mark.parametrize("recycle_delay", [0.0, 0.005])

@@ -191,11 +191,11 @@ async def test_with_more_backends_than_slots_at_most_one_spare_moves(
     async with a_pool(connector, make_backends(24), seed=seed) as rig:
         await pass_time(1)
         for _ in range(60):
-            dials, closed = len(connector.dials), len(connector.closed)
+            dials = len(connector.dials)
             await watch(60, 2.5, lambda: _assert_at_least(connector, 7))
             assert len(connector.dials) - dials <= 1
-            assert len(connector.closed) - closed <= 1
-        assert sum(connected(rig.stats()).values()) == 8
+            assert len(connector.closed) <= len(connector.dials) - 7
+            assert sum(connected(rig.stats()).values()) in {8, 9}
 
 
 async def test_removing_a_backend_closes_nothing_elsewhere(autojump_clock: MockClock) -> None:

@@ -27,7 +27,7 @@ from ._harness import (
 LAN = (0.005, 0.025)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("claimants", [0, 4, 12, 30])
 @pytest.mark.parametrize("count", [1, 8, 16, 24])
 async def test_ff28_healthy_backends_settle(
@@ -37,7 +37,7 @@ async def test_ff28_healthy_backends_settle(
     connector = ScriptedConnector(connect_delay=LAN, seed=seed)
     recorder = Recorder()
     async with a_pool(connector, make_backends(count), instruments=[recorder], seed=seed) as rig:
-        await run_load(rig.pool, claimants=claimants, seconds=5)
+        await run_load(rig.pool, claimants=claimants, seconds=5, work=0.05)
         await pass_time_to(trio.current_time() + 50)
         assert 8 <= len(connector.dials) <= min(16, claimants + 8)
         assert connector.closed == []
@@ -58,7 +58,7 @@ async def test_refusing_backends_do_not_take_the_others_down(
     connector.crash(*dead)
     recorder = Recorder()
     async with a_pool(connector, backends, instruments=[recorder], seed=seed) as rig:
-        await run_load(rig.pool, claimants=claimants, seconds=5)
+        await run_load(rig.pool, claimants=claimants, seconds=5, work=0.05)
         await pass_time(50)
         wanted = 8 + claimants
         assert len(connector.dials_to(*live)) <= wanted
@@ -82,7 +82,12 @@ async def test_ff28_many_dead_one_live(seed: int, autojump_clock: MockClock) -> 
         assert served.longest_wait < 0.2
         assert recorder.offline == []
         assert len(connector.dials_to(live)) <= 16
-        assert len(connector.dials) <= 16 + 8 * tries_within(301)
+        # A slot that was refused moves on to where nothing is known yet, and in the end to
+        # the live backend; from then on there is one probe per backend and back-off.
+        early = sum(dial.at < 1 for dial in connector.dials)
+        assert early <= 3 * 16 + 8 * tries_within(1)
+        assert len(connector.dials) - early <= 8 * (tries_within(301) - tries_within(1) + 1)
+        await settle()
         stats = rig.stats()
         assert sum(stats.backends[each.name].connecting for each in dead) <= 8
         assert stats.backends[live.name].unclaimed >= 8
@@ -135,15 +140,15 @@ async def test_wait_ready_returns_when_so_many_are_connected(autojump_clock: Moc
     """`wait_ready` waits for the count that it is asked for, and not for more."""
     connector = ScriptedConnector()
     a, b = make_backends(2)
-    connector.fate(a).connect_delay = 1.0
-    connector.fate(b).connect_delay = 3.0
+    connector.fate(a).connect_delay = 0.1
+    connector.fate(b).connect_delay = 0.3
     async with a_pool(connector, [a, b], Policy(spares_wanted=4)) as rig:
         await rig.pool.wait_ready()
-        assert trio.current_time() == pytest.approx(1)
+        assert trio.current_time() == pytest.approx(0.1)
         await rig.pool.wait_ready(2)
-        assert trio.current_time() == pytest.approx(1)
+        assert trio.current_time() == pytest.approx(0.1)
         await rig.pool.wait_ready(slots=3)
-        assert trio.current_time() == pytest.approx(3)
+        assert trio.current_time() == pytest.approx(0.3)
 
 
 async def test_wait_ready_fails_when_the_pool_ends_first(autojump_clock: MockClock) -> None:
