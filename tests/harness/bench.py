@@ -54,6 +54,7 @@ class Bench:
     log: EventLog
     nursery: trio.Nursery
     """For clients: it outlives the pool, and is waited for, not cancelled."""
+    _held: dict[Claim[LedgerConnection], LedgerConnection] = attrs.field(factory=dict)
 
     @property
     def ledger(self) -> Ledger:
@@ -81,39 +82,43 @@ class Bench:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let time pass, a hundredth of a second at a time, until the condition holds."""
-        while not condition():
-            await trio.sleep(0.01)  # noqa: ASYNC110 - the condition is no event
+        while not condition():  # noqa: ASYNC110 - the condition is no event
+            await trio.sleep(0.01)
 
     async def acquire(self, *, timeout: float | None = None) -> Claim[LedgerConnection]:
         """`Pool.acquire`, with a note in the ledger; give it back with `release`."""
-        number = self.watch.queue.arrive()
+        number = self.watch.arrive()
         try:
             claim = await self.pool.acquire(timeout=timeout)
-            self.watch.served(number)
+            self._held[claim] = claim.connection
+            self.ledger.take(claim.connection, trio.lowlevel.current_task().name)
         finally:
-            self.watch.queue.leave(number)
-        self.ledger.take(claim.connection, trio.lowlevel.current_task().name)
+            self.watch.leave(number)
         return claim
 
     def release(self, claim: Claim[LedgerConnection]) -> None:
         """`Claim.release`, with a note in the ledger."""
-        self.ledger.give(claim.connection)
+        self.ledger.give(self._held.pop(claim))
         claim.release()
+
+    def discard(self, claim: Claim[LedgerConnection]) -> None:
+        """`Claim.discard`, with a note in the ledger."""
+        self.ledger.give(self._held.pop(claim))
+        claim.discard()
 
     @asynccontextmanager
     async def claim(self, *, timeout: float | None = None) -> AsyncIterator[LedgerConnection]:
         """`Pool.claim`, with notes in the ledger."""
-        number = self.watch.queue.arrive()
+        number = self.watch.arrive()
         try:
             async with self.pool.claim(timeout=timeout) as conn:
-                self.watch.served(number)
                 self.ledger.take(conn, trio.lowlevel.current_task().name)
                 try:
                     yield conn
                 finally:
                     self.ledger.give(conn)
         finally:
-            self.watch.queue.leave(number)
+            self.watch.leave(number)
 
     async def use(self, seconds: float = 0, *, timeout: float | None = None) -> LedgerConnection:
         """Claim, make an exchange that takes so long, and give back."""
@@ -140,9 +145,13 @@ async def open_bench(
     connector: PlainLedgerConnector | None = None,
     name: str = "pool",
     instruments: Sequence[Instrument] = (),
-    log: bool = True,
+    log: bool | None = None,
 ) -> AsyncIterator[Bench]:
     """Open a pool with a ledger, and check it after every step and when it has ended.
+
+    By default the events are logged, and their order checked, if the connector overrides
+    the optional hooks; with a `PlainLedgerConnector` they are not, because a pool may take
+    a shorter way when nobody watches.
 
     `backends` is a string, with one backend for each letter, or a set, or `None` for a
     resolver that has not found any yet. An exception that is alone in its group comes out
@@ -154,6 +163,7 @@ async def open_bench(
     first = letters(backends) if isinstance(backends, str) else backends
     resolver = ManualSets(first)
     connector = LedgerConnector() if connector is None else connector
+    log = isinstance(connector, LedgerConnector) if log is None else log
     watch = InvariantInstrument(connector, policy)
     events = EventLog()
     events.violation = connector.ledger.violation
@@ -169,7 +179,7 @@ async def open_bench(
                     connector,
                     policy=policy,
                     name=name,
-                    instruments=[*([events] if log else []), *instruments],
+                    instruments=[*[events][:log], *instruments],
                     rng=random.Random(0),
                 ) as pool:
                     watch.pool = pool

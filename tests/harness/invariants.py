@@ -25,8 +25,11 @@ from .ledger import Ledger, LedgerConnection, PlainLedgerConnector
 
 EVENTS = [name for name in vars(Instrument) if not name.startswith("_")]
 
+#: A backend whose dials take longer than so many seconds may be taken to hang.
+SLOW = 1.0
+
 #: A test that takes more steps than this is in a loop.
-MAX_STEPS = 400_000
+MAX_STEPS = 150_000
 
 
 def slots_of(stats: BackendStats) -> int:
@@ -42,12 +45,14 @@ class EventLog(Instrument):
         self.violation: Callable[[str], None] | None = None
         self.batch: Callable[[], int] = lambda: 0
         self._parked: dict[int, tuple[int, int] | None] = {}
+        self._since: dict[int, int] = {}
 
     def record(self, name: str, args: tuple[Any, ...]) -> None:
         """Called for each event."""
         self.events.append((name, args))
         if name in ("claim_start", "claim_acquire_failed"):
             self._parked[args[1]] = None
+            self._since[args[1]] = self.batch() if name == "claim_acquire_failed" else -1
         elif name == "handle_claimed":
             self._grant(args[1])
         elif name in ("claim_done", "claim_failed"):
@@ -55,12 +60,14 @@ class EventLog(Instrument):
 
     def _grant(self, claim: int) -> None:
         # Claimants that are handed their connections in one batch wake in any order, so
-        # only one that was passed in an earlier batch has really been passed.
+        # only one that was passed in an earlier batch has really been passed. And who wakes
+        # in the batch in which another's ``on_acquire`` failed was served before that.
         passed = self._parked.pop(claim, None)
         if passed is not None and passed[1] < self.batch() and self.violation is not None:
             self.violation(f"claim {passed[0]} was served before claim {claim}, which came first")
         for other in self._parked:
-            if other < claim and self._parked[other] is None:
+            parked = self._parked[other] is None and self._since[other] < self.batch()
+            if other < claim and parked:
                 self._parked[other] = (claim, self.batch())
 
     def of(self, name: str) -> list[tuple[Any, ...]]:
@@ -92,9 +99,6 @@ class _Queue:
         self.waiting[self.arrived] = None
         return self.arrived
 
-    def leave(self, number: int) -> None:
-        self.waiting.pop(number, None)
-
     def serve(self, number: int, when: float) -> str | None:
         passed = self.waiting.pop(number)
         for other, since in self.waiting.items():
@@ -119,6 +123,8 @@ class InvariantInstrument(trio.abc.Instrument):
         self.pool: Pool[LedgerConnection] | None = None
         self.scope: trio.CancelScope | None = None
         self.queue = _Queue()
+        self._clients: dict[trio.lowlevel.Task, int] = {}
+        self.ledger.on_lend = self._lent
         self.batch = 0
         self.steps = 0
         self.idle_checks = 0
@@ -214,12 +220,13 @@ class InvariantInstrument(trio.abc.Instrument):
         """Statements 3 (the second half) and 7, and that nothing has been lost."""
         ledger = self.ledger
         sets = stats.backends.values()
-        connected = sum(slots_of(one) - one.connecting for one in sets)
-        if not connected <= len(ledger.live) <= connected + stats.departed:
+        connected = sum(one.unclaimed + one.checking + one.claimed for one in sets)
+        closing = sum(one.closing for one in sets) + stats.departed  # dials too
+        if not connected <= len(ledger.live) <= connected + closing:
             ledger.violation(f"{len(ledger.live)} live connections, but {stats!r}")
         for conn in ledger.idle:
             ledger.check(not conn.departed, "a spare of a removed backend stays open", conn)
-        held = sum(conn.in_body for conn in ledger.live)
+        held = sum(conn.in_body and not conn.closes for conn in ledger.live)
         if held > sum(one.claimed for one in sets) + stats.departed:
             ledger.violation(f"{held} connections are lent, but {stats!r}")
         self._check_covered(stats)
@@ -228,26 +235,50 @@ class InvariantInstrument(trio.abc.Instrument):
         sets = stats.backends.values()
         if not stats.waiting or len({one.backend.priority for one in sets}) > 1:
             return
-        good = [one for one in sets if self._is_good(one.backend)]
-        coming = sum(one.connecting + one.checking for one in good)
+        good = [one for one in sets if not one.failures and self._is_good(one.backend)]
+        coming = sum(one.connecting + one.checking for one in sets if self._may_work(one.backend))
         room = stats.slots < self.policy.max_slots and any(
-            slots_of(one) < self.policy.set_config.max_count for one in good
+            slots_of(one) + self._departed(one.backend) < self.policy.set_config.max_count
+            for one in good
         )
         if room and coming < stats.waiting:
             self.ledger.violation(
                 f"{stats.waiting} wait, only {coming} connections are coming: {stats!r}"
             )
 
+    def _departed(self, backend: Backend) -> int:
+        # What is held from before a backend left counts against it when it is back.
+        gone = sum(conn.departed for conn in self.ledger.live if conn.backend == backend)
+        return gone + sum(dial.departed for dial in self.ledger.dialling if dial.backend == backend)
+
     def _is_good(self, backend: Backend) -> bool:
+        return self._may_work(backend) and not any(
+            isinstance(dial.error, Exception)
+            or (dial.ended or trio.current_time()) - dial.started >= SLOW
+            for dial in self.ledger.dials
+            if dial.backend == backend
+        )
+
+    def _may_work(self, backend: Backend) -> bool:
         act = self.connector.script.standing("connect", backend.name)
-        if act.error is not None or act.delay > 5:
-            return False
-        return all(d.error is None for d in self.ledger.dials if d.backend == backend)
+        return act.error is None and act.delay < SLOW
 
     # ------------------------------------------------------- what a client calls
 
-    def served(self, number: int) -> None:
-        """A client has got its connection."""
+    def arrive(self) -> int:
+        """A client asks for a connection; its number in the order of arrival."""
+        number = self.queue.arrive()
+        self._clients[trio.lowlevel.current_task()] = number
+        return number
+
+    def leave(self, number: int) -> None:
+        """A client has given up, or has been served."""
+        self.queue.waiting.pop(number, None)
+
+    def _lent(self) -> None:
+        number = self._clients.pop(trio.lowlevel.current_task(), None)
+        if number is None or number not in self.queue.waiting:
+            return
         wrong = self.queue.serve(number, trio.current_time())
         if wrong is not None:
             self.ledger.violation(wrong)

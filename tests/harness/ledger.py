@@ -144,6 +144,7 @@ class Dial:
     backend: Backend
     started: float
     ended: float | None = None
+    departed: bool = False
     error: BaseException | None = None
 
 
@@ -160,6 +161,8 @@ class Ledger:
         self.returned: list[tuple[LedgerConnection, BaseException | None]] = []
         self.violations: list[str] = []
         self.dirty_hooks = False
+        self.on_lend: Callable[[], None] | None = None
+        """Called as soon as a claimant has a connection, before ``on_acquire``."""
         self.hold_until = math.inf
         """From then on the pool may close what is lent out: it is ending."""
 
@@ -185,7 +188,8 @@ class Ledger:
         """A hook begins; no two run at once on one connection."""
         self.calls[hook] += 1
         conn.history.append(f"{trio.current_time():.6g}:{hook}")
-        self.check(conn.hook is None, f"{hook} runs beside {conn.hook}", conn)
+        cut_off = hook == "disconnect" and trio.current_time() >= self.hold_until
+        self.check(conn.hook is None or cut_off, f"{hook} runs beside {conn.hook}", conn)
         self.check(hook == "disconnect" or conn.closes == 0, f"{hook} on a closed one", conn)
         conn.hook = hook
 
@@ -200,12 +204,13 @@ class Ledger:
         self.check(not conn.dirty, "lent dirty", conn)
         self.check(not conn.needs_recycle, "lent without being recycled", conn)
         self.check(not conn.said_broken, "lent broken", conn)
-        self.check(not conn.departed, "lent from a removed backend", conn)
         self.check(conn.closes == 0, "lent after it was closed", conn)
-        self.check(
-            conn.asked_at == trio.current_time(), "lent without asking is_broken first", conn
-        )
+        now = trio.current_time()
+        asked = now in {conn.asked_at, conn.opened}
+        self.check(asked, "lent without asking is_broken first", conn)
         conn.holder = who
+        if self.on_lend is not None:
+            self.on_lend()
 
     def take(self, conn: LedgerConnection, who: str) -> None:
         """The body of a claim begins."""
@@ -213,6 +218,7 @@ class Ledger:
             self.lend(conn, who)
         self.check(conn.holder == who, f"held by {conn.holder}, lent to {who}", conn)
         self.check(conn.hook is None, f"lent while {conn.hook} runs", conn)
+        self.check(not conn.departed, "lent from a removed backend", conn)
         self.check(conn.closes == 0, "lent after it was closed", conn)
         conn.in_body = True
         conn.history.append(f"{trio.current_time():.6g}:lent to {who}")
@@ -227,8 +233,9 @@ class Ledger:
     def depart(self, backend: Backend) -> None:
         """The pool knows that a backend has left: none of its connections is lent again."""
         for conn in self.live:
-            if conn.backend == backend:
-                conn.departed = True
+            conn.departed = conn.departed or conn.backend == backend
+        for dial in self.dialling:
+            dial.departed = dial.departed or dial.backend == backend
 
     # ------------------------------------------------------------- what a test reads
 

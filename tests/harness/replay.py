@@ -25,8 +25,9 @@ def seed_scheduler(seed: object) -> None:
     Both names are private to Trio, and have been there for many years: Hypothesis and
     pytest-trio lean on the same two.
     """
-    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]
-    trio._core._run._r.seed(f"{base_seed()} {seed}")  # type: ignore[attr-defined]
+    internals: Any = trio._core._run
+    internals._ALLOW_DETERMINISTIC_SCHEDULING = True
+    internals._r.seed(f"{base_seed()} {seed}")
 
 
 def run(

@@ -331,22 +331,27 @@ def test_ff07_sweep_terminate(act: Do) -> None:
 
 @pytest.mark.parametrize("act", [OK, Do(steps=2), slow(0.5), HANG])
 @pytest.mark.parametrize("connect", [OK, slow(0.7), HANG, fails(OSError)])
-def test_ff07_sweep_a_whole_pool(act: Do, connect: Do) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_ff07_sweep_a_whole_pool(kind: type[PlainLedgerConnector], act: Do, connect: Do) -> None:
     """Cancelling a program with a pool at any of its steps closes every connection once."""
 
     async def target() -> None:
-        connector = LedgerConnector()
+        connector = kind()
         connector.script.always("disconnect", act)
         connector.script.always("connect", connect)
         policy = policy_of(spares_wanted=4, max_slots=4, drain_timeout=2)
         async with open_bench("ab", connector=connector, policy=policy) as bench:
+            # The nursery is cancelled with the body: what is lent may be closed at once.
+            bench.ledger.hold_until = 0
             await trio.sleep(1)
-            claim = None
             with trio.move_on_after(1):
                 claim = await bench.pool.acquire()
-            await trio.sleep(1)
-            if claim is not None:
-                claim.release()
+                try:
+                    await trio.sleep(0.5)
+                finally:
+                    claim.release()
+            with trio.move_on_after(1):
+                await bench.use(0.5)
             await trio.sleep(1)
 
     async def scenario(one: Sweep) -> None:

@@ -11,14 +11,16 @@ import trio
 from trio.testing import MockClock, assert_checkpoints, assert_no_checkpoints
 
 import qorb_trio
-from qorb_trio import AllClaimsUsedError, ClaimTimeoutError, NoBackendsError
+from qorb_trio import AllClaimsUsedError, ClaimTimeoutError, NoBackendsError, PoolTerminatedError
 
 from ..harness import (
     HANG,
     OK,
     Bench,
+    Do,
     LedgerConnection,
     LedgerConnector,
+    ManualSets,
     PlainLedgerConnector,
     backends,
     fails,
@@ -136,10 +138,11 @@ async def test_wrong_timeouts(
 async def test_the_timeout_is_a_keyword(autojump_clock: MockClock) -> None:
     """``claim(5)`` and ``acquire(5)`` are type errors."""
     async with open_bench() as bench:
+        pool: Any = bench.pool
         with pytest.raises(TypeError):
-            bench.pool.claim(5)  # type: ignore[call-arg, misc, unused-ignore]
+            pool.claim(5)
         with pytest.raises(TypeError):
-            await bench.pool.acquire(5)  # type: ignore[call-arg, misc, unused-ignore]
+            await pool.acquire(5)
 
 
 @pytest.mark.parametrize("timeout", [None, 0.25, 3, 1000])
@@ -239,6 +242,23 @@ async def test_the_timeout_covers_on_acquire(autojump_clock: MockClock) -> None:
         await bench.use()
 
 
+@pytest.mark.parametrize("act", [OK, Do(steps=2), slow(1)])
+async def test_a_claim_whose_time_is_up_takes_no_other_spare(
+    autojump_clock: MockClock, act: Do
+) -> None:
+    """When the timeout ends inside an ``on_acquire``, the other spares are left alone."""
+    async with open_bench(policy=policy_of(spares_wanted=5, health_check_timeout=60)) as bench:
+        await bench.pool.wait_ready(5)
+        bench.script.always("on_acquire", act)
+        bench.script.next("on_acquire", HANG)
+        before = trio.current_time()
+        with pytest.raises(ClaimTimeoutError):
+            await bench.use(timeout=5)
+        assert trio.current_time() == before + 5
+        assert acquired(bench.connector) == 1
+        assert len(bench.ledger.closed) <= 1
+
+
 async def test_on_acquire_is_bounded_by_the_check_timeout(autojump_clock: MockClock) -> None:
     """An ``on_acquire`` that hangs is given up after ``health_check_timeout``."""
     policy = policy_of(spares_wanted=2, health_check_timeout=4)
@@ -305,7 +325,7 @@ async def test_leaving_the_block_is_no_checkpoint(autojump_clock: MockClock) -> 
     """Leaving ``async with pool.claim()`` never gives way to another task."""
     async with open_bench() as bench:
         for exc in (None, ValueError("the body's")):
-            claim = bench.pool.claim()
+            claim: Any = bench.pool.claim()
             await claim.__aenter__()
             with assert_no_checkpoints():
                 swallowed = await claim.__aexit__(None if exc is None else type(exc), exc, None)
@@ -325,14 +345,39 @@ async def test_release_from_another_task(autojump_clock: MockClock) -> None:
         await bench.use(timeout=1)
 
 
-async def test_release_with_an_exception(autojump_clock: MockClock) -> None:
-    """A released claim is recycled: without a body there is no exception to ask about."""
+async def test_release_in_a_finally(autojump_clock: MockClock) -> None:
+    """`release` in a ``finally`` that an exception is passing asks about that exception."""
+    error = KeyError()
     async with open_bench(policy=policy_of(max_slots=1)) as bench:
         claim = await bench.pool.acquire()
+        with pytest.raises(KeyError):
+            try:
+                raise error
+            finally:
+                claim.release()
+        assert bench.ledger.returned == [(bench.ledger.connections[0], error)]
+        await bench.settle()
+        assert bench.ledger.connections[0].closes == 1
+
+
+async def test_release_while_handling_an_older_exception(autojump_clock: MockClock) -> None:
+    """An exception that was being handled before the claim has nothing to do with it."""
+    async with open_bench(policy=policy_of(max_slots=1)) as bench:
         try:
             raise KeyError
         except KeyError:
+            claim = await bench.pool.acquire()
             claim.release()
+        assert bench.ledger.returned == [(bench.ledger.connections[0], None)]
+
+
+async def test_release_by_hand_after_an_exception(autojump_clock: MockClock) -> None:
+    """Once an exception has been dealt with, `release` has nothing to ask about."""
+    async with open_bench(policy=policy_of(max_slots=1)) as bench:
+        claim = await bench.pool.acquire()
+        with pytest.raises(KeyError):
+            raise KeyError
+        claim.release()
         assert bench.ledger.returned == [(bench.ledger.connections[0], None)]
 
 
@@ -423,6 +468,39 @@ async def test_a_claim_is_for_one_use(autojump_clock: MockClock) -> None:
         assert bench.stats().claims == 1
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("end", ["terminated", "removed"])
+async def test_granted_as_the_pool_ends(
+    autojump_clock: MockClock, kind: type[PlainLedgerConnector], end: str
+) -> None:
+    """A claim that is granted in the tick of the end, or as its backend leaves, is sound."""
+    policy = policy_of(max_slots=1, drain_timeout=0)
+    outcomes = set()
+    for turn in range(20):
+        async with open_bench("a", connector=kind(), policy=policy) as bench:
+
+            async def client(bench: Bench) -> None:
+                try:
+                    async with bench.claim(timeout=0) as conn:
+                        assert conn.closes == 0
+                        outcomes.add("granted")
+                except (PoolTerminatedError, ClaimTimeoutError) as exc:
+                    outcomes.add(type(exc).__name__)
+
+            await bench.pool.wait_ready()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client, bench)
+                for _ in range(turn % 4):
+                    await trio.lowlevel.checkpoint()
+                if end == "terminated":
+                    bench.ledger.hold_until = 0
+                    nursery.start_soon(bench.pool.terminate)
+                else:
+                    bench.resolver.set([])
+    assert "granted" in outcomes
+    assert len(outcomes) > 1
+
+
 async def test_a_claim_that_is_never_entered(autojump_clock: MockClock) -> None:
     """A claim that nobody enters has claimed nothing, and warns of nothing."""
     async with open_bench() as bench:
@@ -437,6 +515,12 @@ async def test_a_claim_that_is_never_entered(autojump_clock: MockClock) -> None:
 # ---------------------------------------------------------------- garbage
 
 
+def forget(box: list[object]) -> None:
+    """Drop what may be the last reference to a claim."""
+    box.clear()
+    gc.collect()
+
+
 @pytest.mark.parametrize("dirty", [False, True])
 @pytest.mark.parametrize("cyclic", [False, True])
 async def test_ff52_a_claim_that_is_garbage_collected(
@@ -449,10 +533,13 @@ async def test_ff52_a_claim_that_is_garbage_collected(
         claim.connection.dirty = dirty
         box: list[object] = [claim]
         if cyclic:
-            box.append(box)
+            ring: list[object] = [claim]
+            ring.append(ring)
+            box = [ring]
+            del ring
+        del claim
         with pytest.warns(ResourceWarning, match=r"(?s)(?=.*\bdb\b)(?=.*\bx\b)"):
-            del claim, box
-            gc.collect()
+            forget(box)
         await bench.settle()
         assert bench.count("claimed") == 0
         await bench.use(timeout=5)
@@ -461,12 +548,11 @@ async def test_ff52_a_claim_that_is_garbage_collected(
 async def test_ff52_a_waiter_is_served_by_the_garbage(autojump_clock: MockClock) -> None:
     """A claimant that waits gets the slot of a claim that is garbage collected."""
     async with open_bench(policy=policy_of(max_slots=1)) as bench:
-        claim = await bench.pool.acquire()
+        box: list[object] = [await bench.pool.acquire()]
         bench.nursery.start_soon(bench.use)
         await bench.settle()
         with pytest.warns(ResourceWarning, match="pool"):
-            del claim
-            gc.collect()
+            forget(box)
         await bench.settle(1)
         assert bench.stats().claims == 2
 
@@ -474,10 +560,9 @@ async def test_ff52_a_waiter_is_served_by_the_garbage(autojump_clock: MockClock)
 async def test_ff52_garbage_after_the_pool(autojump_clock: MockClock) -> None:
     """A claim that outlives its pool and is then forgotten does no harm."""
     async with open_bench(policy=policy_of(drain_timeout=1)) as bench:
-        claim = await bench.pool.acquire()
+        box: list[object] = [await bench.pool.acquire()]
     with pytest.warns(ResourceWarning, match="pool"):
-        del claim
-        gc.collect()
+        forget(box)
     assert bench.stats().slots == 0
 
 
@@ -491,11 +576,14 @@ async def test_ff53_an_abandoned_async_generator(autojump_clock: MockClock) -> N
                 await trio.lowlevel.checkpoint()
                 yield row
 
+    async def abandon(bench: Bench) -> None:
+        async for _ in rows(bench):
+            break
+        gc.collect()
+
     async with open_bench(policy=policy_of(max_slots=1)) as bench:
         with pytest.warns(ResourceWarning, match="rows"):
-            async for _ in rows(bench):
-                break
-            gc.collect()
+            await abandon(bench)
         await bench.settle()
         assert bench.count("claimed") == 0
         await bench.use(timeout=5)
@@ -509,8 +597,6 @@ async def test_connections_of_any_kind(autojump_clock: MockClock) -> None:
     """A connection may be falsy, unhashable, and equal to every other."""
 
     class Odd(list[int]):
-        __hash__ = None  # type: ignore[assignment]
-
         def __eq__(self, other: object) -> bool:
             return True
 
@@ -533,7 +619,7 @@ async def test_connections_of_any_kind(autojump_clock: MockClock) -> None:
 
     connector = OddConnector()
     async with trio.open_nursery() as nursery:
-        resolver = qorb_trio.FixedResolver(backends("ab"))
+        resolver = ManualSets(backends("ab"))
         async with qorb_trio.open_pool(nursery, resolver, connector) as pool:
             await pool.wait_ready(8)
             async with pool.claim() as one, pool.claim() as two:

@@ -63,13 +63,11 @@ async def test_ff11_the_reset_hook_hangs(autojump_clock: MockClock) -> None:
         before = trio.current_time()
         second = await bench.use(timeout=20)
         assert second is not first
-        assert trio.current_time() == before + 4
         assert first.closed_at == before + 4
+        assert 4 <= trio.current_time() - before < 4.1
 
 
-@pytest.mark.parametrize(
-    "act", [fails(OSError), fails(OSError, after=1), HANG, Do(delay=9, shielded=True)]
-)
+@pytest.mark.parametrize("act", [fails(OSError), fails(OSError, after=1), HANG])
 async def test_a_failed_recycle_closes_the_connection(autojump_clock: MockClock, act: Do) -> None:
     """A connection that could not be cleaned is closed, and is counted as a failure."""
     policy = policy_of(max_slots=1, spares_wanted=1, health_check_timeout=4)
@@ -296,6 +294,20 @@ async def test_is_broken_is_asked_both_ways(
         bench.release(claim)
         await bench.settle()
         assert bench.ledger.calls["is_broken"] > out
+
+
+async def test_is_broken_is_asked_before_a_new_connection_is_lent(
+    autojump_clock: MockClock,
+) -> None:
+    """A server that accepts and closes at once is noticed before a claimant gets it."""
+    connector = LedgerConnector()
+    connector.script.always("connect", slow(1))
+    connector.broken_rule = lambda conn: conn.number == 1
+    policy = policy_of(max_slots=1, spares_wanted=0)
+    async with open_bench(connector=connector, policy=policy) as bench:
+        conn = await bench.use(timeout=10)
+        assert conn.number == 2
+        assert bench.ledger.connections[0].closes == 1
 
 
 @pytest.mark.parametrize("at", ["hand-out", "return"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -22,7 +23,7 @@ from qorb_trio import (
     ResolveError,
 )
 
-from ..harness import HANG, LedgerConnector, fails, open_bench, policy_of, slow
+from ..harness import HANG, LedgerConnector, backends, fails, open_bench, policy_of, slow
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,27 @@ async def test_on_acquire_cut_off_by_the_timeout(autojump_clock: MockClock) -> N
             await bench.use(timeout=4)
 
 
+async def test_a_departed_claim_is_no_excuse(autojump_clock: MockClock) -> None:
+    """A claim on a backend that has left does not hide that those that are left refuse."""
+    error = ConnectionRefusedError("b")
+    connector = LedgerConnector()
+    connector.script.always("connect", fails(error), backend="b")
+    async with open_bench("a", connector=connector) as bench:
+        async with bench.claim():
+            bench.resolver.set(backends("b"))
+            with pytest.raises(NoBackendsOnlineError) as caught:
+                await bench.use(timeout=5)
+        assert caught.value.__cause__ is error
+
+
+async def test_departed_claims_may_use_up_the_cap(autojump_clock: MockClock) -> None:
+    """Where claims on backends that have left fill the cap, all claims are used."""
+    async with open_bench("a", policy=policy_of(max_slots=1)) as bench, bench.claim():
+        bench.resolver.set(backends("b"))
+        with pytest.raises(AllClaimsUsedError):
+            await bench.use(timeout=5)
+
+
 async def test_a_timeout_can_be_caught_as_trios(autojump_clock: MockClock) -> None:
     """Code that is written against `trio.fail_after` catches it."""
     async with open_bench(None) as bench:
@@ -182,17 +204,23 @@ async def test_errors_do_not_change_with_the_pool(autojump_clock: MockClock) -> 
         assert (then.claimed, now.claimed) == (1, 0)
 
 
-@pytest.mark.parametrize("back_and_forth", ["copy", "pickle"])
-async def test_errors_can_be_copied(autojump_clock: MockClock, back_and_forth: str) -> None:
+def pickled(error: ClaimError) -> ClaimError:
+    """The error as it arrives in another process."""
+    other: ClaimError = pickle.loads(pickle.dumps(error))
+    return other
+
+
+@pytest.mark.parametrize("there_and_back", [copy.copy, copy.deepcopy, pickled])
+async def test_errors_can_be_copied(
+    autojump_clock: MockClock, there_and_back: Callable[[ClaimError], ClaimError]
+) -> None:
     """An error keeps its class, its message and its pool through `copy` and `pickle`."""
     async with open_bench("a", connector=LedgerConnector(HANG), name="db") as bench:
+        await bench.settle()
         with pytest.raises(NoBackendsOnlineError) as caught:
             await bench.pool.acquire(timeout=0)
         error = caught.value
-        if back_and_forth == "copy":
-            other = copy.copy(error)
-        else:
-            other = pickle.loads(pickle.dumps(error))
+        other = there_and_back(error)
         assert type(other) is NoBackendsOnlineError
         assert (str(other), other.pool, other.stats) == (str(error), "db", error.stats)
 

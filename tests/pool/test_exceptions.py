@@ -14,6 +14,7 @@ from qorb_trio import ClaimTimeoutError, PoolTerminatedError
 
 from ..harness import (
     OK,
+    Bench,
     Do,
     LedgerConnection,
     LedgerConnector,
@@ -375,19 +376,17 @@ async def test_ff41_a_body_that_outlives_its_pool(autojump_clock: MockClock) -> 
     error = BodyError()
     caught: list[BaseException] = []
 
-    async with trio.open_nursery() as outer:
-        async with open_bench(policy=policy_of(drain_timeout=1)) as bench:
+    async def client(bench: Bench) -> None:
+        try:
+            async with bench.pool.claim():
+                await trio.sleep(20)
+                raise error
+        except Exception as exc:
+            caught.append(exc)
 
-            async def client() -> None:
-                try:
-                    async with bench.pool.claim():
-                        await trio.sleep(20)
-                        raise error
-                except Exception as exc:
-                    caught.append(exc)
-
-            outer.start_soon(client)
-            await bench.settle()
+    async with open_bench(policy=policy_of(drain_timeout=1)) as bench:
+        bench.nursery.start_soon(client, bench)
+        await bench.settle()
     assert caught == [error]
     assert error.__context__ is None
 

@@ -11,6 +11,7 @@ from qorb_trio import AllClaimsUsedError, ClaimTimeoutError
 from ..harness import (
     OK,
     Bench,
+    Hook,
     LedgerConnector,
     PlainLedgerConnector,
     fails,
@@ -143,7 +144,7 @@ async def test_ff18_ten_thousand_cancelled_waiters(autojump_clock: MockClock, en
     """Claimants that gave up are not in the queue, and cause no dials."""
     policy = policy_of(max_slots=100, max_count=100, spares_wanted=0, rebalance_interval=1e6)
     connector = LedgerConnector()
-    connector.script.always("connect", slow(10))
+    connector.script.always("connect", slow(5))
 
     async def client(bench: Bench) -> None:
         with trio.move_on_after(1 if end == "cancelled" else 100):
@@ -179,7 +180,7 @@ async def test_ff19_five_connections_serve_five_waiters(autojump_clock: MockCloc
     async def client(bench: Bench) -> None:
         async with bench.claim():
             served.append(trio.current_time())
-            await trio.sleep(50)
+            await trio.sleep(20)
 
     policy = policy_of(max_slots=5, spares_wanted=0)
     async with open_bench(connector=connector, policy=policy) as bench:
@@ -262,6 +263,23 @@ async def test_ff21_even_without_a_deadline(autojump_clock: MockClock) -> None:
         with trio.move_on_after(1000):
             await bench.use(timeout=float("inf"))
         assert 100 < bench.ledger.calls["on_acquire"] < 1000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("hook", ["connect", "on_acquire"])
+async def test_a_recovered_backend_serves_long_claims(
+    autojump_clock: MockClock, kind: type[PlainLedgerConnector], hook: Hook
+) -> None:
+    """One failure at the start does not keep later claimants from the slots that are free."""
+    connector = kind()
+    connector.script.next(hook, fails(OSError))
+    async with open_bench(connector=connector, policy=policy_of(max_slots=4)) as bench:
+        for _ in range(4):
+            bench.nursery.start_soon(bench.use, 1000)
+        await bench.settle(20)
+        assert bench.stats().waiting == 0
+        assert bench.stats().claims == 4
+        await trio.sleep(1000)
 
 
 async def test_a_failed_on_acquire_keeps_its_place(autojump_clock: MockClock) -> None:

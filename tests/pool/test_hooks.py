@@ -140,14 +140,14 @@ async def test_is_valid_is_called_when_it_falls_due(autojump_clock: MockClock) -
         assert len(bench.ledger.connections) == 1
 
 
-async def test_a_check_never_delays_another_connections(autojump_clock: MockClock) -> None:
-    """A check that hangs holds up no other connection's check, nor any claim."""
+async def test_checks_that_hang_delay_no_claim(autojump_clock: MockClock) -> None:
+    """Checks that hang leave spares to be claimed, though all have fallen due."""
     policy = policy_of(max_slots=4, spares_wanted=4, health_interval=20, health_check_timeout=15)
     async with open_bench(policy=policy) as bench:
         await bench.pool.wait_ready(4)
-        bench.script.next("is_valid", HANG, HANG, HANG)
+        bench.script.next("is_valid", HANG, HANG, HANG, HANG)
         await bench.settle(26)
-        assert bench.count("checking") >= 3
+        assert 1 <= bench.count("checking") < 4
         await bench.use(timeout=0)
 
 

@@ -282,9 +282,12 @@ async def test_ff49_connect_returns_an_int(autojump_clock: MockClock) -> None:
     """Connections may be ints: the pool does not look inside."""
     numbers = iter(range(1000, 2000))
     connector = Numbers(lambda: next(numbers))
-    async with open_plain(connector, policy=policy_of(max_slots=2)) as pool:
-        async with pool.claim() as one, pool.claim() as two:
-            assert {one, two} == {1000, 1001}
+    async with (
+        open_plain(connector, policy=policy_of(max_slots=2)) as pool,
+        pool.claim() as one,
+        pool.claim() as two,
+    ):
+        assert {one, two} == {1000, 1001}
     assert sorted(connector.closed) == [1000, 1001]
 
 
