@@ -57,12 +57,12 @@ async def test_claims_on_a_removed_backend_finish_and_are_closed(
         conn = claim.connection
         rig.resolver.set([b])
         await pass_time(500)
-        assert conn.is_open
+        assert connector.open_to(a) == [conn]
         assert claim.backend == a
         assert rig.stats().departed == 1
         getattr(claim, end)()
         await settle()
-        assert not conn.is_open
+        assert connector.open_to(a) == []
         assert rig.stats().departed == 0
 
 

@@ -355,7 +355,7 @@ async def test_a_backend_that_hangs_only_now_and_then_comes_back(
         connector.fate("b0").connect = "ok"
         await settle()
         assert connector.open == []
-        await pass_time(0.2)
+        await pass_time(0.5)
         assert len(connector.open) == 1
         stats = rig.stats().backends["b0"]
         assert stats.failures == 1

@@ -227,7 +227,7 @@ def test_any_history_keeps_the_caps_and_ends_clean(
     schedule: random.Random,
 ) -> None:
     """Whatever happens to a pool, the caps hold, it recovers, and nothing is left open."""
-    trio._core._run._r.seed(schedule.getrandbits(32))  # type: ignore[attr-defined]
+    trio._core._run._r.seed(schedule.getrandbits(32))
     trio.run(live, policy, first, history, seed, clock=MockClock(autojump_threshold=0))
 
 

@@ -255,7 +255,7 @@ async def test_a_thousand_status_changes_are_planned_for_a_few_times(
     autojump_clock: MockClock,
 ) -> None:
     """A thousand backends that come online in one instant cause a few plans, not a thousand."""
-    connector = ScriptedConnector(connect_delay=1.0)
+    connector = ScriptedConnector(connect_delay=0.5)
     recorder = Counting()
     policy = Policy(spares_wanted=1000, max_slots=1000)
     async with a_pool(connector, make_backends(1000), policy, instruments=[recorder]) as rig:

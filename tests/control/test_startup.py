@@ -93,6 +93,24 @@ async def test_ff28_many_dead_one_live(seed: int, autojump_clock: MockClock) -> 
         assert stats.backends[live.name].unclaimed >= 8
 
 
+@pytest.mark.parametrize("claimants", [0, 8, 20])
+@pytest.mark.parametrize("count", [1, 4, 16, 24])
+@pytest.mark.parametrize("delay", [1.0, 1.5, (0.9, 3.0), (2.0, 8.0)])
+async def test_slow_but_healthy_backends_settle(
+    delay: float | tuple[float, float], count: int, claimants: int, autojump_clock: MockClock
+) -> None:
+    """Connects that take seconds, but less than their timeout, are waited for."""
+    connector = ScriptedConnector(connect_delay=delay)
+    async with a_pool(connector, make_backends(count)) as rig:
+        served = await run_load(rig.pool, claimants=claimants, seconds=50, work=0.5)
+        await pass_time_to(52)
+        assert served.longest_wait <= 12
+        assert len(connector.conns) <= 16 + 8
+        assert len(connector.dials) <= 2 * 16 + count
+        assert sum(connected(rig.stats()).values()) >= 8
+        assert_consistent(rig)
+
+
 async def test_opening_does_not_wait_for_a_backend(autojump_clock: MockClock) -> None:
     """The block is entered at once, even if the resolver never answers."""
     async with a_pool(ScriptedConnector(), None) as rig:
