@@ -46,6 +46,16 @@ def dependency_group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
+def run_pytest(session: nox.Session, *command: str, **env: str) -> None:
+    """All tests; or, if there are arguments, pytest with those."""
+    if session.posargs:
+        session.run(*command, *session.posargs, env=env)
+        return
+    # What runs on the mock clock can share the machine, what watches the real one cannot.
+    session.run(*command, "-n", "auto", "--dist", "worksteal", "-m", "not real", env=env)
+    session.run(*command, "-m", "real", env=env)
+
+
 def programs(session: nox.Session, folder: str) -> list[Path]:
     """The programs of a folder (not what they import), those asked for if any are."""
     return [
@@ -66,7 +76,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests, on every Python that is here; arguments go to pytest."""
     install(session, "tests")
-    session.run("pytest", *session.posargs)
+    run_pytest(session, "pytest")
 
 
 @nox.session
@@ -74,7 +84,7 @@ def lowest(session: nox.Session) -> None:
     """The tests with the oldest versions of the dependencies that pyproject.toml allows."""
     floors = [line.replace(">=", "==") for line in PYPROJECT["project"]["dependencies"]]
     session.install("--editable", ".", *floors, *dependency_group("tests"))
-    session.run("pytest", *session.posargs)
+    run_pytest(session, "pytest")
 
 
 @nox.session(python=PYTHONS)
@@ -84,9 +94,7 @@ def coverage(session: nox.Session) -> None:
     data_file = f".coverage.{session.python}"
     for leftover in ROOT.glob(f"{data_file}.*"):
         leftover.unlink()
-    session.run(
-        "coverage", "run", "-m", "pytest", *session.posargs, env={"COVERAGE_FILE": data_file}
-    )
+    run_pytest(session, "coverage", "run", "-m", "pytest", COVERAGE_FILE=data_file)
     session.notify("coverage_report")
 
 
@@ -171,4 +179,4 @@ def build(session: nox.Session) -> None:
         (unpacked,) = Path(elsewhere).iterdir()
         shutil.rmtree(unpacked / "src")
         with session.chdir(unpacked):
-            session.run("pytest", *session.posargs)
+            run_pytest(session, "pytest")
