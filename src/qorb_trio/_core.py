@@ -66,6 +66,8 @@ class Core(Generic[C]):
         self.line: Line[C] = Line()
         #: The ids of all connections that are open, opening ones' excluded.
         self.held: set[int] = set()
+        #: How long connects take: the longest, forgotten by and by.
+        self.connect_time = 0.0
         #: So many claims, held and waiting, are provided for by the last plan.
         self.covered: float = 0
         #: What each `wait_ready` waits for.
@@ -255,6 +257,8 @@ class Core(Generic[C]):
     def checks_ended(self) -> None:
         """A check or a recycling is over."""
         self.check_lot.unpark_all()
+        if self.rebalance_due:  # the spare may be surplus
+            self.request_plan()
 
     def start_closing(self, slot: Slot[C]) -> None:
         """Close a connection in a task of its own."""

@@ -163,6 +163,8 @@ class _Planner:
         self.closing = sum(v.closing for v in views)
         claimed = sum(v.claimed for v in views)
         self.demand = max(claimed + demand.waiting + demand.spares, demand.at_least)
+        #: How many connections there should be, if all that should work did.
+        self.target = 0
         self.failing = [i for i, v in enumerate(views) if v.failing]
         # Statement 6 of the design: failing backends take at most half of the cap while
         # any other is online.
@@ -184,17 +186,25 @@ class _Planner:
             closes = self._surplus(shares)
         if not closes and not aborts:
             closes = self._give_way(wanted, needs, rebalance=rebalance)
-        sound_dials = any(v.connecting and not v.failing for v in self.views)
         return Plan(
             wanted=wanted,
             opens=opens,
             aborts=aborts,
             closes=closes,
             saturated=short,
-            settled=not closes
-            and not sound_dials
-            and all(self.views[i].failing for i in needs),
+            settled=not closes and self._settled(shares, needs),
         )
+
+    def _settled(self, shares: list[int], needs: dict[int, int]) -> bool:
+        """Whether the rest of the surplus, if any, is in use, and no move under way."""
+        surplus = self.connected > self.target
+        for i, view in enumerate(self.views):
+            if not view.failing and (view.connecting or i in needs):
+                return False
+            checking = view.connected - view.unclaimed - view.claimed
+            if surplus and checking and view.connected > shares[i]:
+                return False
+        return True
 
     def _apportion(self) -> tuple[list[int], list[int], bool]:
         """Each view's share; the views to probe; whether demand exceeds what can be."""
@@ -212,6 +222,7 @@ class _Planner:
         shares = [0] * len(views)
         candidates: list[tuple[int, float]] = []
         left = total
+        capacity = 0
         for tier in self._tiers():
             limits = [
                 min(v.limit, v.connected) if v.failing else v.limit
@@ -225,9 +236,12 @@ class _Planner:
             for i, part in zip(tier, parts, strict=True):
                 shares[i] = part
             left -= sum(parts)
-            # The next priority is for when this one fails, not for when it is full.
-            if left == 0 or not any(views[i].failing for i in tier):
+            capacity += sum(views[i].limit for i in tier)
+            # The next priority is for when none of this one works, not for when it is
+            # full. It is looked at for so long as this one does not.
+            if any(views[i].connected or not views[i].failing for i in tier):
                 break
+        self.target = min(total, capacity)
         probes = [
             i
             for i, fair in candidates
@@ -299,7 +313,7 @@ class _Planner:
 
     def _surplus(self, shares: list[int]) -> list[tuple[int, int]]:
         """Spares beyond their backend's share that are not needed in its place."""
-        excess = self.connected - sum(shares)
+        excess = self.connected - self.target
         views = self.views
         closes = []
         for i in sorted(

@@ -42,6 +42,7 @@ class Rebalancer(Generic[C]):
             if due:
                 tick = now + interval
                 core.rebalance_due = True
+                self._floor = 0
             core.fire("rebalance_start")
             look_again = self._plan(now, turn=due)
             core.fire("rebalance_done")
@@ -51,7 +52,7 @@ class Rebalancer(Generic[C]):
         core = self._core
         views = [home for home in core.sets.values() if home.active]
         for home in views:
-            home.suspect_if_slow(now)
+            home.hung = now >= home.slow_at(now)
         self._set_limits(views)
         demand = self._demand(views)
         plan = make_plan(views, demand, rebalance=core.rebalance_due)
@@ -64,8 +65,10 @@ class Rebalancer(Generic[C]):
         core.covered = float("inf") if plan.saturated else claims
         if plan.settled:
             core.rebalance_due = False
+            self._floor = 0
         self._carry_out(views, plan)
-        return min((home.slow_at(now) for home in views), default=float("inf"))
+        look_at = (home.slow_at(now) for home in views if not home.hung)
+        return min(look_at, default=float("inf"))
 
     def _set_limits(self, views: list[SlotSet[C]]) -> None:
         """What a departed backend still holds counts against it when it comes back."""
@@ -80,9 +83,7 @@ class Rebalancer(Generic[C]):
         core = self._core
         claims = sum(home.claimed for home in views) + len(core.line)
         spares = core.policy.spares_wanted
-        if not core.rebalance_due:
-            self._floor = 0
-        elif not self._floor:
+        if core.rebalance_due and not self._floor:
             # What is needed as a rebalance begins is not given up while it goes on, or
             # surplus would be closed in step with the claims that end meanwhile.
             self._floor = claims + spares

@@ -16,7 +16,7 @@ import trio
 from ._balancer import share
 from ._slot import NEXT, IllegalTransitionError, Slot, State
 from ._stats import BackendStats
-from ._track_record import SLOW_DIAL, TrackRecord
+from ._track_record import SLOW_DIAL, SLOW_FACTOR, TrackRecord
 
 if TYPE_CHECKING:
     from ._backend import Backend
@@ -38,6 +38,7 @@ class SlotSet(Generic[C]):
         "backend",
         "counts",
         "dials",
+        "hung",
         "limit",
         "place",
         "priority",
@@ -70,6 +71,8 @@ class SlotSet(Generic[C]):
         self.spares: deque[Slot[C]] = deque()
         #: The CONNECTING ones, oldest first.
         self.dials: dict[Slot[C], None] = {}
+        #: Whether a dial takes suspiciously long; the rebalancer looks.
+        self.hung = False
         self.limit = core.policy.set_config.max_count
         self.rank = rank
         self.place = 0
@@ -112,11 +115,12 @@ class SlotSet(Generic[C]):
 
     @property
     def failing(self) -> bool:
-        return self.record.streak > 0
+        return self.hung or self.record.failing
 
     @property
     def retry_at(self) -> float:
-        return self.record.retry_at
+        # Whoever hangs lets all others go first that wait for their turn.
+        return float("inf") if self.hung else self.record.retry_at
 
     def stats(self, now: float) -> BackendStats:
         counts = self.counts
@@ -174,7 +178,9 @@ class SlotSet(Generic[C]):
     def welcome(self, slot: Slot[C]) -> None:
         """A dial has succeeded. The slot may have been given up meanwhile."""
         core = self._core
-        slot.since = trio.current_time()
+        now = trio.current_time()
+        core.connect_time = max(now - slot.since, core.connect_time * 0.9)
+        slot.since = now
         core.fire("connect_done", slot.id, self.backend)
         if not self.active or slot.state is State.CLOSING:
             self.close(slot)
@@ -195,22 +201,12 @@ class SlotSet(Generic[C]):
 
     def abort(self, slot: Slot[C]) -> None:
         """Give up a dial. The slot is CLOSING until its task has ended."""
+        if self.hung:
+            # It will not tell by itself, so this is what is known of the backend.
+            self.record.gave_up(slot.epoch, trio.current_time())
         self.move(slot, State.CLOSING)
         assert slot.scope is not None
         slot.scope.cancel()
-
-    def suspect_if_slow(self, now: float) -> None:
-        """Take note of dials that seem to hang.
-
-        Each time that the back-off has passed and a dial still hangs, that is one more
-        failure, so that other failing backends have their turn before this one.
-        """
-        if now < self.slow_at(now) or not self.record.suspect(next(iter(self.dials)).epoch, now):
-            return
-        # These dials are evidence of the new epoch too: their end will tell.
-        for slot in self.dials:
-            slot.epoch = self.record.epoch
-        self.rank = self._core.next_rank()
 
     def slow_at(self, now: float) -> float:
         """When the oldest dial will have taken so long that it seems to hang."""
@@ -219,7 +215,7 @@ class SlotSet(Generic[C]):
             return float("inf")
         # A dial that waits for its back-off has not begun.
         begun = min(oldest.since, max(now, self.record.retry_at))
-        return max(begun + SLOW_DIAL, self.record.retry_at)
+        return begun + max(SLOW_DIAL, SLOW_FACTOR * self._core.connect_time)
 
     # Spares.
 

@@ -17,6 +17,9 @@ FAILURE_WINDOW = 60.0
 #: network has lost a packet, or the peer does not answer.
 SLOW_DIAL = 1.0
 
+#: … unless connects have lately taken long: then, so many times as long as they did.
+SLOW_FACTOR = 3.0
+
 #: The longest time for which a connection must last to prove itself unasked.
 LONGEST_PROBATION = 1.0
 
@@ -66,7 +69,7 @@ class TrackRecord:
     def failed(self, exc: Exception, epoch: int, now: float) -> bool:
         """Note a failure of a connection dialled in `epoch`; is that new evidence?"""
         self.noted(exc, now)
-        return self.suspect(epoch, now)
+        return self.gave_up(epoch, now)
 
     def noted(self, exc: Exception, now: float) -> None:
         """Note a failure that is no evidence against the backend, as of a close."""
@@ -74,8 +77,8 @@ class TrackRecord:
         self.last_error = exc
         self.last_error_at = now
 
-    def suspect(self, epoch: int, now: float) -> bool:
-        """The backend is failing as far as a dial of `epoch` tells; is that new?"""
+    def gave_up(self, epoch: int, now: float) -> bool:
+        """A dial of `epoch` has come to nothing; is that new evidence?"""
         if epoch < self.epoch:
             return False
         self.epoch += 1

@@ -87,7 +87,7 @@ class Worker(Generic[C]):
             home.closed(slot)
             return
         probation = 0.0
-        if home.failing:
+        if home.record.failing:
             probation = home.record.probation(trio.current_time())
         home.welcome(slot)
         if probation:
@@ -104,8 +104,8 @@ class Worker(Generic[C]):
             with slot.scope as scope:
                 if slot.state is not State.CONNECTING:
                     return None
-                if home.failing:
-                    await trio.sleep_until(home.retry_at)
+                if home.record.failing:
+                    await trio.sleep_until(home.record.retry_at)
                 slot.epoch = home.record.epoch
                 slot.since = trio.current_time()
                 scope.deadline = slot.since + self._config.connect_timeout
@@ -137,7 +137,7 @@ class Worker(Generic[C]):
     def _end_probation(self, slot: Slot[C]) -> None:
         """A probe has lasted for as long as was asked; check it, if that is possible."""
         home = self._home
-        if slot.state is State.UNCLAIMED and home.failing and self._core.hooks.checks:
+        if slot.state is State.UNCLAIMED and home.record.failing and self._core.hooks.checks:
             home.check(slot)
         elif slot.state in {State.UNCLAIMED, State.CLAIMED}:
             home.proved(slot)
