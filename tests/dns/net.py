@@ -25,7 +25,7 @@ from qorb_trio import Backend
 from qorb_trio.resolvers import DnsResolver, DnsResolverConfig
 from qorb_trio.resolvers._dns_records import Answer, QueryError, Question
 from qorb_trio.resolvers._dns_servers import Server
-from qorb_trio.resolvers._dns_wire import interpret, make_query, parse
+from qorb_trio.resolvers._dns_wire import make_query, read
 
 #: "hang", the name of an rcode, a number of seconds to wait first, or `None`.
 Fault: TypeAlias = "str | float | None"
@@ -102,10 +102,7 @@ class FakeServer:
         self._fill(message, question.name, question.rdtype)
         if self.tweak is not None:
             self.tweak(message)
-        try:
-            return interpret(parse(message.to_wire(max_size=65535), query))
-        except QueryError as exc:
-            return exc
+        return read(message.to_wire(max_size=65535), query).outcome
 
     def _fill(self, message: dns.message.Message, name: str, rdtype: str) -> None:
         for _ in range(20):

@@ -352,7 +352,7 @@ def weights(records: list[str], addresses: dict[str, list[str]]) -> dict[str, tu
     for text in records:
         priority, weight, port, target = text.split()
         srv.append(Srv(int(priority), int(weight), int(port), target))
-    backends = assemble(srv, lambda target: addresses.get(target, ["10.0.0.1"]))
+    backends = assemble(usable(srv), lambda target: addresses.get(target, ["10.0.0.1"]))
     return {b.name: (b.priority, b.weight) for b in backends}
 
 

@@ -18,34 +18,41 @@ AddressesOf: TypeAlias = Callable[[str], Sequence[str]]
 _LARGEST_SCALE = 10_000
 
 
+def is_usable(srv: Srv) -> bool:
+    """Whether there is something to connect to.
+
+    The target "." says that the service is not offered, and port 0 cannot be dialled.
+    """
+    return srv.target != ROOT and srv.port != 0
+
+
 def usable(records: Iterable[Srv]) -> tuple[Srv, ...]:
     """The SRV records that name something to connect to, one per target and port.
 
-    The target "." says that the service is not offered, and port 0 cannot be dialled.
     Of one target and port under two priorities the lower counts; twice under one
     priority, the weights add up.
     """
     weights: dict[tuple[str, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for srv in set(records):
-        if srv.target != ROOT and srv.port != 0:
+        if is_usable(srv):
             weights[srv.target, srv.port][srv.priority] += srv.weight
     return tuple(
         sorted(
-            Srv(min(by_priority), by_priority[min(by_priority)], port, target)
+            Srv(*min(by_priority.items()), port, target)
             for (target, port), by_priority in weights.items()
         )
     )
 
 
 def assemble(records: Iterable[Srv], addresses_of: AddressesOf) -> tuple[Backend, ...]:
-    """The backends of a service, in the order of priority and name.
+    """The backends of `usable` records, in the order of priority, weight, port and name.
 
     Each address of each target and port is a backend named ``target:port@address``. A
     target's weight is shared among its addresses: all weights of one priority are
     multiplied by the least number that makes the shares whole.
     """
     tiers: dict[int, list[tuple[Srv, Sequence[str]]]] = defaultdict(list)
-    for srv in usable(records):
+    for srv in records:
         if addresses := addresses_of(srv.target):
             tiers[srv.priority].append((srv, addresses))
     return tuple(

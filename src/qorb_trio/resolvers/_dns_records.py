@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import TypeAlias, final
+from typing import NamedTuple, TypeAlias, final
 
 import attrs
 
@@ -17,8 +17,7 @@ ROOT = "."
 
 
 @final
-@attrs.frozen(cache_hash=True)
-class Question:
+class Question(NamedTuple):
     """What one query asks for: a name and a record type ("SRV", "A" or "AAAA")."""
 
     name: str
@@ -29,9 +28,8 @@ class Question:
 
 
 @final
-@attrs.frozen(order=True)
-class Srv:
-    """One SRV record (RFC 2782)."""
+class Srv(NamedTuple):
+    """One SRV record (RFC 2782). A tuple, because thousands of them are sorted."""
 
     priority: int
     weight: int

@@ -19,7 +19,7 @@ from typing import TypeAlias, cast, final
 import attrs
 
 from .._backend import Backend
-from ._dns_assembly import assemble, usable
+from ._dns_assembly import assemble, is_usable, usable
 from ._dns_config import DnsResolverConfig
 from ._dns_lookup import Verdict
 from ._dns_records import Kind, Question, Srv
@@ -144,7 +144,8 @@ class Service:
         changed = tracker.answered(verdict, now)
         self._after(tracker, now, changed=changed)
         if tracker is self._own:
-            self._retarget(now)
+            if changed:
+                self._retarget(now)
             self._take_hints(verdict, now)
 
     def failed(self, tracker: Tracker, error: str, now: float) -> None:
@@ -184,13 +185,12 @@ class Service:
         self._candidate = wanted
         self._progress = self._candidate_since = now
         self._dirty = self.has_news = True
+        self._unsettled = set()
         for question in self._questions(wanted):
-            if question not in self._trackers:
-                self._track(question, now)
+            tracker = self._trackers.get(question) or self._track(question, now)
+            if not tracker.settled:
+                self._unsettled.add(question)
         self._drop_strays()
-        self._unsettled = {
-            question for question in self._questions(wanted) if not self._trackers[question].settled
-        }
 
     def _wanted(self) -> _Targets | None:
         """The targets that the service's own name has, or is, now."""
@@ -340,12 +340,12 @@ class Service:
 def _without_the_unusable(verdict: Verdict) -> Verdict:
     """SRV records of which none can be connected to are as good as none at all."""
     answer = verdict.answer
-    if answer.negative or usable(cast("_Targets", answer.records)):
+    if answer.negative or any(map(is_usable, cast("_Targets", answer.records))):
         return verdict
     answer = attrs.evolve(answer, kind=Kind.NOT_OFFERED, records=(), hints={})
     return attrs.evolve(verdict, answer=answer, confirmed=False)
 
 
-def _in_full(backends: Iterable[Backend]) -> set[tuple[Backend, int, int]]:
+def _in_full(backends: Iterable[Backend]) -> list[tuple[Backend, int, int]]:
     """Priority and weight take no part in the equality of backends, but are news."""
-    return {(backend, backend.priority, backend.weight) for backend in backends}
+    return [(backend, backend.priority, backend.weight) for backend in backends]

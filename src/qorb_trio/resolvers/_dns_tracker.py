@@ -41,6 +41,28 @@ class Tracker:
       longest: an upper limit on the delay between queries, besides that of `config`.
     """
 
+    # A large service has thousands of these, made all at once.
+    __slots__ = (
+        "_config",
+        "_doubted",
+        "_empty",
+        "_last_error",
+        "_longest",
+        "_rng",
+        "_server",
+        "_ttl",
+        "asking",
+        "due",
+        "failing_since",
+        "fails_alone",
+        "failures",
+        "last_answer",
+        "question",
+        "records",
+        "said",
+        "suspect",
+    )
+
     def __init__(
         self,
         question: Question,
@@ -154,7 +176,7 @@ class Tracker:
     # -------------------------------------------------------------------------- inside
 
     def _known(self) -> tuple[object, ...]:
-        return self.records, self._empty, self.settled
+        return self.records, self._empty, self._doubted, self.settled
 
     def _succeeded(self, server: str, now: float) -> None:
         self.failures = 0

@@ -15,7 +15,7 @@ import trio
 
 from ._dns_records import Answer, QueryError, Question
 from ._dns_servers import Server
-from ._dns_wire import JunkError, Query, Reply, check_header, interpret, make_query, parse
+from ._dns_wire import JunkError, Query, Reply, check_header, make_query, read
 
 # Parsing takes about 0.1 ms per record. Messages above this size, which is some 40
 # records, are parsed in a worker thread, so that the event loop does not stall.
@@ -72,7 +72,9 @@ class NetworkTransport:
             reply = await _ask(server, make_query(question, payload=None), junk)
             if not reply.not_understood:
                 self._without_edns.add(server)
-        return interpret(reply)
+        if isinstance(reply.outcome, QueryError):
+            raise reply.outcome
+        return reply.outcome
 
 
 @attrs.define
@@ -128,7 +130,7 @@ async def _receive_udp(sock: trio.socket.SocketType, query: Query, junk: _Junk) 
     while True:
         wire = await sock.recv(_MAX_UDP)
         try:
-            return await _parse(wire, query)
+            return await _read(wire, query)
         except JunkError as exc:
             junk.last = str(exc)
 
@@ -138,7 +140,7 @@ async def _ask_tcp(server: Server, query: Query) -> Reply:
         stream = trio.SocketStream(sock)
         await stream.send_all(len(query.wire).to_bytes(2, "big") + query.wire)
         size = int.from_bytes(await _receive_exactly(stream, 2), "big")
-        return await _parse(await _receive_exactly(stream, size), query)
+        return await _read(await _receive_exactly(stream, size), query)
 
 
 async def _receive_exactly(stream: trio.SocketStream, size: int) -> bytes:
@@ -151,8 +153,8 @@ async def _receive_exactly(stream: trio.SocketStream, size: int) -> bytes:
     return bytes(data)
 
 
-async def _parse(wire: bytes, query: Query) -> Reply:
+async def _read(wire: bytes, query: Query) -> Reply:
     if len(wire) <= _LARGE:
-        return parse(wire, query)
+        return read(wire, query)
     check_header(wire, query)
-    return await trio.to_thread.run_sync(parse, wire, query, abandon_on_cancel=True)
+    return await trio.to_thread.run_sync(read, wire, query, abandon_on_cancel=True)

@@ -62,18 +62,14 @@ class Query:
 class Reply:
     """A reply to our query, whatever it says."""
 
-    query: Query
-    message: dns.message.Message
+    outcome: Answer | QueryError
+    """What the server answers, or why that is none."""
 
-    @property
-    def truncated(self) -> bool:
-        """Whether something was left out because it did not fit."""
-        return bool(self.message.flags & dns.flags.TC)
+    truncated: bool
+    """Whether something was left out because it did not fit."""
 
-    @property
-    def not_understood(self) -> bool:
-        """Whether the server did not understand the query, be it only for its EDNS."""
-        return self.message.rcode() in _NOT_UNDERSTOOD
+    not_understood: bool
+    """Whether the server did not understand the query, be it only for its EDNS."""
 
 
 def make_query(question: Question, *, payload: int | None) -> Query:
@@ -102,8 +98,8 @@ def check_header(wire: bytes, query: Query) -> None:
         raise JunkError("not a response to a query")
 
 
-def parse(wire: bytes, query: Query) -> Reply:
-    """Parse what passed `check_header`. Takes about 0.1 ms per record.
+def read(wire: bytes, query: Query) -> Reply:
+    """Read a reply. Takes about 0.1 ms per record, so large ones belong in a thread.
 
     Raises:
       JunkError: malformed, or the answer to another question.
@@ -115,7 +111,11 @@ def parse(wire: bytes, query: Query) -> Reply:
         raise JunkError(f"malformed: {str(exc) or type(exc).__name__}") from exc
     if not _is_our_question(message, query.question):
         raise JunkError("the answer to another question")
-    return Reply(query, message)
+    return Reply(
+        outcome=_outcome(message, query.question),
+        truncated=bool(message.flags & dns.flags.TC),
+        not_understood=message.rcode() in _NOT_UNDERSTOOD,
+    )
 
 
 def _is_our_question(message: dns.message.Message, question: Question) -> bool:
@@ -132,17 +132,22 @@ def _is_our_question(message: dns.message.Message, question: Question) -> bool:
     )
 
 
-def interpret(reply: Reply) -> Answer:
+def _outcome(message: dns.message.Message, question: Question) -> Answer | QueryError:
+    try:
+        return _interpret(message, question)
+    except QueryError as exc:
+        return exc
+
+
+def _interpret(message: dns.message.Message, question: Question) -> Answer:
     """What the server says.
 
     Raises:
       QueryError: it says that it failed, or refers to other servers, or contradicts
         itself.
     """
-    message = reply.message
-    question = reply.query.question
     rcode = message.rcode()
-    if reply.truncated:
+    if message.flags & dns.flags.TC:
         raise QueryError("the answer is truncated")
     if rcode not in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
         raise QueryError(dns.rcode.to_text(rcode))
