@@ -51,8 +51,12 @@ class View(Protocol):
         """Known to fail or to hang: only to be probed."""
 
     @property
-    def retry_at(self) -> float:
-        """When a failing one may be probed."""
+    def hung(self) -> bool:
+        """Failing, and only because a dial takes suspiciously long."""
+
+    @property
+    def turn(self) -> tuple[float, float]:
+        """Of failing ones, that with the least of these is probed first."""
 
     #: RFC 2782's: a lower number is better.
     priority: int
@@ -247,7 +251,7 @@ class _Planner:
             for i, fair in candidates
             if views[i].connected < views[i].limit and (left or views[i].connected < fair)
         ]
-        probes.sort(key=lambda i: (views[i].retry_at, views[i].rank))
+        probes.sort(key=lambda i: (views[i].turn, views[i].rank))
         return shares, probes, left
 
     def _tiers(self) -> list[list[int]]:
@@ -293,19 +297,24 @@ class _Planner:
         """Dials at failing backends that others need the room of, the latest due first.
 
         A dial beyond its backend's part began before the backend was known to fail. It
-        may yet succeed, so it is left alone while its room is not needed.
+        may yet succeed, so it is left alone while its room is not needed. And while
+        nothing is online, the older half of those that seem to hang goes on: perhaps
+        all backends are just slow, and to give each a turn would let none finish.
         """
         views = self.views
         excess = max(
             shortage, sum(views[i].connecting for i in self.failing) - self.failing_limit
         )
         excess -= self.closing  # these will be free in a moment
+        patient = 0 if self.connected else self.room // 2
+        hung = sum(view.connecting for view in views if view.hung)
         aborts = []
-        for i in sorted(self.failing, key=lambda i: views[i].retry_at, reverse=True):
-            if excess <= 0:
-                break
+        for i in sorted(self.failing, key=lambda i: views[i].turn, reverse=True):
             view = views[i]
             count = min(excess, view.connecting - max(0, wanted[i] - view.connected))
+            if view.hung:
+                count = min(count, hung - patient)
+                hung -= max(0, count)
             if count > 0:
                 aborts.append((i, count))
                 excess -= count

@@ -118,9 +118,12 @@ class SlotSet(Generic[C]):
         return self.hung or self.record.failing
 
     @property
-    def retry_at(self) -> float:
-        # Whoever hangs lets all others go first that wait for their turn.
-        return float("inf") if self.hung else self.record.retry_at
+    def turn(self) -> tuple[float, float]:
+        # Whoever hangs lets all others go first that wait for their turn; of those who
+        # hang, the one goes first whose dial is the oldest, and so the next to end.
+        if not self.hung:
+            return self.record.retry_at, 0
+        return float("inf"), next(iter(self.dials)).since
 
     def stats(self, now: float) -> BackendStats:
         counts = self.counts
@@ -215,7 +218,8 @@ class SlotSet(Generic[C]):
             return float("inf")
         # A dial that waits for its back-off has not begun.
         begun = min(oldest.since, max(now, self.record.retry_at))
-        return begun + max(SLOW_DIAL, SLOW_FACTOR * self._core.connect_time)
+        patience = max(SLOW_DIAL, SLOW_FACTOR * self._core.connect_time)
+        return begun + self.record.patience(patience)
 
     # Spares.
 

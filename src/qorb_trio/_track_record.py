@@ -20,6 +20,9 @@ SLOW_DIAL = 1.0
 #: … unless connects have lately taken long: then, so many times as long as they did.
 SLOW_FACTOR = 3.0
 
+#: How often that is doubled for a backend that goes on failing.
+MOST_DOUBLINGS = 6
+
 #: The longest time for which a connection must last to prove itself unasked.
 LONGEST_PROBATION = 1.0
 
@@ -85,6 +88,13 @@ class TrackRecord:
         self.streak += 1
         self.retry_at = now + self._delay()
         return True
+
+    def patience(self, seconds: float) -> float:
+        """How long a dial may take before it is suspect: more with each failure.
+
+        Slow backends that take turns would otherwise never be given the time they need.
+        """
+        return seconds * 2.0 ** min(self.streak, MOST_DOUBLINGS)
 
     def probation(self, now: float) -> float:
         """A probe has connected: for how many seconds it must last to prove itself.
