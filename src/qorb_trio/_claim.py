@@ -124,7 +124,7 @@ class Claim(Generic[C]):
         await cancel_shielded_checkpoint()
         if not self._still_good(slot):
             self._end(None, keep=False)
-            return await self._acquire()
+            return await self._acquire(again=True)
         slot.home.total_claims += 1
         connection: C = slot.connection
         return connection
@@ -145,13 +145,16 @@ class Claim(Generic[C]):
         await self.__aenter__()
         self._handled = sys.exc_info()[1]
 
-    async def _acquire(self) -> C:
-        """The whole of it: wait in line, set the connection up, tell the instruments."""
+    async def _acquire(self, *, again: bool = False) -> C:
+        """The whole of it: wait in line, set the connection up, tell the instruments.
+
+        `again`: the claim has had its turn, so that it comes before those in line.
+        """
         core = self._core
         claim_id = core.next_id()
         core.fire("claim_start", claim_id)
         try:
-            slot = await self._find(claim_id)
+            slot = await self._find(claim_id, again=again)
         except BaseException as exc:
             if self._held:
                 self._end(exc, keep=False)
@@ -161,7 +164,7 @@ class Claim(Generic[C]):
         core.fire("claim_done", claim_id, slot.id)
         return self.connection
 
-    async def _find(self, claim_id: int) -> Slot[C]:
+    async def _find(self, claim_id: int, *, again: bool) -> Slot[C]:
         """Take or await connections until one can be set up.
 
         The claim's number is its place in line too: whoever asked first has the lower.
@@ -170,7 +173,7 @@ class Claim(Generic[C]):
         timeout = core.policy.claim_timeout if self._timeout is None else self._timeout
         deadline = trio.current_time() + timeout
         cause: Exception | None = None
-        again = late = False
+        late = False
         while True:
             if core.closing:
                 # The pool may be ending because all of the program is being cancelled.
