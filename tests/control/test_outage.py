@@ -360,3 +360,47 @@ async def test_a_backend_that_hangs_only_now_and_then_comes_back(
         stats = rig.stats().backends["b0"]
         assert stats.failures == 1
         assert isinstance(stats.last_error, Exception)
+
+
+@pytest.mark.parametrize("cure", [None, 150.0])
+@pytest.mark.parametrize(("count", "cap"), [(2, 2), (2, 16), (4, 2), (4, 4), (40, 8)])
+async def test_a_probe_that_connects_is_given_the_time_to_prove_itself(
+    count: int, cap: int, cure: float | None, autojump_clock: MockClock
+) -> None:
+    """Backends that accept but fail their check are tried seldom, whatever room there is."""
+    backends = make_backends(count)
+    bad = backends[count // 2 :]
+    connector = ScriptedConnector(connect_delay=0.01)
+    for backend in bad:
+        connector.fate(backend).check = "fail"
+    async with a_pool(connector, backends, Policy(max_slots=cap, spares_wanted=cap)) as rig:
+        await pass_time(cure or 300)
+        before = len(connector.dials)
+        assert before <= 4 * cap + len(bad) * tries_within(300) + count
+        for backend in bad:
+            connector.fate(backend).check = "ok"
+        await pass_time(607)
+        # Now all are well: spares move, one at each interval, and nothing else does.
+        assert len(connector.dials) - before <= 2 * cap + 2 * count + 10
+        assert sum(connected(rig.stats()).values()) >= cap
+        dials = len(connector.dials)
+        await pass_time(600)
+        assert len(connector.dials) - dials <= 10
+
+
+@pytest.mark.parametrize("connect_timeout", [10, math.inf])
+@pytest.mark.parametrize("live", [True, False])
+async def test_a_hung_backend_is_probed_again(
+    live: bool, connect_timeout: float, autojump_clock: MockClock
+) -> None:
+    """A dial that hangs is not waited for for ever: its backend is found when it is back."""
+    backends = make_backends(2 if live else 1)
+    hung = backends[0]
+    connector = ScriptedConnector()
+    connector.fate(hung).connect = "hang"
+    policy = Policy(set_config=SetConfig(connect_timeout=connect_timeout))
+    async with a_pool(connector, backends, policy) as rig:
+        await pass_time(100)
+        connector.fate(hung).connect = "ok"
+        await pass_time(MAX_BACKOFF + 12)
+        assert rig.stats().backends[hung.name].online
