@@ -174,6 +174,23 @@ class RealServer:
         self._process.send_signal(number)
 
 
+def _prepare_knot(directory: Path, port: int, zone: str, origin: str) -> Path:
+    for name in ("run", "db", "zones"):
+        (directory / name).mkdir(parents=True)
+    (directory / "zones" / f"{origin}.zone").write_text(zone)
+    conf = directory / "knot.conf"
+    conf.write_text(KNOT_CONF.format(dir=directory, port=port, origin=origin))
+    return conf
+
+
+def _prepare_unbound(directory: Path, port: int, upstream: RealServer) -> Path:
+    directory.mkdir(parents=True)
+    conf = directory / "unbound.conf"
+    settings = {"origin": upstream.origin, "upstream": upstream.port}
+    conf.write_text(UNBOUND_CONF.format(dir=directory, port=port, **settings))
+    return conf
+
+
 @asynccontextmanager
 async def knot(
     directory: Path, zone: str = QORB_ZONE, *, origin: str = "test.com"
@@ -181,11 +198,7 @@ async def knot(
     """An authoritative server that takes updates."""
     command = program("knotd")
     port = free_port()
-    for name in ("run", "db", "zones"):
-        (directory / name).mkdir(parents=True)
-    (directory / "zones" / f"{origin}.zone").write_text(zone)
-    conf = directory / "knot.conf"
-    conf.write_text(KNOT_CONF.format(dir=directory, port=port, origin=origin))
+    conf = _prepare_knot(directory, port, zone, origin)
     server = RealServer([command, "-c", str(conf)], port, origin)
     try:
         await server.start()
@@ -199,13 +212,7 @@ async def unbound(directory: Path, upstream: RealServer) -> AsyncIterator[RealSe
     """A cache in front of an authoritative server."""
     command = program("unbound")
     port = free_port()
-    directory.mkdir(parents=True)
-    conf = directory / "unbound.conf"
-    conf.write_text(
-        UNBOUND_CONF.format(
-            dir=directory, port=port, origin=upstream.origin, upstream=upstream.port
-        )
-    )
+    conf = _prepare_unbound(directory, port, upstream)
     server = RealServer([command, "-d", "-c", str(conf)], port, upstream.origin)
     try:
         await server.start()

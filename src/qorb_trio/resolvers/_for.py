@@ -17,7 +17,7 @@ from ._dns_servers import NameserverLike
 from ._fixed import FixedResolver
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\](?::(.*))?")
-_NUMERIC_LABEL = re.compile(r"\d+\.?")
+_NUMERIC_LABEL = re.compile(r"\d+")
 
 
 def resolver_for(
@@ -60,6 +60,8 @@ def resolver_for(
     if "/" in text:
         return FixedResolver([_unix_socket(text)])
     host, port_text = _split(text)
+    if not host:
+        raise ValueError(f"neither an address nor a name: {text!r}")
     port = default_port if port_text is None else _port(port_text, text)
     if _is_address(host, text) or host.rstrip(".").lower() == "localhost":
         if port is None:
@@ -100,7 +102,7 @@ def _is_address(host: str, text: str) -> bool:
     if _is_ip(host):
         return True
     # No top-level domain is a number (RFC 3696), so this was meant to be an address.
-    if ":" in host or _NUMERIC_LABEL.fullmatch(host.rpartition(".")[2] or host):
+    if ":" in host or _NUMERIC_LABEL.fullmatch(host.rstrip(".").rpartition(".")[2]):
         raise ValueError(f"not an address: {text!r}")
     return False
 

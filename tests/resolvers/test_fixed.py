@@ -1,0 +1,64 @@
+"""`FixedResolver`: backends that are known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+import trio
+
+from qorb_trio import Backend, FixedResolver
+
+
+async def test_it_sends_once_and_returns() -> None:
+    """The backends are sent once, in the order given; and again by another run."""
+    resolver = FixedResolver(["127.0.0.1:80", ("::1", 81), Backend("/run/x.sock"), "[::1]:82"])
+    outbox, inbox = trio.open_memory_channel[Collection[Backend]](2)
+    await resolver.run(outbox)
+    await resolver.run(outbox)
+    expected = ("127.0.0.1:80", "[::1]:81", "/run/x.sock", "[::1]:82")
+    for _ in range(2):
+        assert tuple(backend.name for backend in await inbox.receive()) == expected
+    assert inbox.statistics().current_buffer_used == 0
+    assert "127.0.0.1" in repr(resolver)
+
+
+def test_equal_backends_count_once() -> None:
+    """The same address twice is one backend; one name for two addresses is an error."""
+    assert len(FixedResolver(["a:1", ("a", 1), Backend(("a", 1))]).backends) == 1
+    with pytest.raises(ValueError, match="two addresses under the name 'x'"):
+        FixedResolver([Backend(("a", 1), name="x"), Backend(("a", 2), name="x")])
+
+
+def test_no_backends() -> None:
+    """An empty collection is a set without backends; a generator is taken too."""
+    assert FixedResolver([]).backends == ()
+    assert len(FixedResolver(f"a:{n}" for n in (1, 2)).backends) == 2
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError])
+def test_a_bare_string_is_an_error(error: type[Exception]) -> None:
+    """A string where a collection belongs is an error that tells what to write."""
+    with pytest.raises(error, match=r"write \['127.0.0.1:80'\]"):
+        FixedResolver("127.0.0.1:80")
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (None, TypeError),
+        (80, TypeError),
+        (Backend(("a", 1)), TypeError),
+        ([80], TypeError),
+        ([None], TypeError),
+        (["a"], ValueError),
+        (["::1:80"], ValueError),
+        ([("a", 0)], ValueError),
+        ([("a", 65536)], ValueError),
+        ([("a", "80")], TypeError),
+    ],
+)
+def test_what_is_no_address(given: object, error: type[Exception]) -> None:
+    """What is no address is an error at construction."""
+    with pytest.raises(error):
+        FixedResolver(given)  # type: ignore[arg-type]
