@@ -12,6 +12,7 @@ pool's events on the other. Two kinds of check:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -175,6 +176,9 @@ class InvariantInstrument(trio.abc.Instrument):
         for backend in self._known:
             if backend not in known:
                 self.ledger.depart(backend)
+                # Who was just being served from there has to wait again: out of turn, as
+                # far as can be seen from here.
+                self.queue.waiting.clear()
         self._known = known
         for dial in self.ledger.dials[self._dials_seen :]:
             if dial.backend not in known:
@@ -236,7 +240,11 @@ class InvariantInstrument(trio.abc.Instrument):
         if not stats.waiting or len({one.backend.priority for one in sets}) > 1:
             return
         good = [one for one in sets if not one.failures and self._is_good(one.backend)]
-        coming = sum(one.connecting + one.checking for one in sets if self._may_work(one.backend))
+        coming = sum(
+            one.connecting + one.checking
+            for one in sets
+            if self._may_work(one.backend) or not (one.failures or self._hangs(one.backend))
+        )
         room = stats.slots < self.policy.max_slots and any(
             slots_of(one) + self._departed(one.backend) < self.policy.set_config.max_count
             for one in good
@@ -262,6 +270,10 @@ class InvariantInstrument(trio.abc.Instrument):
     def _may_work(self, backend: Backend) -> bool:
         act = self.connector.script.standing("connect", backend.name)
         return act.error is None and act.delay < SLOW
+
+    def _hangs(self, backend: Backend) -> bool:
+        began = [dial.started for dial in self.ledger.dialling if dial.backend == backend]
+        return min(began, default=math.inf) + SLOW <= trio.current_time()
 
     # ------------------------------------------------------- what a client calls
 

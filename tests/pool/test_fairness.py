@@ -282,6 +282,31 @@ async def test_a_recovered_backend_serves_long_claims(
         await trio.sleep(1000)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("parked", [False, True])
+async def test_a_close_holds_up_nobody(
+    autojump_clock: MockClock, kind: type[PlainLedgerConnector], parked: bool
+) -> None:
+    """While a discarded connection is closing, a claimant gets a new one if there is room."""
+    policy = policy_of(max_slots=3 if parked else 4, spares_wanted=0)
+    async with open_bench(connector=kind(), policy=policy) as bench:
+        bench.script.always("disconnect", slow(0.9))
+        held = [await bench.acquire() for _ in range(3 if parked else 2)]
+        before = trio.current_time()
+        if parked:
+            bench.nursery.start_soon(bench.use)
+            await bench.settle()
+        bench.discard(held.pop())
+        if parked:
+            await bench.settle(0.9)
+            assert bench.stats().claims == 4
+        else:
+            await bench.use(timeout=20)
+            assert trio.current_time() == before
+        for claim in held:
+            bench.release(claim)
+
+
 async def test_a_failed_on_acquire_keeps_its_place(autojump_clock: MockClock) -> None:
     """A claimant whose ``on_acquire`` failed is served before those that came after it."""
     served: list[int] = []
