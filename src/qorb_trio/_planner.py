@@ -55,6 +55,10 @@ class View(Protocol):
         """Failing, and only because a dial takes suspiciously long."""
 
     @property
+    def on_probation(self) -> bool:
+        """Failing, but a probe has connected, and is to show that it lasts."""
+
+    @property
     def turn(self) -> tuple[float, float]:
         """Of failing ones, that with the least of these is probed first."""
 
@@ -332,7 +336,7 @@ class _Planner:
             if excess <= 0:
                 break
             count = min(excess, views[i].unclaimed, views[i].connected - shares[i])
-            if count > 0:
+            if count > 0 and not views[i].on_probation:
                 closes.append((i, count))
                 excess -= count
         return closes
@@ -347,13 +351,15 @@ class _Planner:
         views = self.views
         if self.free > 0 or self.closing or self.connected < 2:
             return []
-        probing = any(views[i].connecting for i in self.failing)
+        probing = any(views[i].connecting or views[i].on_probation for i in self.failing)
         moving = any(v.connecting and not v.failing for v in views)
         wanting = any(
             (not probing) if views[i].failing else (rebalance and not moving) for i in needs
         )
         donors = [
-            i for i, v in enumerate(views) if v.unclaimed and v.connected > wanted[i]
+            i
+            for i, v in enumerate(views)
+            if v.unclaimed and v.connected > wanted[i] and not v.on_probation
         ]
         if not wanting or not donors:
             return []

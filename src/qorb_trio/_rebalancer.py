@@ -52,7 +52,7 @@ class Rebalancer(Generic[C]):
         core = self._core
         views = [home for home in core.sets.values() if home.active]
         for home in views:
-            home.hung = now >= home.slow_at(now)
+            home.look(now)
         self._set_limits(views)
         demand = self._demand(views)
         plan = make_plan(views, demand, rebalance=core.rebalance_due)

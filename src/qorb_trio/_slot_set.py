@@ -40,6 +40,7 @@ class SlotSet(Generic[C]):
         "dials",
         "hung",
         "limit",
+        "on_probation",
         "place",
         "priority",
         "rank",
@@ -71,8 +72,10 @@ class SlotSet(Generic[C]):
         self.spares: deque[Slot[C]] = deque()
         #: The CONNECTING ones, oldest first.
         self.dials: dict[Slot[C], None] = {}
-        #: Whether a dial takes suspiciously long; the rebalancer looks.
+        #: Whether a dial takes suspiciously long, as of the last plan.
         self.hung = False
+        #: Whether a probe has connected and is to prove itself, as of the last plan.
+        self.on_probation = False
         self.limit = core.policy.set_config.max_count
         self.rank = rank
         self.place = 0
@@ -210,6 +213,11 @@ class SlotSet(Generic[C]):
         self.move(slot, State.CLOSING)
         assert slot.scope is not None
         slot.scope.cancel()
+
+    def look(self, now: float) -> None:
+        """See how things stand, for a plan that is about to be made."""
+        self.hung = now >= self.slow_at(now)
+        self.on_probation = self.record.failing and now < self.record.probation_ends
 
     def slow_at(self, now: float) -> float:
         """When the oldest dial will have taken so long that it seems to hang."""

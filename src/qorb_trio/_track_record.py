@@ -46,6 +46,7 @@ class TrackRecord:
         "epoch",
         "last_error",
         "last_error_at",
+        "probation_ends",
         "retry_at",
         "streak",
     )
@@ -57,6 +58,7 @@ class TrackRecord:
         self.epoch = 0
         self.streak = 0
         self.retry_at = float("-inf")
+        self.probation_ends = float("-inf")
         self.last_error: Exception | None = None
         self.last_error_at = float("-inf")
 
@@ -104,7 +106,7 @@ class TrackRecord:
         meanwhile.
         """
         wait = min(self._delay(), LONGEST_PROBATION)
-        self.retry_at = now + wait
+        self.retry_at = self.probation_ends = now + wait
         return wait
 
     def proved(self, epoch: int) -> bool:
