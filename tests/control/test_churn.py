@@ -14,6 +14,7 @@ from qorb_trio.abc import Resolver
 from qorb_trio.testing import ManualResolver
 
 from ._harness import (
+    Act,
     Recorder,
     ScriptedConnector,
     a_pool,
@@ -388,3 +389,79 @@ async def test_claimants_of_a_crashed_pool_do_not_hang(autojump_clock: MockClock
                 await trio.sleep_forever()
         await settle()
         assert [type(exc).__name__ for exc in outcome] == ["PoolTerminatedError"]
+
+
+@pytest.mark.parametrize("close", ["ok", "hang"])
+async def test_closing_of_a_removed_backend_delays_its_successor_once(
+    close: Act, autojump_clock: MockClock
+) -> None:
+    """At the cap, the successor is dialled when the old connections are closed: all together."""
+    a, b = make_backends(2)
+    connector = ScriptedConnector(close=close, close_delay=0.6)
+    async with a_pool(connector, [a], Policy(max_slots=8)) as rig:
+        await pass_time(1)
+        rig.resolver.set([b])
+        took = 0.6 if close == "ok" else SetConfig().disconnect_timeout
+        await pass_time(took - 0.1)
+        assert connector.dials_to(b) == []
+        assert (rig.stats().slots, rig.stats().departed) == (8, 8)
+        await pass_time(0.2)
+        assert len(connector.open_to(b)) == 8
+
+
+class _Sore(Resolver):
+    """Cannot stop without an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def run(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
+        try:
+            await updates.send(make_backends(1))
+            await trio.sleep_forever()
+        finally:
+            raise self.error
+
+
+@pytest.mark.parametrize("body", [None, ValueError("of the body")])
+async def test_a_resolver_that_raises_as_it_stops_is_heard(
+    body: Exception | None, autojump_clock: MockClock
+) -> None:
+    """Its error comes out of the nursery; that of the body comes out of the block all the same."""
+    error = OSError("cannot stop")
+    connector = ScriptedConnector()
+    came_out: Exception | None = None
+    with pytest.raises(BaseExceptionGroup) as info:
+        async with trio.open_nursery() as nursery:
+            try:
+                async with open_pool(nursery, _Sore(error), connector) as pool:
+                    await pool.wait_ready()
+                    if body is not None:
+                        raise body
+            except ValueError as exc:
+                came_out = exc
+            connector.assert_clean()
+    assert came_out is body
+    assert _leaves(info.value) == [error]
+
+
+async def test_a_crash_during_the_drain_ends_the_drain(autojump_clock: MockClock) -> None:
+    """When the caller's nursery is cancelled while claims drain, nobody waits for them."""
+    connector = ScriptedConnector()
+    boom = RuntimeError("elsewhere")
+
+    async def crash() -> None:
+        await trio.sleep(1)
+        raise boom
+
+    with pytest.raises(BaseExceptionGroup) as info:
+        async with (
+            trio.open_nursery() as nursery,
+            open_pool(nursery, ManualResolver(make_backends(1)), connector) as pool,
+        ):
+            claim = await pool.acquire()
+            nursery.start_soon(crash)
+    assert _leaves(info.value) == [boom]
+    assert trio.current_time() == pytest.approx(1)
+    connector.assert_clean()
+    claim.release()

@@ -212,3 +212,38 @@ async def test_a_change_of_priority_is_followed_without_a_new_connection(
 def with_priority(backend: Backend, *, priority: int) -> Backend:
     """The same backend with another priority."""
     return Backend(backend.address, name=backend.name, priority=priority, weight=backend.weight)
+
+
+async def test_claims_on_the_next_tier_outlive_the_recovery_of_the_best(
+    autojump_clock: MockClock,
+) -> None:
+    """When the best tier is back, connections in use elsewhere are left alone until released."""
+    best, rest = tiers()
+    connector = ScriptedConnector(connect_delay=0.01)
+    connector.crash(*best)
+    async with a_pool(connector, best + rest) as rig:
+        claims = [await rig.pool.acquire() for _ in range(3)]
+        connector.recover(*best)
+        await pass_time(300)
+        assert all(claim.connection.is_open for claim in claims)
+        assert {claim.backend.name for claim in claims} <= {each.name for each in rest}
+        found = connected(rig.stats())
+        assert found["best0"] + found["best1"] >= 8
+        assert found["rest0"] + found["rest1"] == 3
+        for claim in claims:
+            claim.release()
+        await pass_time(61)
+        found = connected(rig.stats())
+        assert found["rest0"] + found["rest1"] == 0
+
+
+@pytest.mark.parametrize("claimants", [1, 5])
+async def test_a_weight_of_nothing_is_a_very_small_share_of_claims(
+    claimants: int, autojump_clock: MockClock
+) -> None:
+    """Beside a weight of 100, a weight of 0 serves next to nothing."""
+    connector = ScriptedConnector()
+    async with a_pool(connector, weighted(0, 100), Policy(spares_wanted=10)) as rig:
+        await pass_time(1)
+        served = await run_load(rig.pool, claimants=claimants, seconds=20, work=0.03)
+        assert served.by_backend["b0"] <= 0.05 * served.total

@@ -105,7 +105,7 @@ async def test_slow_but_healthy_backends_settle(
         served = await run_load(rig.pool, claimants=claimants, seconds=50, work=0.5)
         await pass_time_to(52)
         assert served.longest_wait <= 12
-        assert len(connector.conns) <= 16 + 8
+        assert len(connector.conns) <= 2 * 16
         assert len(connector.dials) <= 2 * 16 + count
         assert sum(connected(rig.stats()).values()) >= 8
         assert_consistent(rig)
@@ -183,3 +183,17 @@ async def test_wait_ready_fails_when_the_pool_ends_first(autojump_clock: MockClo
             await rig.pool.terminate()
         with pytest.raises(PoolTerminatedError):
             await rig.pool.wait_ready()
+
+
+@pytest.mark.parametrize(("spares", "slots"), [(2, 12), (0, 1), (8, 16)])
+async def test_wait_ready_has_opened_what_it_waits_for(
+    spares: int, slots: int, autojump_clock: MockClock
+) -> None:
+    """Who waits for more connections than are spares wanted gets them, for a while."""
+    connector = ScriptedConnector(connect_delay=0.01)
+    async with a_pool(connector, make_backends(3), Policy(spares_wanted=spares)) as rig:
+        await rig.pool.wait_ready(slots)
+        assert trio.current_time() < 1
+        assert sum(connected(rig.stats()).values()) >= slots
+        await pass_time(130)
+        assert sum(connected(rig.stats()).values()) == spares
