@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from qorb_trio import DnsResolver, DnsResolverConfig, FixedResolver, resolver_for
@@ -101,9 +103,8 @@ def test_config_is_passed_on() -> None:
 )
 def test_junk(text: str) -> None:
     """Junk is a `ValueError` that shows it."""
-    with pytest.raises(ValueError, match=r"") as caught:
+    with pytest.raises(ValueError, match=re.escape(repr(text))):
         resolver_for(text)
-    assert repr(text)[1:-1] in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Hostile messages: what a nameserver may send, and what must not come of it."""
