@@ -253,7 +253,9 @@ class _Planner:
         probes = [
             i
             for i, fair in candidates
-            if views[i].connected < views[i].limit and (left or views[i].connected < fair)
+            if views[i].connected < views[i].limit
+            and not views[i].on_probation
+            and (left or views[i].connected < fair)
         ]
         probes.sort(key=lambda i: (views[i].turn, views[i].rank))
         return shares, probes, left

@@ -67,8 +67,7 @@ class Rebalancer(Generic[C]):
             core.rebalance_due = False
             self._floor = 0
         self._carry_out(views, plan)
-        look_at = (home.slow_at(now) for home in views if not home.hung)
-        return min(look_at, default=float("inf"))
+        return min((home.look_again_at(now) for home in views), default=float("inf"))
 
     def _set_limits(self, views: list[SlotSet[C]]) -> None:
         """What a departed backend still holds counts against it when it comes back."""

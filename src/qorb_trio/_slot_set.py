@@ -40,7 +40,6 @@ class SlotSet(Generic[C]):
         "dials",
         "hung",
         "limit",
-        "on_probation",
         "place",
         "priority",
         "rank",
@@ -74,8 +73,6 @@ class SlotSet(Generic[C]):
         self.dials: dict[Slot[C], None] = {}
         #: Whether a dial takes suspiciously long, as of the last plan.
         self.hung = False
-        #: Whether a probe has connected and is to prove itself, as of the last plan.
-        self.on_probation = False
         self.limit = core.policy.set_config.max_count
         self.rank = rank
         self.place = 0
@@ -119,6 +116,10 @@ class SlotSet(Generic[C]):
     @property
     def failing(self) -> bool:
         return self.hung or self.record.failing
+
+    @property
+    def on_probation(self) -> bool:
+        return self.record.on_probation
 
     @property
     def turn(self) -> tuple[float, float]:
@@ -217,17 +218,36 @@ class SlotSet(Generic[C]):
     def look(self, now: float) -> None:
         """See how things stand, for a plan that is about to be made."""
         self.hung = now >= self.slow_at(now)
-        self.on_probation = self.record.failing and now < self.record.probation_ends
+        if self.hung and now >= self.hopeless_at(now):
+            self.abort(next(iter(self.dials)))
+            self.look(now)
 
     def slow_at(self, now: float) -> float:
         """When the oldest dial will have taken so long that it seems to hang."""
+        patience = max(SLOW_DIAL, SLOW_FACTOR * self._core.connect_time)
+        return self._begun(now) + self.record.patience(patience)
+
+    def hopeless_at(self, now: float) -> float:
+        """When a dial that may last for ever will be given up and begun anew.
+
+        With an endless ``connect_timeout``, a single lost packet would otherwise keep a
+        backend from being found again.
+        """
+        config = self._core.policy.set_config
+        if config.connect_timeout < float("inf"):
+            return float("inf")
+        return max(self.slow_at(now), self._begun(now) + config.max_connection_backoff)
+
+    def look_again_at(self, now: float) -> float:
+        """When `look` may see something else than it last saw."""
+        return self.hopeless_at(now) if self.hung else self.slow_at(now)
+
+    def _begun(self, now: float) -> float:
+        """When the oldest dial began, or will begin when its back-off has passed."""
         oldest = next(iter(self.dials), None)
         if oldest is None:
             return float("inf")
-        # A dial that waits for its back-off has not begun.
-        begun = min(oldest.since, max(now, self.record.retry_at))
-        patience = max(SLOW_DIAL, SLOW_FACTOR * self._core.connect_time)
-        return begun + self.record.patience(patience)
+        return min(oldest.since, max(now, self.record.retry_at))
 
     # Spares.
 
@@ -332,6 +352,7 @@ class SlotSet(Generic[C]):
             self.move(slot, State.CLOSING)
             if was_connected:
                 self._maybe_offline()
+                core.request_plan()
         assert slot.connection is not None
         if core.hooks.closes(slot.connection):
             core.start_closing(slot)

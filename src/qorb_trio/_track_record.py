@@ -46,7 +46,7 @@ class TrackRecord:
         "epoch",
         "last_error",
         "last_error_at",
-        "probation_ends",
+        "on_probation",
         "retry_at",
         "streak",
     )
@@ -58,7 +58,8 @@ class TrackRecord:
         self.epoch = 0
         self.streak = 0
         self.retry_at = float("-inf")
-        self.probation_ends = float("-inf")
+        #: A probe has connected, and is to show that it lasts. No other is made then.
+        self.on_probation = False
         self.last_error: Exception | None = None
         self.last_error_at = float("-inf")
 
@@ -88,6 +89,7 @@ class TrackRecord:
             return False
         self.epoch += 1
         self.streak += 1
+        self.on_probation = False
         self.retry_at = now + self._delay()
         return True
 
@@ -102,18 +104,23 @@ class TrackRecord:
         """A probe has connected: for how many seconds it must last to prove itself.
 
         As long as the back-off would have been (and so no faster when the server
-        closes what it accepts), but not longer than a second. No other probe is made
-        meanwhile.
+        closes what it accepts), but not longer than a second.
         """
+        self.on_probation = True
         wait = min(self._delay(), LONGEST_PROBATION)
-        self.retry_at = self.probation_ends = now + wait
+        self.retry_at = now + wait
         return wait
+
+    def probation_undecided(self) -> None:
+        """What was on probation is gone, and nothing was learned from it."""
+        self.on_probation = False
 
     def proved(self, epoch: int) -> bool:
         """A connection dialled in `epoch` has proved itself; does that end a streak?"""
         if self.streak == 0 or epoch < self.epoch:
             return False
         self.streak = 0
+        self.on_probation = False
         return True
 
     def _delay(self) -> float:

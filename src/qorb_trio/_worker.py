@@ -104,8 +104,8 @@ class Worker(Generic[C]):
             with slot.scope as scope:
                 if slot.state is not State.CONNECTING:
                     return None
-                if home.record.failing:
-                    await trio.sleep_until(home.record.retry_at)
+                while home.record.failing and home.record.retry_at > trio.current_time():
+                    await trio.sleep_until(home.record.retry_at)  # which may move
                 slot.epoch = home.record.epoch
                 slot.since = trio.current_time()
                 scope.deadline = slot.since + self._config.connect_timeout
@@ -141,6 +141,9 @@ class Worker(Generic[C]):
             home.check(slot)
         elif slot.state in {State.UNCLAIMED, State.CLAIMED}:
             home.proved(slot)
+        elif slot.state in {State.CLOSING, State.CLOSED}:
+            home.record.probation_undecided()
+            self._core.request_plan()
 
     # Checks and recycling.
 
