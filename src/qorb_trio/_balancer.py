@@ -78,11 +78,11 @@ class Shelf(Generic[S]):
     def choose(self) -> S | None:
         """The least loaded set of the best priority; `None` if there is none.
 
-        Load is taken in proportion to weight, and where sets are equally loaded the
-        weights decide by chance. Of many sets only two, picked at random, are compared,
-        so that the cost stays constant; that this suffices to keep the load even was
-        shown by Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing"
-        (1996).
+        That is the one that is furthest below its fair part of all claims, by weight;
+        where that leaves a choice, and while all are idle, the weights decide by
+        chance. Of many sets only two, picked at random, are compared, so that the cost
+        stays constant; that this suffices to keep the load even was shown by
+        Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (1996).
         """
         tier = self._best
         size = len(tier)
@@ -92,19 +92,14 @@ class Shelf(Generic[S]):
             i = int(self._random() * size)
             j = int(self._random() * (size - 1))
             tier = [tier[i], tier[j if j < i else j + 1]]
-        least: list[S] = []
-        low = float("inf")
+        total = sum([item.load for item in tier])
+        if total:
+            fair = (total + 1) / sum([item.share for item in tier])
+            lacks = [fair * item.share - item.load for item in tier]
+            most = max(lacks)
+            tier = [item for item, lack in zip(tier, lacks, strict=True) if lack == most]
+        point = self._random() * sum([item.share for item in tier])
         for item in tier:
-            load = item.load / item.share
-            if load < low:
-                low = load
-                least = [item]
-            elif load == low:
-                least.append(item)
-        if len(least) == 1:
-            return least[0]
-        point = self._random() * sum([item.share for item in least])
-        for item in least:
             point -= item.share
             if point < 0:
                 break

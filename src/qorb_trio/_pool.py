@@ -275,7 +275,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
 
     async def _resolve(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
         with self._resolving:
-            async with updates:
+            with updates:  # not `async with`: that is a checkpoint, and could hide an error
                 await self._resolver.run(updates)
 
     async def _until_zero(self, *states: State) -> None:
