@@ -85,7 +85,7 @@ class Core(Generic[C]):
         self.next_rank = itertools.count(1).__next__
         self._retired_claims = 0
         # Set when the pool starts.
-        self.nursery: trio.Nursery
+        self.nursery: trio.Nursery | None = None
         self.token: trio.lowlevel.TrioToken
 
     def fire(self, event: str, *args: Any) -> None:
@@ -262,6 +262,7 @@ class Core(Generic[C]):
 
     def start_closing(self, slot: Slot[C]) -> None:
         """Close a connection in a task of its own."""
+        assert self.nursery is not None
         self.nursery.start_soon(self._disconnect, slot)
 
     @trio.lowlevel.enable_ki_protection
@@ -321,6 +322,7 @@ class Core(Generic[C]):
         orders, work = trio.open_memory_channel[Slot[C]](float("inf"))
         home: SlotSet[C] = SlotSet(self, backend, orders, self.next_rank())
         self.sets[name] = home
+        assert self.nursery is not None
         self.nursery.start_soon(Worker(self, home, work).run)
         self.fire("backend_added", backend)
 

@@ -206,6 +206,10 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         Returns when all connections are closed; a second call does nothing but wait
         for that. If cancelled, outstanding claims are not waited for any longer, but
         the closing is.
+
+        Raises:
+          RuntimeError: called by one of the pool's own tasks, as from a connector's
+            ``connect``, which would have to wait for itself.
         """
         await self._terminate(drain=True)
 
@@ -214,6 +218,8 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         await self.terminate()
 
     async def _terminate(self, *, drain: bool) -> None:
+        if _is_inside(trio.lowlevel.current_task(), self._core):
+            raise RuntimeError("a pool cannot be ended by one of its own tasks")
         self._end_work(drain=drain)
         try:
             await self._ended.wait()
@@ -254,10 +260,11 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         core = self._core
         core.token = trio.lowlevel.current_trio_token()
         updates, found = trio.open_memory_channel[Collection[Backend]](0)
-        async with trio.open_nursery() as core.nursery:
-            core.nursery.start_soon(self._resolve, updates)
-            core.nursery.start_soon(Rebalancer(core).run)
-            core.nursery.start_soon(core.line.run_alarm, core.timed_out)
+        async with trio.open_nursery() as nursery:
+            core.nursery = nursery
+            nursery.start_soon(self._resolve, updates)
+            nursery.start_soon(Rebalancer(core).run)
+            nursery.start_soon(core.line.run_alarm, core.timed_out)
             try:
                 with self._working:
                     async for backends in found:
@@ -271,7 +278,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
                 core.close_claims()
                 with trio.CancelScope(shield=True):
                     await self._until_zero(*list(State)[: State.CLOSED])
-            core.nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
 
     async def _resolve(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
         with self._resolving:
@@ -289,3 +296,11 @@ def _sole_exception(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+def _is_inside(task: trio.lowlevel.Task, core: Core[C]) -> bool:
+    """Whether a task is a child, however far down, of the pool's own nursery."""
+    nursery = task.parent_nursery
+    while nursery is not None and nursery is not core.nursery:
+        nursery = nursery.parent_task.parent_nursery
+    return nursery is not None
