@@ -253,14 +253,17 @@ class Service:
         self._expire(now)
         self._adopt(now)
         if self._dirty:
-            self._assembled = assemble(self._adopted or (), self._addresses_of)
+            before, self._assembled = self._assembled, self._assemble()
             self._dirty = False
-            if self._assembled:
+            if not before:
                 self._last_full = self._last_answer
         if not self._should_publish(now):
             return None
         self._published = self._assembled
         return self._published
+
+    def _assemble(self) -> tuple[Backend, ...]:
+        return assemble(self._adopted or (), self._addresses_of)
 
     def _should_publish(self, now: float) -> bool:
         if self._published is None:
