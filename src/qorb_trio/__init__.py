@@ -3,6 +3,8 @@
 Begin with `open_pool`.
 """
 
+import logging as _logging
+
 from ._backend import Backend as Backend
 from ._claim import Claim as Claim
 from ._errors import (
@@ -36,3 +38,6 @@ for _name, _value in list(globals().items()):
     if getattr(_value, "__module__", "").startswith("qorb_trio._"):
         _value.__module__ = __name__
 del _name, _value
+
+# A library is silent unless the program configures logging.
+_logging.getLogger(__name__).addHandler(_logging.NullHandler())

@@ -14,7 +14,7 @@ from trio.lowlevel import (
 )
 
 from ._refusal import Refusal
-from ._slot import Slot, State
+from ._slot import CLAIMED, Slot
 
 if TYPE_CHECKING:
     from ._backend import Backend
@@ -38,10 +38,12 @@ class Claim(Generic[C]):
     __slots__ = ("__weakref__", "_core", "_entered", "_handled", "_held", "_slot", "_timeout")
 
     def __init__(self, core: Core[C], timeout: float | None) -> None:
-        self._held = False
+        #: The slot for as long as the claim lasts.
+        self._held: Slot[C] | None = None
         self._entered = False
         self._core = core
         self._timeout = timeout
+        #: The slot from the grant on, and for good.
         self._slot: Slot[C] | None = None
         self._handled: BaseException | None = None
 
@@ -52,10 +54,10 @@ class Claim(Generic[C]):
         Raises:
           RuntimeError: before the claim is granted, and after it has been released.
         """
-        if not self._held:
+        if self._held is None:
             state = "has been released" if self._slot else "has not been granted"
             raise RuntimeError(f"this claim {state}; it has no connection")
-        connection = self._granted().connection
+        connection = self._held.connection
         if connection is None:
             raise RuntimeError("the pool has ended, and has closed this connection")
         return connection
@@ -83,6 +85,7 @@ class Claim(Generic[C]):
         """
         exc = sys.exc_info()[1]
         # What was being handled when the claim was granted has nothing to do with it.
+        self._check_held()
         self._end(None if exc is self._handled else exc, keep=True)
 
     @enable_ki_protection
@@ -94,6 +97,7 @@ class Claim(Generic[C]):
         Raises:
           RuntimeError: if the claim has been released already, or was not granted.
         """
+        self._check_held()
         self._end(None, keep=False)
 
     def _granted(self) -> Slot[C]:
@@ -101,12 +105,17 @@ class Claim(Generic[C]):
             raise RuntimeError("this claim has not been granted")
         return self._slot
 
-    def _end(self, exc: BaseException | None, *, keep: bool) -> None:
-        slot = self._granted()
-        if not self._held:
+    def _check_held(self) -> None:
+        self._granted()
+        if self._held is None:
             raise RuntimeError("this claim has been released already")
-        self._held = False
-        self._core.take_back(slot, exc, keep=keep)
+
+    def _end(self, exc: BaseException | None, *, keep: bool) -> None:
+        """Give up what is held, if anything is."""
+        slot = self._held
+        if slot is not None:
+            self._held = None
+            self._core.take_back(slot, exc, keep)
 
     @enable_ki_protection
     async def __aenter__(self) -> C:
@@ -117,15 +126,16 @@ class Claim(Generic[C]):
         await checkpoint_if_cancelled()
         if not core.plain or (slot := core.take()) is None:
             return await self._acquire()
-        self._slot = slot
-        self._held = True
+        self._held = self._slot = slot
         # Cancellation was looked for before the slot was taken. From here on it would
         # have to be given back.
         await cancel_shielded_checkpoint()
-        if not self._still_good(slot):
+        home = slot.home
+        if self._held is not slot or slot.state is not CLAIMED or not home.active:
+            # Meanwhile the pool has ended, or the backend has left.
             self._end(None, keep=False)
             return await self._acquire(again=True)
-        slot.home.total_claims += 1
+        home.total_claims += 1
         connection: C = slot.connection
         return connection
 
@@ -137,8 +147,10 @@ class Claim(Generic[C]):
         traceback: TracebackType | None,
     ) -> None:
         # No checkpoint: under a cancelled scope it would replace the body's exception.
-        if self._held:
-            self._end(exc, keep=True)
+        slot = self._held
+        if slot is not None:
+            self._held = None
+            self._core.take_back(slot, exc, True)
 
     async def acquire(self) -> None:
         """Enter the claim, for `Pool.acquire`."""
@@ -156,8 +168,7 @@ class Claim(Generic[C]):
         try:
             slot = await self._find(claim_id, again=again)
         except BaseException as exc:
-            if self._held:
-                self._end(exc, keep=False)
+            self._end(exc, keep=False)
             core.fire("claim_failed", claim_id, exc)
             raise
         slot.home.total_claims += 1
@@ -198,19 +209,17 @@ class Claim(Generic[C]):
                 cause = failure if failure and trio.current_time() < until else cause or failure
             if self._still_good(slot):
                 return slot
-            if self._held:
-                self._end(None, keep=False)
+            self._end(None, keep=False)
             again = True
             late = timeout > 0 and trio.current_time() >= deadline
 
     def _hold(self, slot: Slot[C]) -> Slot[C]:
-        self._slot = slot
-        self._held = True
+        self._held = self._slot = slot
         return slot
 
     def _still_good(self, slot: Slot[C]) -> bool:
         """While this task did not run, the pool may have ended, or the backend left."""
-        return self._held and slot.state is State.CLAIMED and slot.home.active
+        return self._held is not None and slot.state is CLAIMED and slot.home.active
 
     async def _set_up(
         self, slot: Slot[C], claim_id: int, deadline: float
@@ -237,5 +246,5 @@ class Claim(Generic[C]):
         return failure
 
     def __del__(self) -> None:
-        if self._held and self._slot is not None:
-            self._core.abandoned(self._slot)
+        if self._held is not None:
+            self._core.abandoned(self._held)

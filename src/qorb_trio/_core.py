@@ -23,7 +23,7 @@ from ._balancer import Shelf
 from ._hooks import Hooks
 from ._line import Line
 from ._policy import Policy
-from ._slot import Slot, State
+from ._slot import CHECKING, CLAIMED, CLOSED, UNCLAIMED, Slot, State
 from ._slot_set import SlotSet
 from ._stats import PoolStats
 from ._watch import Watch
@@ -104,7 +104,7 @@ class Core(Generic[C]):
             slot = home.claim_spare()
             if self.hooks.tells_broken and home.found_broken(slot):
                 continue
-            if self.totals[State.CLAIMED] > self.covered:
+            if self.totals[CLAIMED] > self.covered:
                 self.request_plan()
             if self.watch is not None:
                 self.fire("handle_claimed", claim_id, slot.id, home.backend)
@@ -115,19 +115,21 @@ class Core(Generic[C]):
         self, claim_id: int, deadline: float, *, again: bool
     ) -> Slot[C] | _refusal.Refusal:
         """Park a claimant until it is handed a slot, or refused."""
-        if self.totals[State.CLAIMED] + len(self.line) >= self.covered:
+        if self.totals[CLAIMED] + len(self.line) >= self.covered:
             self.request_plan()
         return await self.line.wait(claim_id, deadline, again=again)
 
-    def take_back(self, slot: Slot[C], exc: BaseException | None, *, keep: bool) -> None:
+    def take_back(self, slot: Slot[C], exc: BaseException | None, keep: bool) -> None:
         """A claim has ended, by `exc` if any; `keep` if it may be lent again."""
-        if slot.state is not State.CLAIMED:
+        if slot.state is not CLAIMED:
             return  # the pool has ended, and has closed it under the claimant
         home = slot.home
         if self.watch is not None:
             self.watch.fire("handle_returned", self.name, slot.id)
         hooks = self.hooks
-        if not keep or not home.should_recycle(slot, exc) or not home.active:
+        if keep:
+            keep = home.should_recycle(slot, exc) if hooks.judges else exc is None
+        if not (keep and home.active):
             # What a cancelled claimant leaves behind, say an unread reply, is no fault of
             # the backend's, so this is not asked whether it is broken.
             home.close(slot)
@@ -138,17 +140,19 @@ class Core(Generic[C]):
         else:
             if hooks.checks:
                 slot.since = trio.current_time()
-            home.proved(slot)
+            if home.record.streak:
+                home.proved(slot)
             self.offer(slot)
 
     def offer(self, slot: Slot[C]) -> None:
         """A connection is free: give it to the claimant who has waited longest."""
-        if not self.line:
+        line = self.line
+        if not (line.queue or line.returned):
             slot.home.shelve(slot)
             return
-        if slot.state is not State.CLAIMED:
-            slot.home.move(slot, State.CLAIMED)
-        claim_id = self.line.serve(slot)
+        if slot.state is not CLAIMED:
+            slot.home.move(slot, CLAIMED)
+        claim_id = line.serve(slot)
         if self.watch is not None:
             self.fire("handle_claimed", claim_id, slot.id, slot.home.backend)
 
@@ -165,7 +169,7 @@ class Core(Generic[C]):
         )
 
     def _reclaim(self, slot: Slot[C]) -> None:
-        self.take_back(slot, None, keep=False)
+        self.take_back(slot, None, False)
 
     def timed_out(self) -> _refusal.Refusal:
         """Why there is no connection."""
@@ -199,13 +203,13 @@ class Core(Generic[C]):
     @property
     def slots(self) -> int:
         """All slots, closing ones and those of departed backends included."""
-        return sum(self.totals[: State.CLOSED])
+        return sum(self.totals[: CLOSED])
 
     @property
     def connected(self) -> int:
         """Slots with an established connection."""
         totals = self.totals
-        return totals[State.UNCLAIMED] + totals[State.CHECKING] + totals[State.CLAIMED]
+        return totals[UNCLAIMED] + totals[CHECKING] + totals[CLAIMED]
 
     def request_plan(self) -> None:
         """Have the planner run when all tasks that are runnable now have had their turn.
@@ -251,8 +255,8 @@ class Core(Generic[C]):
         At most half of those that are not in use, so that claims find the others; but
         a single one too must be checked some day.
         """
-        checking = self.totals[State.CHECKING]
-        return checking == 0 or checking < self.totals[State.UNCLAIMED]
+        checking = self.totals[CHECKING]
+        return checking == 0 or checking < self.totals[UNCLAIMED]
 
     def checks_ended(self) -> None:
         """A check or a recycling is over."""

@@ -49,19 +49,16 @@ class Line(Generic[C]):
     waiters. (A cancel scope for each costs more than all the rest of a claim.)
     """
 
-    __slots__ = ("_alarm", "_deadlines", "_queue", "_returned")
+    __slots__ = ("_alarm", "_deadlines", "queue", "returned")
 
     def __init__(self) -> None:
-        self._queue: OrderedDict[Waiter[C], None] = OrderedDict()
-        self._returned: list[Waiter[C]] = []
+        self.queue: OrderedDict[Waiter[C], None] = OrderedDict()
+        self.returned: list[Waiter[C]] = []
         self._deadlines: list[Waiter[C]] = []
         self._alarm: trio.CancelScope | None = None
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._returned)
-
-    def __bool__(self) -> bool:
-        return bool(self._queue or self._returned)
+        return len(self.queue) + len(self.returned)
 
     async def wait(
         self, ticket: int, deadline: float, *, again: bool
@@ -74,9 +71,9 @@ class Line(Generic[C]):
         """
         waiter: Waiter[C] = Waiter(ticket, deadline)
         if again:
-            insort(self._returned, waiter, key=attrgetter("ticket"))
+            insort(self.returned, waiter, key=attrgetter("ticket"))
         else:
-            self._queue[waiter] = None
+            self.queue[waiter] = None
         self._set_alarm(waiter)
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -89,10 +86,10 @@ class Line(Generic[C]):
 
     def serve(self, slot: Slot[C]) -> int:
         """Hand `slot` to the first in line, whose ticket it returns. There must be one."""
-        if self._returned:
-            waiter = self._returned.pop(0)
+        if self.returned:
+            waiter = self.returned.pop(0)
         else:
-            waiter, _ = self._queue.popitem(last=False)
+            waiter, _ = self.queue.popitem(last=False)
         waiter.parked = False
         waiter.answer = slot
         trio.lowlevel.reschedule(waiter.task)
@@ -100,7 +97,7 @@ class Line(Generic[C]):
 
     def refuse_all(self, refusal: Refusal) -> None:
         """Send everyone away."""
-        for waiter in [*self._returned, *self._queue]:
+        for waiter in [*self.returned, *self.queue]:
             self._refuse(waiter, refusal)
 
     async def run_alarm(self, refusal: Callable[[], Refusal]) -> None:
@@ -139,7 +136,7 @@ class Line(Generic[C]):
 
     def _leave(self, waiter: Waiter[C]) -> None:
         waiter.parked = False
-        if waiter in self._queue:
-            del self._queue[waiter]
+        if waiter in self.queue:
+            del self.queue[waiter]
         else:
-            self._returned.remove(waiter)
+            self.returned.remove(waiter)

@@ -16,7 +16,7 @@ from ._core import Core
 from ._no_public_constructor import NoPublicConstructor
 from ._policy import Policy
 from ._rebalancer import Rebalancer
-from ._slot import State
+from ._slot import CLAIMED, CLOSED, State
 from ._stats import PoolStats
 from .abc import Connector, Instrument, Resolver
 
@@ -271,13 +271,13 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
                         core.update(backends)
                     await trio.sleep_forever()  # the resolver has ended: that set is final
                 with self._draining:
-                    await self._until_zero(State.CLAIMED)
+                    await self._until_zero(CLAIMED)
             finally:
                 found.close()
                 self._end_work(drain=False)
                 core.close_claims()
                 with trio.CancelScope(shield=True):
-                    await self._until_zero(*list(State)[: State.CLOSED])
+                    await self._until_zero(*list(State)[: CLOSED])
             nursery.cancel_scope.cancel()
 
     async def _resolve(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:

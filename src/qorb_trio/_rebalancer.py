@@ -9,7 +9,7 @@ import trio
 from ._backend import Backend
 from ._core import Core
 from ._planner import Demand, Plan, make_plan, next_turn
-from ._slot import State
+from ._slot import CLAIMED
 from ._slot_set import SlotSet
 
 C = TypeVar("C")
@@ -61,7 +61,7 @@ class Rebalancer(Generic[C]):
             if mover is not None:
                 views[mover].rank = core.next_rank()
                 plan = make_plan(views, demand, rebalance=True)
-        claims = core.totals[State.CLAIMED] + len(core.line)
+        claims = core.totals[CLAIMED] + len(core.line)
         core.covered = float("inf") if plan.saturated else claims
         if plan.settled:
             core.rebalance_due = False

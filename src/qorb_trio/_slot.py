@@ -40,6 +40,10 @@ class State(enum.IntEnum):
         return self.name.lower()
 
 
+# Python 3.11 takes longer to look a member up in its enum than for all the rest of a
+# transition, so each state has a name of its own. They are in the order of `State`.
+CONNECTING, UNCLAIMED, CHECKING, CLAIMED, CLOSING, CLOSED = State
+
 #: From each state, the states that may follow. Anything else is a bug in the pool.
 #:
 #: To be handed from one claimant to the next is no transition: the slot stays claimed.

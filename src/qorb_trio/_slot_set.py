@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 import trio
 
 from ._balancer import share
-from ._slot import NEXT, IllegalTransitionError, Slot, State
+from ._slot import (
+    CHECKING,
+    CLAIMED,
+    CLOSED,
+    CLOSING,
+    CONNECTING,
+    NEXT,
+    UNCLAIMED,
+    IllegalTransitionError,
+    Slot,
+    State,
+)
 from ._stats import BackendStats
 from ._track_record import SLOW_DIAL, SLOW_FACTOR, TrackRecord
 
@@ -90,28 +101,28 @@ class SlotSet(Generic[C]):
 
     @property
     def load(self) -> int:
-        return self.counts[State.CLAIMED]
+        return self.counts[CLAIMED]
 
     @property
     def unclaimed(self) -> int:
-        return self.counts[State.UNCLAIMED]
+        return self.counts[UNCLAIMED]
 
     @property
     def claimed(self) -> int:
-        return self.counts[State.CLAIMED]
+        return self.counts[CLAIMED]
 
     @property
     def connected(self) -> int:
         counts = self.counts
-        return counts[State.UNCLAIMED] + counts[State.CHECKING] + counts[State.CLAIMED]
+        return counts[UNCLAIMED] + counts[CHECKING] + counts[CLAIMED]
 
     @property
     def connecting(self) -> int:
-        return self.counts[State.CONNECTING]
+        return self.counts[CONNECTING]
 
     @property
     def closing(self) -> int:
-        return self.counts[State.CLOSING]
+        return self.counts[CLOSING]
 
     @property
     def failing(self) -> bool:
@@ -134,11 +145,11 @@ class SlotSet(Generic[C]):
         return BackendStats(
             backend=self.backend,
             online=self.connected > 0,
-            connecting=counts[State.CONNECTING],
-            unclaimed=counts[State.UNCLAIMED],
-            checking=counts[State.CHECKING],
-            claimed=counts[State.CLAIMED],
-            closing=counts[State.CLOSING],
+            connecting=counts[CONNECTING],
+            unclaimed=counts[UNCLAIMED],
+            checking=counts[CHECKING],
+            claimed=counts[CLAIMED],
+            closing=counts[CLOSING],
             wanted=self.wanted,
             total_claims=self.total_claims,
             failures=self.record.failures(now),
@@ -159,9 +170,9 @@ class SlotSet(Generic[C]):
         counts[new] += 1
         totals[old] -= 1
         totals[new] += 1
-        if old is State.CONNECTING:
+        if old is CONNECTING:
             del self.dials[slot]
-        if new is State.CLOSED:
+        if new is CLOSED:
             self.slots.remove(slot)
             counts[new] = totals[new] = 0
         if core.watch is not None:
@@ -177,8 +188,8 @@ class SlotSet(Generic[C]):
         slot: Slot[C] = Slot(core.next_id(), self)
         self.slots.add(slot)
         self.dials[slot] = None
-        self.counts[State.CONNECTING] += 1
-        core.totals[State.CONNECTING] += 1
+        self.counts[CONNECTING] += 1
+        core.totals[CONNECTING] += 1
         slot.scope = trio.CancelScope()
         self._orders.send_nowait(slot)
 
@@ -189,7 +200,7 @@ class SlotSet(Generic[C]):
         core.connect_time = max(now - slot.since, core.connect_time * 0.9)
         slot.since = now
         core.fire("connect_done", slot.id, self.backend)
-        if not self.active or slot.state is State.CLOSING:
+        if not self.active or slot.state is CLOSING:
             self.close(slot)
             return
         if core.hooks.tells_broken and self.found_broken(slot):
@@ -211,7 +222,7 @@ class SlotSet(Generic[C]):
         if self.hung:
             # It will not tell by itself, so this is what is known of the backend.
             self.record.gave_up(slot.epoch, trio.current_time())
-        self.move(slot, State.CLOSING)
+        self.move(slot, CLOSING)
         assert slot.scope is not None
         slot.scope.cancel()
 
@@ -253,7 +264,7 @@ class SlotSet(Generic[C]):
 
     def shelve(self, slot: Slot[C]) -> None:
         """A connection is free, and nobody waits for one."""
-        self.move(slot, State.UNCLAIMED)
+        self.move(slot, UNCLAIMED)
         if not self.spares:
             self._core.shelf.add(self)
         self.spares.append(slot)
@@ -263,7 +274,7 @@ class SlotSet(Generic[C]):
         slot = self.spares.pop()
         if not self.spares:
             self._core.shelf.remove(self)
-        self.move(slot, State.CLAIMED)
+        self.move(slot, CLAIMED)
         return slot
 
     def oldest_spare(self) -> Slot[C]:
@@ -286,7 +297,7 @@ class SlotSet(Generic[C]):
         self.examine(slot)
 
     def examine(self, slot: Slot[C]) -> None:
-        self.move(slot, State.CHECKING)
+        self.move(slot, CHECKING)
         slot.scope = trio.CancelScope()
         self._orders.send_nowait(slot)
 
@@ -322,11 +333,8 @@ class SlotSet(Generic[C]):
 
     def should_recycle(self, slot: Slot[C], exc: BaseException | None) -> bool:
         """Ask ``should_recycle`` of a connection whose claim has ended by `exc`."""
-        hooks = self._core.hooks
-        if not hooks.judges:
-            return exc is None
         try:
-            return hooks.should_recycle(slot.connection, exc)
+            return self._core.hooks.should_recycle(slot.connection, exc)
         except Exception as failure:
             self.noted(slot, failure)
             return False
@@ -347,9 +355,9 @@ class SlotSet(Generic[C]):
         The slot must not be on the shelf.
         """
         core = self._core
-        if slot.state is not State.CLOSING:
-            was_connected = slot.state is not State.CONNECTING
-            self.move(slot, State.CLOSING)
+        if slot.state is not CLOSING:
+            was_connected = slot.state is not CONNECTING
+            self.move(slot, CLOSING)
             if was_connected:
                 self._maybe_offline()
                 core.request_plan()
@@ -370,7 +378,7 @@ class SlotSet(Generic[C]):
         if slot.connection is not None:
             core.held.discard(id(slot.connection))
             slot.connection = None
-        self.move(slot, State.CLOSED)
+        self.move(slot, CLOSED)
         core.slot_closed(self)
 
     def deactivate(self) -> None:
@@ -382,16 +390,16 @@ class SlotSet(Generic[C]):
         while self.spares:
             self.close(self.oldest_spare())
         for slot in list(self.slots):
-            if slot.state is State.CONNECTING:
+            if slot.state is CONNECTING:
                 self.abort(slot)
-            elif slot.state is State.CHECKING:
+            elif slot.state is CHECKING:
                 assert slot.scope is not None
                 slot.scope.cancel()
 
     def close_claims(self) -> None:
         """Close what claimants still hold. Their claims end with this."""
         for slot in list(self.slots):
-            if slot.state is State.CLAIMED:
+            if slot.state is CLAIMED:
                 self.close(slot)
 
     def _maybe_offline(self) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
 
-from ._slot import Slot, State
+from ._slot import CHECKING, CLAIMED, CLOSED, CLOSING, CONNECTING, UNCLAIMED, Slot
 
 if TYPE_CHECKING:
     from ._core import Core
@@ -37,7 +37,7 @@ class Worker(Generic[C]):
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Start a task for each slot that needs one, until the set is deactivated."""
-        jobs = {State.CONNECTING: self._dial, State.CHECKING: self._tend}
+        jobs = {CONNECTING: self._dial, CHECKING: self._tend}
         try:
             async with trio.open_nursery() as nursery:
                 if self._core.hooks.checks and self._config.health_interval < float("inf"):
@@ -82,7 +82,7 @@ class Worker(Generic[C]):
             self._drop(slot)
             raise
         if slot.connection is None:
-            if slot.state is State.CONNECTING and failure is not None:
+            if slot.state is CONNECTING and failure is not None:
                 home.failed(slot, failure)
             home.closed(slot)
             return
@@ -102,7 +102,7 @@ class Worker(Generic[C]):
         assert slot.scope is not None
         try:
             with slot.scope as scope:
-                if slot.state is not State.CONNECTING:
+                if slot.state is not CONNECTING:
                     return None
                 while home.record.failing and home.record.retry_at > trio.current_time():
                     await trio.sleep_until(home.record.retry_at)  # which may move
@@ -130,18 +130,18 @@ class Worker(Generic[C]):
 
     def _interrupted(self, slot: Slot[C], what: str) -> Exception:
         """What it means that the scope of a slot was cancelled."""
-        if slot.state is State.CLOSING or not self._home.active:
+        if slot.state is CLOSING or not self._home.active:
             return ConnectionAbortedError(f"{what} was given up: no longer wanted")
         return trio.TooSlowError(f"{what} took longer than its timeout")
 
     def _end_probation(self, slot: Slot[C]) -> None:
         """A probe has lasted for as long as was asked; check it, if that is possible."""
         home = self._home
-        if slot.state is State.UNCLAIMED and home.record.failing and self._core.hooks.checks:
+        if slot.state is UNCLAIMED and home.record.failing and self._core.hooks.checks:
             home.check(slot)
-        elif slot.state in {State.UNCLAIMED, State.CLAIMED}:
+        elif slot.state in {UNCLAIMED, CLAIMED}:
             home.proved(slot)
-        elif slot.state in {State.CLOSING, State.CLOSED}:
+        elif slot.state in {CLOSING, CLOSED}:
             home.record.probation_undecided()
             self._core.request_plan()
 
