@@ -375,7 +375,7 @@ async def run_load(
     *,
     claimants: int,
     seconds: float,
-    work: float = 0.002,
+    work: float = 0.02,
     pause: float = 0.0,
     timeout: float | None = None,
 ) -> Served:

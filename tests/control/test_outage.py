@@ -404,3 +404,25 @@ async def test_a_hung_backend_is_probed_again(
         connector.fate(hung).connect = "ok"
         await pass_time(MAX_BACKOFF + 12)
         assert rig.stats().backends[hung.name].online
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("claimants", [0, 4])
+@pytest.mark.parametrize("count", [1, 2])
+async def test_dials_of_one_backend_that_end_differently(
+    count: int, claimants: int, seed: int, autojump_clock: MockClock
+) -> None:
+    """Some of the first dials are refused and others succeed: soon all is as it should be."""
+    connector = ScriptedConnector(connect="fail", connect_delay=(0.05, 0.5), seed=seed)
+    backends = make_backends(count)
+    async with a_pool(connector, backends, seed=seed) as rig, trio.open_nursery() as nursery:
+        for _ in range(claimants):
+            nursery.start_soon(hold, rig.pool, 3.0)
+        await pass_time(0.2)
+        connector.recover(*backends)
+        await pass_time(100)
+        found = connected(rig.stats())
+        assert sum(found.values()) >= 8
+        assert all(found.values())
+        await pass_time(60)
+        assert connected(rig.stats()) == {each.name: 8 // count for each in backends}
