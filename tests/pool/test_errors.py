@@ -162,6 +162,7 @@ async def test_a_departed_claim_is_no_excuse(autojump_clock: MockClock) -> None:
     async with open_bench("a", connector=connector) as bench:
         async with bench.claim():
             bench.resolver.set(backends("b"))
+            await bench.settle()
             with pytest.raises(NoBackendsOnlineError) as caught:
                 await bench.use(timeout=5)
         assert caught.value.__cause__ is error

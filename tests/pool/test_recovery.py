@@ -1,0 +1,77 @@
+"""After a failure the backend comes back, whatever happened meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from ..harness import (
+    OK,
+    Do,
+    LedgerConnector,
+    PlainLedgerConnector,
+    fails,
+    open_bench,
+    policy_of,
+    slow,
+)
+
+KINDS = [LedgerConnector, PlainLedgerConnector]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("late", [0.3, 0.9])
+async def test_a_late_connect_of_an_older_dial(
+    autojump_clock: MockClock, kind: type[PlainLedgerConnector], late: float
+) -> None:
+    """A dial that connects after a later failure does not keep its backend from being dialled."""
+    connector = kind()
+    connector.script.next("connect", fails(OSError, after=0.1), slow(late), slow(late))
+    policy = policy_of(max_slots=3, spares_wanted=3)
+    async with open_bench(connector=connector, policy=policy) as bench:
+        await bench.settle(30)
+        for conn in bench.ledger.idle:
+            conn.broken = True
+        for _ in range(3):
+            await bench.use(timeout=10)
+        await bench.settle(30)
+        held = [await bench.acquire(timeout=10) for _ in range(3)]
+        for claim in held:
+            bench.release(claim)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("names", ["a", "abc"])
+@pytest.mark.parametrize(
+    "trouble",
+    list(itertools.permutations([fails(OSError), slow(0.9), fails(OSError, after=0.4), slow(0.2)])),
+    ids=lambda acts: " ".join(f"{'x' if act.error else ''}{act.delay}" for act in acts),
+)
+async def test_every_order_of_failures_and_late_connects(
+    autojump_clock: MockClock,
+    kind: type[PlainLedgerConnector],
+    names: str,
+    trouble: tuple[Do, ...],
+) -> None:
+    """Once all is well again, every slot of the cap can be claimed, and for long."""
+    connector = kind()
+    connector.script.next("connect", *trouble)
+    policy = policy_of(max_slots=4, spares_wanted=2, max_connection_backoff=2)
+    async with open_bench(names, connector=connector, policy=policy) as bench:
+        await bench.settle(0.3)
+        for _ in range(3):
+            bench.nursery.start_soon(bench.use, 0.5)
+        await bench.settle(0.5)
+        for conn in bench.ledger.idle:
+            conn.broken = True
+        bench.script.next("on_acquire", OK, fails(OSError))
+        for _ in range(4):
+            bench.nursery.start_soon(bench.use, 0.5)
+        await bench.settle(20)
+        held = [await bench.acquire(timeout=10) for _ in range(4)]
+        await trio.sleep(100)
+        for claim in held:
+            bench.release(claim)
