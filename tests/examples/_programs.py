@@ -16,7 +16,6 @@ from pathlib import Path
 
 import attrs
 import trio
-import trio.testing
 
 from qorb_trio.testing import DnsServer
 
@@ -120,11 +119,9 @@ class Terminal:
         raise AssertionError(f"still it shows:\n{self.screen}")
 
     async def wait(self) -> int:
-        """Wait until the program has ended, and its last words are here; its exit status."""
+        """Wait until the program has ended; its exit status."""
         with trio.fail_after(PATIENCE):
-            status = await self.process.wait()
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        return status
+            return await self.process.wait()
 
     async def _receive(self) -> None:
         async for chunk in self._master:

@@ -73,9 +73,9 @@ async def test_keys() -> None:
             await terminal.type("q")
             assert await terminal.wait() == 0
             assert terminal.is_as_before()
-            left = terminal.received.rpartition("\x1b[?1049l")
-            assert left[1]
-            assert re.search(r"\d+ claims, 0 failed", left[2])
+            # What is printed after the screen is left comes a moment later.
+            summary = r"\x1b\[\?1049l.*\d+ claims, 0 failed"
+            await terminal.wait_until(lambda _: re.search(summary, terminal.received, re.DOTALL))
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -89,6 +89,6 @@ async def test_the_terminal_is_restored_at_a_signal(how: signal.Signals) -> None
             terminal.process.send_signal(how)
             assert await terminal.wait() == 0
             assert terminal.is_as_before()
-            assert "\x1b[?1049l" in terminal.received
+            await terminal.wait_until(lambda _: "\x1b[?1049l" in terminal.received)
             assert "\x1b[?25h" in terminal.received
             assert "Traceback" not in terminal.received
