@@ -16,9 +16,7 @@ def count(name: str, value: object, *, least: int = 0) -> None:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")
 
 
-def seconds(
-    name: str, value: object, *, zero: bool = True, endless: bool = True
-) -> None:
+def seconds(name: str, value: object, *, zero: bool = True, endless: bool = True) -> None:
     """A duration in seconds; `zero` and `endless` (``math.inf``) may be forbidden."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")

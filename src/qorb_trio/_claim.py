@@ -7,11 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
-from trio.lowlevel import (
-    cancel_shielded_checkpoint,
-    checkpoint_if_cancelled,
-    enable_ki_protection,
-)
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from ._refusal import Refusal
 from ._slot import CLAIMED, Slot
@@ -221,9 +217,7 @@ class Claim(Generic[C]):
         """While this task did not run, the pool may have ended, or the backend left."""
         return self._held is not None and slot.state is CLAIMED and slot.home.active
 
-    async def _set_up(
-        self, slot: Slot[C], claim_id: int, deadline: float
-    ) -> Exception | None:
+    async def _set_up(self, slot: Slot[C], claim_id: int, deadline: float) -> Exception | None:
         """Call ``on_acquire``. If it fails, the slot is given up; the failure if any."""
         core = self._core
         assert slot.connection is not None
@@ -232,7 +226,7 @@ class Claim(Generic[C]):
         with trio.CancelScope(deadline=min(limit, deadline)) as scope:
             try:
                 await core.hooks.set_up(slot.connection)
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - the user's code
                 failure = exc
         if scope.cancelled_caught:
             failure = trio.TooSlowError("on_acquire took longer than its timeout")

@@ -175,9 +175,7 @@ class Core(Generic[C]):
         """Why there is no connection."""
         records = [it.record for it in self.sets.values() if it.record.last_error]
         latest = max(records, key=lambda it: it.last_error_at, default=None)
-        return _refusal.timed_out(
-            self.stats(), self.policy.max_slots, latest and latest.last_error
-        )
+        return _refusal.timed_out(self.stats(), self.policy.max_slots, latest and latest.last_error)
 
     def terminated(self) -> _refusal.Refusal:
         """The pool is ending."""
@@ -203,7 +201,7 @@ class Core(Generic[C]):
     @property
     def slots(self) -> int:
         """All slots, closing ones and those of departed backends included."""
-        return sum(self.totals[: CLOSED])
+        return sum(self.totals[:CLOSED])
 
     @property
     def connected(self) -> int:
@@ -279,7 +277,7 @@ class Core(Generic[C]):
                 await self.hooks.disconnect(slot.connection)
             if scope.cancelled_caught:
                 home.noted(slot, trio.TooSlowError("disconnect took longer than its timeout"))
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - the user's code
             home.noted(slot, exc)
         finally:
             home.closed(slot)

@@ -41,9 +41,7 @@ class ClaimError(QorbError):
         return _rebuild, (type(self), self.args[0], self.pool, self.stats)
 
 
-def _rebuild(
-    kind: type[ClaimError], message: str, pool: str, stats: PoolStats
-) -> ClaimError:
+def _rebuild(kind: type[ClaimError], message: str, pool: str, stats: PoolStats) -> ClaimError:
     return kind(message, pool=pool, stats=stats)
 
 

@@ -84,7 +84,7 @@ class Hooks(Generic[C]):
             return None
         try:
             broken = self._connector.is_broken(connection)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - the user's code
             return exc
         return ConnectionError("the connection was found broken") if broken else None
 

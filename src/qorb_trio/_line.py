@@ -60,9 +60,7 @@ class Line(Generic[C]):
     def __len__(self) -> int:
         return len(self.queue) + len(self.returned)
 
-    async def wait(
-        self, ticket: int, deadline: float, *, again: bool
-    ) -> Slot[C] | Refusal:
+    async def wait(self, ticket: int, deadline: float, *, again: bool) -> Slot[C] | Refusal:
         """Park until a slot is handed over, or a refusal.
 
         `again`: the claimant has had its turn, and goes before all who have not.

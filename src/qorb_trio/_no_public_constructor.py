@@ -10,7 +10,7 @@ T = TypeVar("T")
 class NoPublicConstructor(type):
     """To call the class is an error; the package itself calls ``_create``."""
 
-    def __call__(cls, *args: object, **kwargs: object) -> NoReturn:
+    def __call__(cls, *_args: object, **_kwargs: object) -> NoReturn:
         """Refuse."""
         raise TypeError(f"{cls.__module__}.{cls.__qualname__} has no public constructor")
 

@@ -134,7 +134,9 @@ def apportion(
         left -= sum(seats)
     heap = [
         (_price(held, share), rank, i)
-        for i, (held, share, limit, rank) in enumerate(zip(seats, shares, limits, ranks, strict=True))
+        for i, (held, share, limit, rank) in enumerate(
+            zip(seats, shares, limits, ranks, strict=True)
+        )
         if held < limit
     ]
     heapify(heap)
@@ -177,8 +179,8 @@ class _Planner:
         # Statement 6 of the design: failing backends take at most half of the cap while
         # any other is online.
         self.failing_limit = max(1, demand.max_slots // 2) if self.connected else self.room
-        self.free = demand.max_slots - demand.departed - (
-            self.connected + self.dialling + self.closing
+        self.free = (
+            demand.max_slots - demand.departed - (self.connected + self.dialling + self.closing)
         )
 
     def plan(self, *, rebalance: bool) -> Plan:
@@ -285,7 +287,7 @@ class _Planner:
             views[i].connecting + views[i].closing for i in self.failing
         )
         opens = []
-        for i in sorted(needs, key=lambda i: self._fullness(i)):
+        for i in sorted(needs, key=self._fullness):
             count = min(needs[i], free)
             if views[i].failing:
                 count = min(count, probes)
@@ -308,9 +310,7 @@ class _Planner:
         all backends are just slow, and to give each a turn would let none finish.
         """
         views = self.views
-        excess = max(
-            shortage, sum(views[i].connecting for i in self.failing) - self.failing_limit
-        )
+        excess = max(shortage, sum(views[i].connecting for i in self.failing) - self.failing_limit)
         excess -= self.closing  # these will be free in a moment
         patient = 0 if self.connected else self.room // 2
         hung = sum(view.connecting for view in views if view.hung)
@@ -382,8 +382,6 @@ def next_turn(views: Sequence[View], plan: Plan) -> int | None:
         if not (wanted or v.failing or v.connected or v.connecting)
     }
     donors = [
-        i
-        for i, v in enumerate(views)
-        if plan.wanted[i] and v.unclaimed and v.priority in without
+        i for i, v in enumerate(views) if plan.wanted[i] and v.unclaimed and v.priority in without
     ]
     return min(donors, key=lambda i: views[i].rank, default=None)

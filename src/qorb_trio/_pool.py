@@ -102,7 +102,7 @@ class PoolManager(Generic[C]):
         # With an exception on its way there is no drain, so this does not take long;
         # and nothing may take the exception's place.
         with trio.CancelScope(shield=exc is not None):
-            await self._pool._terminate(drain=exc is None)
+            await self._pool._terminate(drain=exc is None)  # noqa: ASYNC102 - bounded within
 
 
 @final
@@ -277,7 +277,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
                 self._end_work(drain=False)
                 core.close_claims()
                 with trio.CancelScope(shield=True):
-                    await self._until_zero(*list(State)[: CLOSED])
+                    await self._until_zero(*list(State)[:CLOSED])
             nursery.cancel_scope.cancel()
 
     async def _resolve(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:

@@ -48,9 +48,7 @@ CONNECTING, UNCLAIMED, CHECKING, CLAIMED, CLOSING, CLOSED = State
 #:
 #: To be handed from one claimant to the next is no transition: the slot stays claimed.
 NEXT: dict[State, frozenset[State]] = {
-    State.CONNECTING: frozenset(
-        {State.UNCLAIMED, State.CLAIMED, State.CLOSING, State.CLOSED}
-    ),
+    State.CONNECTING: frozenset({State.UNCLAIMED, State.CLAIMED, State.CLOSING, State.CLOSED}),
     State.UNCLAIMED: frozenset({State.CLAIMED, State.CHECKING, State.CLOSING}),
     State.CHECKING: frozenset({State.UNCLAIMED, State.CLAIMED, State.CLOSING}),
     State.CLAIMED: frozenset({State.UNCLAIMED, State.CHECKING, State.CLOSING}),

@@ -335,7 +335,7 @@ class SlotSet(Generic[C]):
         """Ask ``should_recycle`` of a connection whose claim has ended by `exc`."""
         try:
             return self._core.hooks.should_recycle(slot.connection, exc)
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 - the user's code
             self.noted(slot, failure)
             return False
         except BaseException:

@@ -32,7 +32,7 @@ class Watch:
         for instrument, method in tuple(self._listeners.get(event, ())):
             try:
                 method(*args)
-            except BaseException:
+            except BaseException:  # noqa: ASYNC103 - see below
                 # As in Trio: whatever an instrument raises, the pool is in the middle
                 # of something, and nobody up the stack has asked for this call.
                 logger.exception("%r raised in %s; it is removed", instrument, event)

@@ -88,6 +88,8 @@ class Worker(Generic[C]):
             return
         probation = 0.0
         if home.record.failing:
+            # That it has connected is news of now, whatever failed since the dial began.
+            slot.epoch = home.record.epoch
             probation = home.record.probation(trio.current_time())
         home.welcome(slot)
         if probation:
@@ -104,8 +106,9 @@ class Worker(Generic[C]):
             with slot.scope as scope:
                 if slot.state is not CONNECTING:
                     return None
-                while home.record.failing and home.record.retry_at > trio.current_time():
-                    await trio.sleep_until(home.record.retry_at)  # which may move
+                # In a loop, since another failure meanwhile puts it off.
+                while home.record.failing and home.record.retry_at > trio.current_time():  # noqa: ASYNC110
+                    await trio.sleep_until(home.record.retry_at)
                 slot.epoch = home.record.epoch
                 slot.since = trio.current_time()
                 scope.deadline = slot.since + self._config.connect_timeout
@@ -115,7 +118,7 @@ class Worker(Generic[C]):
                 core.hold(connection)
                 slot.connection = connection
                 return None
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - the user's code
             failure = exc
             return exc
         except BaseException as exc:
@@ -183,7 +186,7 @@ class Worker(Generic[C]):
                     await core.hooks.recycle(slot.connection)
                 else:
                     await core.hooks.check(slot.connection)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - the user's code
             failure = exc
         if scope.cancelled_caught:
             failure = self._interrupted(slot, event.replace("_", " "))
@@ -200,7 +203,7 @@ class Worker(Generic[C]):
         before it looks again.
         """
         home, interval = self._home, self._config.health_interval
-        while True:
+        while True:  # noqa: ASYNC913 - each round waits, but for one that takes a spare
             now = trio.current_time()
             due = home.spares[0].since + interval if home.spares else now + interval
             if due > now:
