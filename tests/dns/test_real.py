@@ -27,6 +27,10 @@ pytestmark = pytest.mark.real
 
 SERVICE = "_echo._tcp.test."
 
+#: Under a tracer, such as the one that measures coverage, everything takes much longer.
+PATIENCE = 1 if sys.gettrace() is None else 20
+LONGEST_STALL = 0.02 * PATIENCE
+
 
 #: A nameserver with 1,000 SRV records and, in that answer or not, their addresses.
 THOUSAND = """
@@ -104,10 +108,12 @@ async def test_a_thousand_backends(additional: bool) -> None:
         )
         async with following(resolver):
             pass  # whatever has to be imported is
-        stalls = [await stall_of_first_update(resolver) for _ in range(3)]
+        stalls = [await stall_of_first_update(resolver)]
+        while stalls[-1] >= LONGEST_STALL and len(stalls) < 4:
+            stalls.append(await stall_of_first_update(resolver))
         nursery.cancel_scope.cancel()
-    # The best of three, as other programs make this one slower than it is.
-    assert min(stalls) < 0.02
+    # The best of some, as other programs make this one slower than it is.
+    assert min(stalls) < LONGEST_STALL
 
 
 async def stall_of_first_update(resolver: DnsResolver) -> float:
@@ -150,7 +156,7 @@ async def test_another_server_within_milliseconds() -> None:
                 await updates.receive()
             took.append(trio.current_time() - start)
         # Two lookups, of which the first asks both servers.
-        assert min(took) < 0.015
+        assert min(took) < 0.015 * PATIENCE
 
 
 async def test_changes_arrive() -> None:

@@ -63,6 +63,30 @@ async def test_move_to_other_hosts(autojump_clock: MockClock) -> None:
         }
 
 
+@pytest.mark.parametrize("fault", [40.0, "hang"])
+async def test_answers_for_what_has_left(autojump_clock: MockClock, fault: float | str) -> None:
+    """What comes of a lookup whose target has left the service meanwhile is of no account."""
+    net = FakeNet()
+    echo(net, hosts=2)
+    async with watching(net, query_timeout=50.0) as watch:
+        await trio.sleep(30)
+        net.fault(lambda q: fault if q.name == HOST1 else None)
+        net.set(SERVICE, "SRV", "1 1 6002 echo002.test.com.")
+        net.set(HOST1, "AAAA", "::7")
+        net[0].records[HOST1, "AAAA"] = (1, ["::7"])
+        await trio.sleep(35)
+        net.set(SERVICE, "SRV", "1 1 6001 echo001.test.com.", "1 1 6002 echo002.test.com.")
+        await trio.sleep(20)
+        net.set(SERVICE, "SRV", "1 1 6002 echo002.test.com.")
+        await trio.sleep(200)
+        assert watch.sets[:2] == [echo_names(1, 2), echo_names(2)]
+        assert watch.names == echo_names(2)
+        assert {name.name for name in watch.resolver.snapshot().names} == {
+            SERVICE,
+            "echo002.test.com",
+        }
+
+
 async def test_weight_change(autojump_clock: MockClock) -> None:
     """A change of weight alone is an update with equal backends."""
     net = FakeNet()

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 import trio
 
-from qorb_trio import resolve
+from qorb_trio import Backend, resolve
 from qorb_trio.testing import DnsServer
 
 pytestmark = pytest.mark.real
@@ -126,6 +126,43 @@ def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str
         resolve.main(arguments)
     assert caught.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Sets are printed in full first, and then by what has changed in them."""
+    printer = resolve._Printer(sys.stdout, as_json=False)
+    a, b = Backend(("10.0.0.1", 80), name="a"), Backend(("10.0.0.2", 80), name="b")
+    printer.show([])
+    printer.show([a])
+    printer.show([Backend(("10.0.0.1", 80), name="a", weight=7), b])
+    printer.show([b])
+    assert capsys.readouterr().out.splitlines() == [
+        "  no backends",
+        "+ a  priority 0  weight 1",
+        "~ a  priority 0  weight 7",
+        "+ b  priority 0  weight 1",
+        "- a  priority 0  weight 7",
+    ]
+
+
+def test_watching_what_never_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fixed addresses are printed once, and then there is nothing to watch."""
+    assert resolve.main(["10.0.0.1:80", "--watch", "--json", "--verbose"]) == 0
+    assert json.loads(capsys.readouterr().out)["backends"][0]["name"] == "10.0.0.1:80"
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted, the status tells whether there were backends."""
+
+    def run(_: object, __: object, ___: object, printer: resolve._Printer) -> None:
+        printer.last = last
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trio, "run", run)
+    last: dict[str, Backend] | None = None
+    assert resolve.main(["a.b", "--watch"]) == 1
+    last = {"a": Backend(("a", 1))}
+    assert resolve.main(["a.b", "--watch"]) == 0
 
 
 async def test_watch(server: DnsServer) -> None:

@@ -207,6 +207,16 @@ async def test_records_win_over_two_noes(autojump_clock: MockClock) -> None:
     assert verdict.answer.records
 
 
+async def test_answers_at_the_same_moment(autojump_clock: MockClock) -> None:
+    """Answers that come in at the same moment are all heard: two noes confirm each other."""
+    net = FakeNet(A, B, C)
+    verdict, took = await timed(lookup_over(net, hedge_delay=0))
+    assert verdict.answer.negative
+    net[2].set(SERVICE, "SRV", "1 1 6001 echo001.test.com.")
+    verdict, took = await timed(lookup_over(net, hedge_delay=0.001))
+    assert took <= 0.003
+
+
 async def test_no_hedge_means_one_after_the_other(autojump_clock: MockClock) -> None:
     """An endless `hedge_delay` asks the next server only after a failure."""
     net = FakeNet(A, B)

@@ -129,7 +129,7 @@ class Runner:
                 if backends is not None:
                     await publish(backends)
                     self.tried.set()
-                elif not self.service.has_news:
+                else:
                     await _wait(self._news, self.service.next_deadline)
                     self._news = trio.Event()
 

@@ -73,8 +73,7 @@ class Lookup:
             if answer.follow is None:
                 answer = attrs.evolve(answer, question=question, ttl=ttl)
                 return attrs.evolve(verdict, answer=answer)
-            if ttl is not None:
-                chain_ttl = ttl
+            chain_ttl = ttl or 0
             asked = Question(answer.follow, question.rdtype)
         raise QueryError(f"the CNAMEs of {question.name} go round in circles")
 
