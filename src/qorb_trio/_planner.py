@@ -162,6 +162,24 @@ def make_plan(views: Sequence[View], demand: Demand, *, rebalance: bool = False)
 
 
 @final
+@attrs.define
+class _Division:
+    """The demand, divided."""
+
+    shares: list[int]
+    """How many connections each view should have."""
+
+    probes: list[int]
+    """The failing views that should be probed, in turn."""
+
+    target: int
+    """How many connections there should be, if all worked that should."""
+
+    saturated: bool
+    """Whether there was more to divide than the views can take."""
+
+
+@final
 class _Planner:
     """One run of the planner: the totals, and one method per question."""
 
@@ -173,8 +191,6 @@ class _Planner:
         self.closing = sum(v.closing for v in views)
         claimed = sum(v.claimed for v in views)
         self.demand = max(claimed + demand.waiting + demand.spares, demand.at_least)
-        #: How many connections there should be, if all that should work did.
-        self.target = 0
         self.failing = [i for i, v in enumerate(views) if v.failing]
         # Statement 6 of the design: failing backends take at most half of the cap while
         # any other is online.
@@ -184,16 +200,16 @@ class _Planner:
         )
 
     def plan(self, *, rebalance: bool) -> Plan:
-        shares, probes, short = self._apportion()
-        wanted = list(shares)
-        for i in probes:
+        division = self._apportion()
+        wanted = list(division.shares)
+        for i in division.probes:
             wanted[i] += 1
         needs = self._needs(wanted)
         aborts = self._aborts(wanted, sum(needs.values()) - self.free)
         opens = self._opens(needs)
         closes: list[tuple[int, int]] = []
         if rebalance:
-            closes = self._surplus(shares)
+            closes = self._surplus(division)
         if not closes and not aborts:
             closes = self._give_way(wanted, needs, rebalance=rebalance)
         return Plan(
@@ -201,33 +217,36 @@ class _Planner:
             opens=opens,
             aborts=aborts,
             closes=closes,
-            saturated=short,
-            settled=not closes and self._settled(shares, needs),
+            saturated=division.saturated or self.demand >= self.room - bool(division.probes),
+            settled=not closes and self._settled(division, needs),
         )
 
-    def _settled(self, shares: list[int], needs: dict[int, int]) -> bool:
+    def _settled(self, division: _Division, needs: dict[int, int]) -> bool:
         """Whether the rest of the surplus, if any, is in use, and no move under way."""
-        surplus = self.connected > self.target
+        surplus = self.connected > division.target
         for i, view in enumerate(self.views):
             if not view.failing and (view.connecting or i in needs):
                 return False
             checking = view.connected - view.unclaimed - view.claimed
-            if surplus and checking and view.connected > shares[i]:
+            if surplus and checking and view.connected > division.shares[i]:
                 return False
         return True
 
-    def _apportion(self) -> tuple[list[int], list[int], bool]:
-        """Each view's share; the views to probe; whether demand exceeds what can be."""
-        shares, probes, left = self._divide(min(self.demand, self.room))
-        if probes and sum(shares) == self.room > 1:
-            # One slot is kept back for probing, but never the only one.
-            shares, probes, left = self._divide(self.room - 1)
-        budget = max(0, min(self.failing_limit, self.room - sum(shares)))
-        short = left > 0 or self.demand >= self.room - len(probes[:1])
-        return shares, probes[:budget], short
+    def _apportion(self) -> _Division:
+        """Divide the demand, or as much of it as there is room for."""
+        division = self._divide(min(self.demand, self.room))
+        if division.probes and sum(division.shares) == self.room > 1:
+            # One slot is kept back for probing, but never the only one, and only if with
+            # one less to divide there is still somebody to be probed.
+            fewer = self._divide(self.room - 1)
+            if fewer.probes:
+                division = fewer
+        budget = min(self.failing_limit, self.room - sum(division.shares))
+        del division.probes[max(0, budget) :]
+        return division
 
-    def _divide(self, total: int) -> tuple[list[int], list[int], int]:
-        """Divide `total`; the views that should be probed, in turn; what is left over."""
+    def _divide(self, total: int) -> _Division:
+        """Divide `total` over the best priority that works, and probe those before it."""
         views = self.views
         shares = [0] * len(views)
         candidates: list[tuple[int, float]] = []
@@ -251,7 +270,6 @@ class _Planner:
             # full. It is looked at for so long as this one does not.
             if any(views[i].connected or not views[i].failing for i in tier):
                 break
-        self.target = min(total, capacity)
         probes = [
             i
             for i, fair in candidates
@@ -260,7 +278,7 @@ class _Planner:
             and (left or views[i].connected < fair)
         ]
         probes.sort(key=lambda i: (views[i].turn, views[i].rank))
-        return shares, probes, left
+        return _Division(shares, probes, min(total, capacity), saturated=left > 0)
 
     def _tiers(self) -> list[list[int]]:
         """The views of each priority, best first."""
@@ -326,9 +344,10 @@ class _Planner:
                 excess -= count
         return aborts
 
-    def _surplus(self, shares: list[int]) -> list[tuple[int, int]]:
+    def _surplus(self, division: _Division) -> list[tuple[int, int]]:
         """Spares beyond their backend's share that are not needed in its place."""
-        excess = self.connected - self.target
+        excess = self.connected - division.target
+        shares = division.shares
         views = self.views
         closes = []
         for i in sorted(
