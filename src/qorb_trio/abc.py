@@ -149,9 +149,7 @@ class Instrument:
     ) -> None:
         """A slot could not connect, or was cancelled while it tried."""
 
-    def handle_claimed(
-        self, pool: str, claim_id: int, slot_id: int, backend: Backend
-    ) -> None:
+    def handle_claimed(self, pool: str, claim_id: int, slot_id: int, backend: Backend) -> None:
         """A connection is taken for a claim; ``on_acquire`` comes next."""
 
     def handle_returned(self, pool: str, slot_id: int) -> None:
@@ -163,9 +161,7 @@ class Instrument:
     def health_check_done(self, pool: str, slot_id: int) -> None:
         """The connection is healthy."""
 
-    def health_check_failed(
-        self, pool: str, slot_id: int, reason: BaseException
-    ) -> None:
+    def health_check_failed(self, pool: str, slot_id: int, reason: BaseException) -> None:
         """The connection is not healthy: it is closed."""
 
     def recycle_start(self, pool: str, slot_id: int, backend: Backend) -> None:
