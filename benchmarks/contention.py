@@ -1,0 +1,55 @@
+"""What does a claim cost when many tasks want few connections?
+
+Every claim but the first few waits in line and is handed its connection by a release.
+Each holds it for one checkpoint.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from time import perf_counter
+
+import trio
+
+from _pools import Lend, limiter, qorb
+from _runner import Report, Sampler, run
+
+
+def crowd(lend: Lend, *, tasks: int, claims: int) -> Sampler:
+    """Microseconds per claim, when so many tasks make so many claims each."""
+
+    async def claimant() -> None:
+        for _ in range(claims):
+            async with lend():
+                await trio.lowlevel.checkpoint()
+
+    async def sample() -> float:
+        begin = perf_counter()
+        async with trio.open_nursery() as nursery:
+            for _ in range(tasks):
+                nursery.start_soon(claimant)
+        return (perf_counter() - begin) / (tasks * claims) * 1e6
+
+    return sample
+
+
+async def measure(report: Report) -> None:
+    """The limiter, and the pool with and without a time limit on each claim."""
+    async with AsyncExitStack() as stack:
+        lends = {
+            "CapacityLimiter(16)": await stack.enter_async_context(limiter(16)),
+            "pool, 1 x 16": await stack.enter_async_context(qorb()),
+            "pool, 1 x 16, timeout": await stack.enter_async_context(qorb(timeout=3600)),
+        }
+        for question, tasks, claims, rounds in (
+            ("1,000 tasks x 20 claims", 1_000, 20, 7),
+            ("50,000 waiters", 50_000, 1, 3),
+        ):
+            contenders = {
+                name: crowd(lend, tasks=tasks, claims=claims) for name, lend in lends.items()
+            }
+            await report.compare(f"{question}, 16 slots", "µs/claim", contenders, rounds=rounds)
+
+
+if __name__ == "__main__":
+    run(__doc__, measure)

@@ -1,0 +1,82 @@
+"""What does a pool add to a round trip over a real socket, and what does it save?
+
+One byte to an echo server on the loopback interface and back: over one connection that is
+held all the time, over one that is claimed each time, and over one that is made each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+
+import trio
+
+from _runner import Report, Sampler, run
+from qorb_trio import FixedResolver, TcpConnector, open_pool
+
+TRIPS = 200
+
+
+async def serve(stream: trio.SocketStream) -> None:
+    """Send back what comes."""
+    async for data in stream:
+        await stream.send_all(data)
+
+
+async def round_trip(stream: trio.abc.Stream) -> None:
+    """There and back."""
+    await stream.send_all(b"x")
+    await stream.receive_some(1)
+
+
+def many(trip: Callable[[], Awaitable[None]]) -> Sampler:
+    """Microseconds for one trip."""
+
+    async def sample() -> float:
+        begin = perf_counter()
+        for _ in range(TRIPS):
+            await trip()
+        return (perf_counter() - begin) / TRIPS * 1e6
+
+    return sample
+
+
+async def measure(report: Report) -> None:
+    """The three ways."""
+    async with trio.open_nursery() as servers:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        host, port = listener.socket.getsockname()
+        servers.start_soon(trio.serve_listeners, serve, [listener])
+        async with (
+            trio.open_nursery() as nursery,
+            open_pool(nursery, FixedResolver([(host, port)]), TcpConnector()) as pool,
+            await trio.open_tcp_stream(host, port) as held,
+        ):
+            await pool.wait_ready(8)
+
+            async def over_held() -> None:
+                await round_trip(held)
+
+            async def over_pooled() -> None:
+                async with pool.claim() as stream:
+                    await round_trip(stream)
+
+            async def over_new() -> None:
+                async with await trio.open_tcp_stream(host, port) as stream:
+                    await round_trip(stream)
+
+            await report.compare(
+                "echo round trip",
+                "µs",
+                {
+                    "one connection, held": many(over_held),
+                    "pool": many(over_pooled),
+                    "a new connection each": many(over_new),
+                },
+                rounds=15,
+            )
+        servers.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    run(__doc__, measure)

@@ -1,0 +1,64 @@
+"""What does a pool cost from its opening to its end, with claims from many tasks at once?
+
+It is the benchmark "concurrently claim" of Oxide's qorb: the default policy, a connector
+that does nothing, so many tasks that each claim, sleep for 50 µs and release. The same
+tasks without a pool tell how much of that is Trio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from time import perf_counter
+from typing import TypeAlias
+
+import trio
+
+from _pools import Lend, NoopConnector, nothing, some_backends
+from _runner import Report, Sampler, run
+from qorb_trio import FixedResolver, open_pool
+
+Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[Lend]]
+
+
+@asynccontextmanager
+async def default_pool(backends: int) -> AsyncIterator[Lend]:
+    """A pool as it comes, opened and not waited for."""
+    resolver = FixedResolver(some_backends(backends))
+    async with (
+        trio.open_nursery() as nursery,
+        open_pool(nursery, resolver, NoopConnector()) as pool,
+    ):
+        yield pool.claim
+
+
+async def brief_claim(lend: Lend) -> None:
+    """Claim, sleep, release."""
+    async with lend():
+        await trio.sleep(50e-6)
+
+
+def whole_life(opener: Opener, tasks: int) -> Sampler:
+    """Milliseconds to open, to serve so many tasks, and to end."""
+
+    async def sample() -> float:
+        begin = perf_counter()
+        async with opener() as lend, trio.open_nursery() as nursery:
+            for _ in range(tasks):
+                nursery.start_soon(brief_claim, lend)
+        return (perf_counter() - begin) * 1e3
+
+    return sample
+
+
+async def measure(report: Report) -> None:
+    """Ten, a hundred and a thousand tasks."""
+    openers: dict[str, Opener] = {"no pool": nothing, "pool": partial(default_pool, 1)}
+    for tasks in (10, 100, 1000):
+        contenders = {name: whole_life(opener, tasks) for name, opener in openers.items()}
+        await report.compare(f"concurrently claim {tasks}", "ms", contenders)
+
+
+if __name__ == "__main__":
+    run(__doc__, measure)
