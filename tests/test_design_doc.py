@@ -1,0 +1,54 @@
+"""The pages for readers say what the code does: the states of a slot, and the guide's programs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qorb_trio._slot import NEXT, State
+
+from .test_readme import Program, programs_of
+
+DOCS = Path(__file__).parent.parent / "docs"
+GUIDE = programs_of((DOCS / "guide.md").read_text())
+
+
+def table_of_states() -> dict[str, frozenset[str]]:
+    """The table in the design document: from each state, those that may follow."""
+    page = (DOCS / "design.md").read_text()
+    _, _, rest = page.partition("<!-- states:")
+    table = re.search(r"^\| from \| to \|\n\|---\|---\|\n((?:\|.*\n)+)", rest, re.MULTILINE)
+    assert table is not None
+    rows = [row.strip("|").split("|") for row in table[1].splitlines()]
+    return {old.strip(): frozenset(re.findall(r"\w+", new)) for old, new in rows}
+
+
+def test_states() -> None:
+    """The design document lists exactly the transitions that a slot may make."""
+    labels = {old.label: frozenset(new.label for new in NEXT[old]) for old in State}
+    assert table_of_states() == labels
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "program", [program for program in GUIDE if program.reason is None], ids=str
+)
+def test_guide(program: Program, tmp_path: Path) -> None:
+    """A program of the guide runs to its end, without warnings or complaints."""
+    file = tmp_path / "guide.py"
+    # With as many lines before it as in the guide, so that a traceback's numbers are right.
+    file.write_text("\n" * (program.line - 1) + program.code)
+    result = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", file.name],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
