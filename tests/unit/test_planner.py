@@ -98,9 +98,7 @@ def test_apportion_is_house_monotone(
         (3, [0.5, 1], [1, 2]),
     ],
 )
-def test_apportion_is_proportional(
-    slots: int, shares: list[float], parts: list[int]
-) -> None:
+def test_apportion_is_proportional(slots: int, shares: list[float], parts: list[int]) -> None:
     """Where the slots can be divided in proportion to the shares, they are."""
     size = len(shares)
     assert apportion(slots, shares, [slots] * size, list(range(size))) == parts
@@ -222,9 +220,7 @@ def test_views_are_only_looked_at(situation: Situation, rebalance: bool) -> None
 
 
 @given(situation=situations(), rng=st.randoms(use_true_random=True))
-def test_the_order_of_the_views_does_not_matter(
-    situation: Situation, rng: random.Random
-) -> None:
+def test_the_order_of_the_views_does_not_matter(situation: Situation, rng: random.Random) -> None:
     """Ranks and turns decide, not the order in which the resolver names the backends."""
     views, demand = situation
     order = rng.sample(range(len(views)), len(views))
@@ -236,7 +232,7 @@ def test_the_order_of_the_views_does_not_matter(
         (plan.aborts, other.aborts),
         (plan.closes, other.closes),
     ]:
-        assert {i: count for i, count in steps} == {order[i]: count for i, count in permuted}
+        assert dict(steps) == {order[i]: count for i, count in permuted}
 
 
 # ------------------------------------------------------------------ demand that changes
@@ -254,9 +250,7 @@ def test_more_demand_takes_from_nobody(situation: Situation, more: int) -> None:
 
 
 @given(situation=situations(overfull=True), more=st.integers(1, 8), rebalance=st.booleans())
-@example(
-    situation=([View(failing=True, limit=3)], Demand(max_slots=1)), more=1, rebalance=False
-)
+@example(situation=([View(failing=True, limit=3)], Demand(max_slots=1)), more=1, rebalance=False)
 def test_saturated(situation: Situation, more: int, rebalance: bool) -> None:
     """When a plan says that more demand would change nothing, then it does not."""
     views, demand = situation
@@ -575,9 +569,7 @@ def test_next_turn(situation: Situation, rng: random.Random) -> None:
         if not count and not view.failing and not view.connected and not view.connecting
     }
     donors = [
-        i
-        for i, view in enumerate(views)
-        if view.unclaimed and wanted[i] and view.priority in needy
+        i for i, view in enumerate(views) if view.unclaimed and wanted[i] and view.priority in needy
     ]
     mover = next_turn(views, plan)
     if mover is None:
@@ -640,4 +632,3 @@ def test_the_work_grows_with_the_number_of_backends(kind: str, rebalance: bool) 
     thousand = work(1000)
     assert thousand <= 100 * 1000
     assert thousand <= 11 * work(100)
-

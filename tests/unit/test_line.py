@@ -1,0 +1,177 @@
+"""The line of parked claimants."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from qorb_trio import ClaimTimeoutError, PoolStats
+from qorb_trio._line import _SWEEP, Line
+from qorb_trio._refusal import Refusal
+from qorb_trio._slot import Slot
+
+STATS = PoolStats(name="p", claims=0, waiting=0, slots=0, departed=0, backends={})
+REFUSAL = Refusal(kind=ClaimTimeoutError, message="too late", stats=STATS)
+
+
+def a_slot(number: int) -> Slot[object]:
+    """Something to hand over."""
+    return Slot(number, cast("Any", None))
+
+
+class Queue:
+    """A line, and what became of those who waited in it."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.line: Line[object] = Line()
+        self.nursery = nursery
+        self.answers: list[tuple[int, object, float]] = []
+        self.scopes: dict[int, trio.CancelScope] = {}
+
+    async def join(self, ticket: int, deadline: float = math.inf, *, again: bool = False) -> None:
+        """Have a claimant parked."""
+        self.nursery.start_soon(self._wait, ticket, deadline, again)
+        await wait_all_tasks_blocked()
+
+    async def _wait(self, ticket: int, deadline: float, again: bool) -> None:
+        with trio.CancelScope() as self.scopes[ticket]:
+            answer = await self.line.wait(ticket, deadline, again=again)
+            result = answer if isinstance(answer, Refusal) else answer.id
+            self.answers.append((ticket, result, trio.current_time()))
+
+    @property
+    def served(self) -> list[tuple[int, object]]:
+        """Who was given what, in order of the tickets."""
+        return sorted((ticket, what) for ticket, what, _ in self.answers)
+
+
+async def test_first_come_first_served(autojump_clock: MockClock) -> None:
+    """Slots go to claimants in order of their arrival, and each slot to one of them."""
+    async with trio.open_nursery() as nursery:
+        queue = Queue(nursery)
+        assert not queue.line
+        for ticket in (1, 2, 3):
+            await queue.join(ticket)
+        assert len(queue.line) == 3
+        assert [queue.line.serve(a_slot(10 + number)) for number in (1, 2)] == [1, 2]
+        assert len(queue.line) == 1
+        await wait_all_tasks_blocked()
+        assert queue.served == [(1, 11), (2, 12)]
+        assert queue.line.serve(a_slot(13)) == 3
+        assert not queue.line
+
+
+async def test_who_had_its_turn_goes_first(autojump_clock: MockClock) -> None:
+    """Those who come back go before all others, among themselves by their tickets."""
+    async with trio.open_nursery() as nursery:
+        queue = Queue(nursery)
+        for ticket, again in [(5, False), (3, True), (6, False), (1, True), (2, True)]:
+            await queue.join(ticket, again=again)
+        assert [queue.line.serve(a_slot(number)) for number in range(5)] == [1, 2, 3, 5, 6]
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_cancelled_claimant_has_left(autojump_clock: MockClock, again: bool) -> None:
+    """A claimant that is cancelled is passed over, whichever part of the line it was in."""
+    async with trio.open_nursery() as nursery:
+        queue = Queue(nursery)
+        for ticket in (1, 2, 3):
+            await queue.join(ticket, again=again)
+        queue.scopes[1].cancel()
+        queue.scopes[3].cancel()
+        await wait_all_tasks_blocked()
+        assert len(queue.line) == 1
+        assert queue.line.serve(a_slot(7)) == 2
+    assert queue.served == [(2, 7)]
+
+
+async def test_served_and_cancelled_at_once(autojump_clock: MockClock) -> None:
+    """A claimant that is cancelled in the tick in which it is served has its slot."""
+    async with trio.open_nursery() as nursery:
+        queue = Queue(nursery)
+        await queue.join(1)
+        queue.line.serve(a_slot(7))
+        queue.scopes[1].cancel()
+    assert queue.served == [(1, 7)]
+
+
+async def test_all_are_refused(autojump_clock: MockClock) -> None:
+    """Everyone is sent away, those who came back too, and the line is empty."""
+    async with trio.open_nursery() as nursery:
+        queue = Queue(nursery)
+        for ticket in range(4):
+            await queue.join(ticket, again=ticket > 1)
+        queue.line.refuse_all(REFUSAL)
+        assert len(queue.line) == 0
+    assert queue.served == [(ticket, REFUSAL) for ticket in range(4)]
+
+
+async def test_each_is_refused_at_its_deadline(autojump_clock: MockClock) -> None:
+    """The one alarm serves all deadlines, in whatever order they were set."""
+    async with trio.open_nursery() as nursery:
+        queue = Queue(nursery)
+        nursery.start_soon(queue.line.run_alarm, lambda: REFUSAL)
+        for ticket, deadline in enumerate([50, 20, math.inf, 20, 30]):
+            await queue.join(ticket, deadline)
+        await trio.sleep_until(100)
+        await wait_all_tasks_blocked()
+        times = {ticket: time for ticket, _, time in queue.answers}
+        assert times == {0: 50, 1: 20, 3: 20, 4: 30}
+        assert queue.line.serve(a_slot(1)) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_deadlines_set_before_the_alarm(autojump_clock: MockClock) -> None:
+    """Who was parked before the alarm task first ran is refused in time all the same."""
+    async with trio.open_nursery() as nursery:
+        queue = Queue(nursery)
+        await queue.join(1, 10)
+        nursery.start_soon(queue.line.run_alarm, lambda: REFUSAL)
+        await trio.sleep_until(11)
+        assert queue.answers == [(1, REFUSAL, 10)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_reason_is_looked_for_once(autojump_clock: MockClock) -> None:
+    """Those who are late together share one refusal; nobody late, nothing looked for."""
+    asked = 0
+
+    def refusal() -> Refusal:
+        nonlocal asked
+        asked += 1
+        return REFUSAL
+
+    async with trio.open_nursery() as nursery:
+        queue = Queue(nursery)
+        nursery.start_soon(queue.line.run_alarm, refusal)
+        for ticket in range(5):
+            await queue.join(ticket, 10)
+        await queue.join(5, 5)
+        queue.scopes[5].cancel()
+        await trio.sleep_until(6)
+        assert asked == 0
+        await trio.sleep_until(20)
+        assert asked == 1
+        assert len(queue.answers) == 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_deadlines_of_those_who_left_are_swept_out(autojump_clock: MockClock) -> None:
+    """However many claimants come and go, the heap of deadlines stays small, and those
+    who are still parked keep theirs."""
+    async with trio.open_nursery() as nursery:
+        queue = Queue(nursery)
+        nursery.start_soon(queue.line.run_alarm, lambda: REFUSAL)
+        await queue.join(0, 1000)
+        for ticket in range(1, 5 * _SWEEP):
+            await queue.join(ticket, 2000)
+            queue.scopes[ticket].cancel()
+            await wait_all_tasks_blocked()
+            assert len(queue.line._deadlines) <= _SWEEP + 2 * len(queue.line) + 3
+        await trio.sleep_until(1001)
+        assert queue.answers == [(0, REFUSAL, 1000)]
+        nursery.cancel_scope.cancel()
