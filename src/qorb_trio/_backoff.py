@@ -22,4 +22,5 @@ def delay(
     except OverflowError:
         base = maximum
     low = max(minimum, min(base, maximum - spread))
-    return rng.uniform(low, min(maximum, low + spread))
+    high = min(maximum, low + spread)
+    return rng.uniform(low, high) if low < high else low

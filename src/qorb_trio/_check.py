@@ -19,7 +19,7 @@ def count(name: str, value: object, *, least: int = 0) -> None:
 def seconds(name: str, value: object, *, zero: bool = True, endless: bool = True) -> None:
     """A duration in seconds; `zero` and `endless` (``math.inf``) may be forbidden."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+        raise TypeError(f"{name} must be a number of seconds (or math.inf), not {value!r}")
     if math.isnan(value) or value < 0:
         raise ValueError(f"{name} must not be negative or NaN, not {value!r}")
     if value == 0 and not zero:

@@ -116,7 +116,10 @@ class Claim(Generic[C]):
     @enable_ki_protection
     async def __aenter__(self) -> C:
         if self._entered:
-            raise RuntimeError("a claim can be made only once; call claim() again")
+            hint = "call claim() again"
+            if self._held is not None:
+                hint = "it is held: use its connection, then release()"
+            raise RuntimeError(f"a claim can be made only once; {hint}")
         self._entered = True
         core = self._core
         await checkpoint_if_cancelled()

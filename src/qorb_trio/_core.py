@@ -221,6 +221,9 @@ class Core(Generic[C]):
     def plan_begins(self) -> None:
         """What is requested from now on needs another plan."""
         self._plan_requested = False
+        with contextlib.suppress(trio.WouldBlock):
+            # There is one left if the time had come as the request came.
+            self.planner_wakes.receive_nowait()
 
     def hold(self, connection: C) -> None:
         """Register what ``connect`` returned; raise if that cannot be a connection."""

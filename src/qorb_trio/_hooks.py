@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Generic, TypeVar, final
 
 import trio
@@ -40,6 +41,10 @@ class Hooks(Generic[C]):
     )
 
     def __init__(self, connector: Connector[C]) -> None:
+        for name in ("is_broken", "should_recycle"):
+            if inspect.iscoroutinefunction(getattr(connector, name)):
+                # A coroutine counts as true, whatever it would have returned.
+                raise TypeError(f"connector: {name} must not be async")
         self._connector = connector
         self.validates = _overrides(connector, "is_valid")
         self.tells_broken = _overrides(connector, "is_broken")

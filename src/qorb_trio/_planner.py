@@ -14,9 +14,13 @@ from typing import Protocol, final
 import attrs
 
 #: What the first slot of a backend counts as where a second counts as 2: it is so cheap
-#: that each backend gets one before a backend of up to fifty times its weight gets a
+#: that each backend gets one before a backend of up to a hundred times its weight gets a
 #: second, for a backend without a connection can neither be used nor known.
 FIRST_SLOT = 0.02
+
+#: The rank of a backend whose first slot comes before everyone else's: so the lightest
+#: of more backends than slots have a turn too, which their weights would never give them.
+GUEST = 0
 
 
 class View(Protocol):
@@ -66,7 +70,7 @@ class View(Protocol):
     priority: int
     #: The weight, as a factor greater than 0.
     share: float
-    #: Among equals, the lower rank comes first.
+    #: Among equals, the lower rank comes first. Greater than 0, or `GUEST`.
     rank: int
 
 
@@ -129,11 +133,11 @@ def apportion(
         return seats
     left = min(total, sum(limits))
     if min(shares) == max(shares):  # all take turns, so skip the rounds that are full
-        full = total // len(shares)
-        seats = [min(full, limit) for limit in limits]
+        rounds = total // len(shares)
+        seats = [min(rounds, limit) for limit in limits]
         left -= sum(seats)
     heap = [
-        (_price(held, share), rank, i)
+        (_price(held, share, rank), rank, i)
         for i, (held, share, limit, rank) in enumerate(
             zip(seats, shares, limits, ranks, strict=True)
         )
@@ -143,12 +147,15 @@ def apportion(
     for _ in range(left):
         _, rank, i = heap[0]
         seats[i] += 1
-        price = _price(seats[i], shares[i]) if seats[i] < limits[i] else float("inf")
+        full = seats[i] == limits[i]
+        price = float("inf") if full else _price(seats[i], shares[i], rank)
         heapreplace(heap, (price, rank, i))
     return seats
 
 
-def _price(held: int, share: float) -> float:
+def _price(held: int, share: float, rank: int) -> float:
+    if held == 0 and rank == GUEST:
+        return 0
     return (held + 1 if held else FIRST_SLOT) / share
 
 
@@ -254,7 +261,7 @@ class _Planner:
         capacity = 0
         for tier in self._tiers():
             limits = [
-                min(v.limit, v.connected) if v.failing else v.limit
+                min(v.limit, v.connected) if v.failing else max(0, v.limit - v.closing)
                 for v in (views[i] for i in tier)
             ]
             parts = apportion(
@@ -388,19 +395,24 @@ class _Planner:
         return [(donor, 1)]
 
 
-def next_turn(views: Sequence[View], plan: Plan) -> int | None:
-    """With more backends than slots: whose spare should move to one that has none.
+def next_turn(views: Sequence[View], plan: Plan) -> tuple[int, int] | None:
+    """With more backends than slots: whose spare should move to whom.
 
-    The view of the lowest rank among those that hold a spare, if any sound backend of
-    the same priority has nothing. The caller sends it to the end of the line, so that
-    by and by each backend has its turn.
+    Of those that hold a spare, and of the sound ones of the same priority that have
+    nothing, the ones of the lowest rank. The caller sends the former to the end of the
+    line, so that by and by each backend has its turn.
     """
     without = {
-        v.priority
-        for v, wanted in zip(views, plan.wanted, strict=True)
+        i: v.priority
+        for i, (v, wanted) in enumerate(zip(views, plan.wanted, strict=True))
         if not (wanted or v.failing or v.connected or v.connecting)
     }
+    tiers = set(without.values())
     donors = [
-        i for i, v in enumerate(views) if plan.wanted[i] and v.unclaimed and v.priority in without
+        i for i, v in enumerate(views) if plan.wanted[i] and v.unclaimed and v.priority in tiers
     ]
-    return min(donors, key=lambda i: views[i].rank, default=None)
+    if not donors:
+        return None
+    donor = min(donors, key=lambda i: views[i].rank)
+    takers = [i for i, priority in without.items() if priority == views[donor].priority]
+    return donor, min(takers, key=lambda i: views[i].rank)

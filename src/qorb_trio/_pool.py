@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import Generic, TypeVar, final
 
+import attrs
 import trio
 
 from . import _check
@@ -170,7 +171,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
 
     def stats(self) -> PoolStats:
         """A snapshot of what the pool has. Its cost grows with the number of backends."""
-        return self._core.stats()
+        return attrs.evolve(self._core.stats(), resolution=self._resolver.snapshot())
 
     async def wait_ready(self, slots: int = 1) -> None:
         """Return when at least `slots` slots are connected.

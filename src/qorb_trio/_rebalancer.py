@@ -8,7 +8,7 @@ import trio
 
 from ._backend import Backend
 from ._core import Core
-from ._planner import Demand, Plan, make_plan, next_turn
+from ._planner import GUEST, Demand, Plan, make_plan, next_turn
 from ._slot import CLAIMED
 from ._slot_set import SlotSet
 
@@ -53,14 +53,13 @@ class Rebalancer(Generic[C]):
         views = [home for home in core.sets.values() if home.active]
         for home in views:
             home.look(now)
+            if turn and home.rank == GUEST:
+                home.rank = core.next_rank()
         self._set_limits(views)
         demand = self._demand(views)
         plan = make_plan(views, demand, rebalance=core.rebalance_due)
         if turn:
-            mover = next_turn(views, plan)
-            if mover is not None:
-                views[mover].rank = core.next_rank()
-                plan = make_plan(views, demand, rebalance=True)
+            plan = self._take_turns(views, demand, plan)
         claims = core.totals[CLAIMED] + len(core.line)
         core.covered = float("inf") if plan.saturated else claims
         if plan.settled:
@@ -68,6 +67,19 @@ class Rebalancer(Generic[C]):
             self._floor = 0
         self._carry_out(views, plan)
         return min((home.look_again_at(now) for home in views), default=float("inf"))
+
+    def _take_turns(self, views: list[SlotSet[C]], demand: Demand, plan: Plan) -> Plan:
+        """With more backends than slots, let one spare move to one that has none."""
+        move = next_turn(views, plan)
+        if move is None:
+            return plan
+        donor, taker = move
+        views[donor].rank = self._core.next_rank()
+        turned = make_plan(views, demand, rebalance=True)
+        if turned.wanted == plan.wanted:  # it is the weights that decide, not the ranks
+            views[taker].rank = GUEST
+            turned = make_plan(views, demand, rebalance=True)
+        return turned
 
     def _set_limits(self, views: list[SlotSet[C]]) -> None:
         """What a departed backend still holds counts against it when it comes back."""

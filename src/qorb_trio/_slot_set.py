@@ -355,17 +355,17 @@ class SlotSet(Generic[C]):
         The slot must not be on the shelf.
         """
         core = self._core
+        was_connected = slot.state not in {CONNECTING, CLOSING}
         if slot.state is not CLOSING:
-            was_connected = slot.state is not CONNECTING
             self.move(slot, CLOSING)
-            if was_connected:
-                self._maybe_offline()
-                core.request_plan()
         assert slot.connection is not None
         if core.hooks.closes(slot.connection):
             core.start_closing(slot)
         else:
             self.closed(slot)
+        if was_connected:
+            self._maybe_offline()
+            core.request_plan()
 
     def close_spares(self, count: int) -> None:
         """Close `count` spares, longest idle first."""

@@ -78,6 +78,10 @@ class PoolStats:
     backends: Mapping[str, BackendStats] = attrs.field(converter=_read_only)
     """By name, the backends that the resolver last named."""
 
+    resolution: object = None
+    """What the resolver tells of itself (`Resolver.snapshot`): of a `DnsResolver`, a
+    `~qorb_trio.resolvers.DnsSnapshot`."""
+
     def __reduce__(self) -> tuple[object, ...]:
         # A read-only view of a dict cannot be pickled, and errors carry statistics.
         fields = attrs.asdict(self, recurse=False) | {"backends": dict(self.backends)}

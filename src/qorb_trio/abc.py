@@ -109,6 +109,13 @@ class Resolver(abc.ABC):
         one name are a `ValueError` that crashes the pool.
         """
 
+    def snapshot(self) -> object:
+        """What the resolver knows, for people and for monitoring; by default nothing.
+
+        Synchronous and quick. ``Pool.stats()`` has it as ``resolution``.
+        """
+        return None
+
 
 class Instrument:
     """Watches a pool: one method per event, each of which does nothing.

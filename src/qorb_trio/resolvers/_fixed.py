@@ -68,7 +68,7 @@ class FixedResolver(Resolver):
     """A resolver whose backends never change: it sends them once, and is done.
 
     Args:
-      addresses: `Backend`s, ``(host, port)`` pairs or ``"host:port"`` strings
+      addresses: `Backend` objects, ``(host, port)`` pairs or ``"host:port"`` strings
         (``"[v6]:port"`` for IPv6). Equal ones count once. May be empty: a pool with
         no backends.
 
