@@ -91,7 +91,10 @@ class Shelf(Generic[S]):
         if size > FEW:
             i = int(self._random() * size)
             j = int(self._random() * (size - 1))
-            tier = [tier[i], tier[j if j < i else j + 1]]
+            one, other = tier[i], tier[j if j < i else j + 1]
+            if one.share == other.share:  # of two alike, chance has chosen already
+                return one if one.load <= other.load else other
+            tier = [one, other]
         total = sum([item.load for item in tier])
         if total:
             fair = (total + 1) / sum([item.share for item in tier])

@@ -12,7 +12,7 @@ import itertools
 import logging
 import random
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from typing import Any, Generic, TypeVar, final
 
 import trio
@@ -111,13 +111,13 @@ class Core(Generic[C]):
             return slot
         return None
 
-    async def wait(
+    def wait(
         self, claim_id: int, deadline: float, *, again: bool
-    ) -> Slot[C] | _refusal.Refusal:
+    ) -> Coroutine[Any, Any, Slot[C] | _refusal.Refusal]:
         """Park a claimant until it is handed a slot, or refused."""
         if self.totals[CLAIMED] + len(self.line) >= self.covered:
             self.request_plan()
-        return await self.line.wait(claim_id, deadline, again=again)
+        return self.line.wait(claim_id, deadline, again=again)
 
     def take_back(self, slot: Slot[C], exc: BaseException | None, keep: bool) -> None:
         """A claim has ended, by `exc` if any; `keep` if it may be lent again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Callable
@@ -34,10 +35,6 @@ class Waiter(Generic[C]):
         self.parked = True
         self.answer: Slot[C] | Refusal | None = None
 
-    def __lt__(self, other: Waiter[C]) -> bool:
-        # For the heap: among equal deadlines, those who came first.
-        return (self.deadline, self.ticket) < (other.deadline, other.ticket)
-
 
 @final
 class Line(Generic[C]):
@@ -49,12 +46,14 @@ class Line(Generic[C]):
     waiters. (A cancel scope for each costs more than all the rest of a claim.)
     """
 
-    __slots__ = ("_alarm", "_deadlines", "queue", "returned")
+    __slots__ = ("_alarm", "_deadlines", "_number", "queue", "returned")
 
     def __init__(self) -> None:
         self.queue: OrderedDict[Waiter[C], None] = OrderedDict()
         self.returned: list[Waiter[C]] = []
-        self._deadlines: list[Waiter[C]] = []
+        # With a number, so that two waiters are never themselves compared.
+        self._deadlines: list[tuple[float, int, Waiter[C]]] = []
+        self._number = itertools.count().__next__
         self._alarm: trio.CancelScope | None = None
 
     def __len__(self) -> int:
@@ -103,12 +102,12 @@ class Line(Generic[C]):
         heap = self._deadlines
         while True:
             with trio.CancelScope() as self._alarm:
-                self._alarm.deadline = heap[0].deadline if heap else float("inf")
+                self._alarm.deadline = heap[0][0] if heap else float("inf")
                 await trio.sleep_forever()
             now = trio.current_time()
             late = []
-            while heap and (not heap[0].parked or heap[0].deadline <= now):
-                waiter = heappop(heap)
+            while heap and (not heap[0][2].parked or heap[0][0] <= now):
+                _, _, waiter = heappop(heap)
                 if waiter.parked:
                     late.append(waiter)
             if late:
@@ -117,15 +116,18 @@ class Line(Generic[C]):
                     self._refuse(waiter, reason)
 
     def _set_alarm(self, waiter: Waiter[C]) -> None:
-        if waiter.deadline == float("inf"):
+        deadline = waiter.deadline
+        if deadline == float("inf"):
             return
         heap = self._deadlines
-        if len(heap) > _SWEEP + 2 * len(self):
-            heap[:] = [it for it in heap if it.parked]
+        if len(heap) > _SWEEP + 2 * (len(self.queue) + len(self.returned)):
+            heap[:] = [entry for entry in heap if entry[2].parked]
             heapify(heap)
-        heappush(heap, waiter)
-        if self._alarm is not None and waiter.deadline < self._alarm.deadline:
-            self._alarm.deadline = waiter.deadline
+        entry = (deadline, self._number(), waiter)
+        heappush(heap, entry)
+        # The alarm is never set later than to the first deadline of all.
+        if heap[0] is entry and self._alarm is not None and deadline < self._alarm.deadline:
+            self._alarm.deadline = deadline
 
     def _refuse(self, waiter: Waiter[C], refusal: Refusal) -> None:
         self._leave(waiter)
