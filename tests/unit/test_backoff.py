@@ -79,7 +79,6 @@ def test_no_longest_delay() -> None:
     assert delay(11, minimum=1, maximum=math.inf, spread=2, rng=HIGHEST) == 1026
 
 
-@pytest.mark.xfail(strict=False, reason="the end of the floats gives NaN")
 def test_no_longest_delay_at_the_end_of_the_floats() -> None:
     """Where there is no number for it any more, the delay is endless."""
     assert delay(10_000, minimum=1, maximum=math.inf, spread=0, rng=LOWEST) == math.inf

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import attrs
 import pytest
 
-from qorb_trio._planner import Demand, Plan, apportion, make_plan, next_turn
+from qorb_trio._planner import GUEST, Demand, Plan, apportion, make_plan, next_turn
 
 from .views import SOME_SHARES, View, ranked
 
@@ -93,10 +93,15 @@ class Fleet:
         for host in self.hosts:
             host.refresh(self.now)
         plan = make_plan(self.views, self.demand, rebalance=self.rebalance)
-        mover = next_turn(self.views, plan) if turn else None
-        if mover is not None:
-            self.views[mover].rank = max(view.rank for view in self.views) + 1
-            plan = make_plan(self.views, self.demand, rebalance=True)
+        move = next_turn(self.views, plan) if turn else None
+        if move is not None:
+            donor, taker = move
+            self.views[donor].rank = max(view.rank for view in self.views) + 1
+            turned = make_plan(self.views, self.demand, rebalance=True)
+            if turned.wanted == plan.wanted:
+                self.views[taker].rank = GUEST
+                turned = make_plan(self.views, self.demand, rebalance=True)
+            plan = turned
         if plan.settled:
             self.rebalance = False
         self.carry_out(plan)
@@ -274,3 +279,19 @@ def test_with_more_backends_than_slots_each_has_its_turn(backends: int, slots: i
         assert sum(fleet.connected) == slots
         seen |= {i for i, count in enumerate(fleet.connected) if count}
     assert len(seen) == (backends if slots > 1 else 1)
+
+
+@pytest.mark.parametrize("shares", [[10, 10, 1], [3, 2, 1], [2, 2, 1, 1]])
+def test_the_lightest_have_their_turn_too(shares: list[float]) -> None:
+    """With more backends than slots, a light one is connected now and then."""
+    hosts = [Host(view) for view in ranked([View(share=share) for share in shares])]
+    fleet = Fleet(hosts, Demand(max_slots=2, spares=2), random.Random(1))
+    fleet.run(30)
+    seen: set[int] = set()
+    for _ in range(8 * len(shares)):
+        before = fleet.closed
+        fleet.round(turn=True)
+        fleet.run(20)
+        assert fleet.closed - before <= 1
+        seen |= {i for i, count in enumerate(fleet.connected) if count}
+    assert len(seen) == len(shares)

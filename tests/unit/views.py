@@ -28,7 +28,7 @@ class View:
     turn: tuple[float, float] = (-math.inf, 0)
     priority: int = 0
     share: float = 1
-    rank: int = 0
+    rank: int = 1
 
     @property
     def connected(self) -> int:
@@ -42,8 +42,8 @@ class View:
 
 
 def ranked(views: Sequence[View]) -> list[View]:
-    """The same views, ranked by their order."""
-    return [attrs.evolve(view, rank=rank) for rank, view in enumerate(views)]
+    """The same views, ranked by their order, from 1 on: rank 0 is a guest's."""
+    return [attrs.evolve(view, rank=rank) for rank, view in enumerate(views, 1)]
 
 
 #: Powers of two and their sums, so that sums of them do not depend on the order.
@@ -77,7 +77,7 @@ def random_view(rng: random.Random) -> View:
 def random_views(rng: random.Random, *, least: int = 0) -> list[View]:
     """Views with unique ranks and turns, in no particular order."""
     views = [random_view(rng) for _ in range(rng.randint(least, 6))]
-    ranks = rng.sample(range(len(views)), len(views))
+    ranks = rng.sample(range(1, len(views) + 1), len(views))
     turns = rng.sample(range(len(views)), len(views))
     for view, rank, turn in zip(views, ranks, turns, strict=True):
         view.rank = rank
@@ -121,7 +121,7 @@ def crowds() -> st.SearchStrategy[tuple[list[View], Demand]]:
             view.connecting = rng.random() < 0.1
             view.hung = False
             view.on_probation &= view.failing and rng.random() < 0.1
-        dead = View(failing=True, turn=(-1, 0), rank=len(views))
+        dead = View(failing=True, turn=(-1, 0), rank=len(views) + 1)
         dead.priority = min(view.priority for view in views)
         views.append(dead)
         used = sum(view.slots for view in views)
