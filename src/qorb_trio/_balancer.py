@@ -102,8 +102,8 @@ class Shelf(Generic[S]):
             most = max(lacks)
             tier = [item for item, lack in zip(tier, lacks, strict=True) if lack == most]
         point = self._random() * sum([item.share for item in tier])
-        for item in tier:
+        for item in tier[:-1]:
             point -= item.share
             if point < 0:
-                break
-        return item
+                return item
+        return tier[-1]

@@ -261,7 +261,7 @@ class Core(Generic[C]):
 
     def checks_ended(self) -> None:
         """A check or a recycling is over."""
-        self.check_lot.unpark_all()
+        self.check_lot.unpark()  # one ended, so there is room for one
         if self.rebalance_due:  # the spare may be surplus
             self.request_plan()
 

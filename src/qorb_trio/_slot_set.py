@@ -219,19 +219,19 @@ class SlotSet(Generic[C]):
 
     def abort(self, slot: Slot[C]) -> None:
         """Give up a dial. The slot is CLOSING until its task has ended."""
+        assert slot.scope is not None
+        slot.scope.cancel()
+        self.move(slot, CLOSING)
         if self.hung:
             # It will not tell by itself, so this is what is known of the backend.
             self.record.gave_up(slot.epoch, trio.current_time())
-        self.move(slot, CLOSING)
-        assert slot.scope is not None
-        slot.scope.cancel()
 
     def look(self, now: float) -> None:
         """See how things stand, for a plan that is about to be made."""
         self.hung = now >= self.slow_at(now)
-        if self.hung and now >= self.hopeless_at(now):
+        while self.hung and now >= self.hopeless_at(now):
             self.abort(next(iter(self.dials)))
-            self.look(now)
+            self.hung = now >= self.slow_at(now)
 
     def slow_at(self, now: float) -> float:
         """When the oldest dial will have taken so long that it seems to hang."""

@@ -202,13 +202,19 @@ class Worker(Generic[C]):
         Nobody need wake this task: what becomes a spare while it sleeps is not due
         before it looks again.
         """
-        home, interval = self._home, self._config.health_interval
+        core, home, interval = self._core, self._home, self._config.health_interval
+        called = False  # whether this task was woken because there is room for a check
         while True:  # noqa: ASYNC913 - each round waits, but for one that takes a spare
             now = trio.current_time()
             due = home.spares[0].since + interval if home.spares else now + interval
             if due > now:
+                if called:  # it is not needed here any more: somebody else's turn
+                    core.check_lot.unpark()
+                called = False
                 await trio.sleep_until(due)
-            elif self._core.may_check():
+            elif core.may_check():
+                called = False
                 home.check(home.spares[0])
             else:
-                await self._core.check_lot.park()
+                await core.check_lot.park()
+                called = True
