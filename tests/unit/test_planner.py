@@ -249,16 +249,14 @@ def test_more_demand_takes_from_nobody(situation: Situation, more: int) -> None:
         assert view.failing or before <= after
 
 
-@given(situation=situations(), more=st.integers(1, 8), rebalance=st.booleans())
-@example(situation=([View(failing=True, limit=3)], Demand(max_slots=1)), more=1, rebalance=False)
-def test_saturated(situation: Situation, more: int, rebalance: bool) -> None:
+@given(situation=situations(), more=st.integers(1, 8))
+@example(situation=([View(failing=True, limit=3)], Demand(max_slots=1)), more=1)
+def test_saturated(situation: Situation, more: int) -> None:
     """When a plan says that more demand would change nothing to be done, then it does not."""
     views, demand = situation
-    plan = make_plan(views, demand, rebalance=rebalance)
+    plan = make_plan(views, demand)
     assume(plan.saturated)
-    pressed = make_plan(
-        views, attrs.evolve(demand, waiting=demand.waiting + more), rebalance=rebalance
-    )
+    pressed = make_plan(views, attrs.evolve(demand, waiting=demand.waiting + more))
     # Whether surplus that is being checked is still to be awaited does depend on demand.
     assert attrs.evolve(pressed, settled=plan.settled) == plan
 
