@@ -151,7 +151,7 @@ class Claim(Generic[C]):
             self._held = None
             self._core.take_back(slot, exc, True)
 
-    async def acquire(self) -> None:
+    async def _enter_by_hand(self) -> None:
         """Enter the claim, for `Pool.acquire`."""
         await self.__aenter__()
         self._handled = sys.exc_info()[1]
@@ -226,11 +226,12 @@ class Claim(Generic[C]):
         assert slot.connection is not None
         limit = trio.current_time() + core.policy.set_config.health_check_timeout
         failure: Exception | None = None
-        with trio.CancelScope(deadline=min(limit, deadline)) as scope:
-            try:
+        scope = trio.CancelScope(deadline=min(limit, deadline))
+        try:
+            with scope:
                 await core.hooks.set_up(slot.connection)
-            except Exception as exc:  # noqa: BLE001 - the user's code
-                failure = exc
+        except Exception as exc:  # noqa: BLE001 - the user's code
+            failure = exc
         if scope.cancelled_caught:
             failure = trio.TooSlowError("on_acquire took longer than its timeout")
         if failure is None:

@@ -75,6 +75,7 @@ class Core(Generic[C]):
         #: Set when the resolver has sent another set, and at each rebalance interval.
         self.rebalance_due = False
         self.closing = False
+        self.ended_at: float | None = None
         self._plan_requested = False
         self._wake_planner, self.planner_wakes = trio.open_memory_channel[None](1)
         #: Parked here: whoever waits for slots to connect or, in the end, to close.
@@ -183,8 +184,11 @@ class Core(Generic[C]):
 
     def stats(self) -> PoolStats:
         """A snapshot."""
-        # Before the pool has started, outside of Trio too, there is nothing to date.
-        now = trio.current_time() if self.sets else 0.0
+        # Before the pool has started there is nothing to date; after it has ended, Trio
+        # may have ended too.
+        now = self.ended_at
+        if now is None:
+            now = trio.current_time() if self.sets else 0.0
         slots = self.slots
         return PoolStats(
             name=self.name,
@@ -289,6 +293,8 @@ class Core(Generic[C]):
 
     def update(self, backends: Collection[Backend]) -> None:
         """Take over the resolver's latest set. Nothing happens if nothing changed."""
+        if self.closing:
+            return  # it was heard in the very tick in which the pool began to end
         found = self._by_name(backends)
         changed = False
         for name, home in list(self.sets.items()):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar, final
 
 import trio
@@ -10,12 +12,33 @@ import trio
 from ._backend import Backend
 from .abc import Connector
 
+logger = logging.getLogger("qorb_trio.connector")
+
+A = TypeVar("A")
 C = TypeVar("C")
+R = TypeVar("R")
 
 
 def _overrides(connector: Connector[C], name: str) -> bool:
     method = getattr(connector, name)
     return getattr(method, "__func__", None) is not getattr(Connector, name)
+
+
+async def _call(hook: Callable[[A], Awaitable[R]], argument: A) -> R:
+    """Call a hook; if it was cancelled and failed as well, only the former counts.
+
+    A hook with a nursery inside, whose tasks fail as they are cancelled, raises both in
+    one group. What is left of it after the cancellation would crash the pool.
+    """
+    try:
+        return await hook(argument)
+    except BaseExceptionGroup as group:
+        cancellation, failures = group.split(trio.Cancelled)
+        if cancellation is None or not isinstance(failures, ExceptionGroup):
+            raise
+        logger.warning("failed while being cancelled", exc_info=failures)
+        rest = cancellation
+    raise rest
 
 
 @final
@@ -26,7 +49,7 @@ class Hooks(Generic[C]):
     task switch at return, no health check for connections that cannot be checked.
 
     The pool's own code runs protected from `KeyboardInterrupt`, since its bookkeeping
-    must not stop half-way; the user's code in here does not.
+    must not stop half-way; the user's asynchronous code in here does not.
     """
 
     __slots__ = (
@@ -56,7 +79,7 @@ class Hooks(Generic[C]):
 
     @trio.lowlevel.disable_ki_protection
     async def connect(self, backend: Backend) -> C:
-        return await self._connector.connect(backend)
+        return await _call(self._connector.connect, backend)
 
     @trio.lowlevel.disable_ki_protection
     async def check(self, connection: C) -> None:
@@ -64,20 +87,20 @@ class Hooks(Generic[C]):
         fault = self.fault(connection)
         if fault is not None:
             raise fault
-        if self.validates and not await self._connector.is_valid(connection):
+        if self.validates and not await _call(self._connector.is_valid, connection):
             raise ConnectionError("the connection failed its health check")
 
     @trio.lowlevel.disable_ki_protection
     async def set_up(self, connection: C) -> None:
-        await self._connector.on_acquire(connection)
+        await _call(self._connector.on_acquire, connection)
 
     @trio.lowlevel.disable_ki_protection
     async def recycle(self, connection: C) -> None:
-        await self._connector.on_recycle(connection)
+        await _call(self._connector.on_recycle, connection)
 
     @trio.lowlevel.disable_ki_protection
     async def disconnect(self, connection: C) -> None:
-        await self._connector.disconnect(connection)
+        await _call(self._connector.disconnect, connection)
 
     def closes(self, connection: C) -> bool:
         """Whether there is anything to do to close this connection."""

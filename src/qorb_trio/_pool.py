@@ -14,10 +14,11 @@ from . import _check
 from ._backend import Backend
 from ._claim import Claim
 from ._core import Core
+from ._groups import sole_exception
 from ._no_public_constructor import NoPublicConstructor
 from ._policy import Policy
 from ._rebalancer import Rebalancer
-from ._slot import CLAIMED, CLOSED, State
+from ._slot import CLAIMED
 from ._stats import PoolStats
 from .abc import Connector, Instrument, Resolver
 
@@ -94,6 +95,7 @@ class PoolManager(Generic[C]):
         self._nursery.start_soon(pool._run, name=f"<pool {pool.name!r}>")
         return pool
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -166,12 +168,15 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         preferably in a ``finally``.
         """
         claim = self.claim(timeout=timeout)
-        await claim.acquire()
+        await claim._enter_by_hand()
         return claim
 
     def stats(self) -> PoolStats:
         """A snapshot of what the pool has. Its cost grows with the number of backends."""
-        return attrs.evolve(self._core.stats(), resolution=self._resolver.snapshot())
+        stats = self._core.stats()
+        if self._ended.is_set():
+            return stats
+        return attrs.evolve(stats, resolution=self._resolver.snapshot())
 
     async def wait_ready(self, slots: int = 1) -> None:
         """Return when at least `slots` slots are connected.
@@ -218,6 +223,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         """The same as `terminate`, under the name that Trio's resources have."""
         await self.terminate()
 
+    @trio.lowlevel.enable_ki_protection
     async def _terminate(self, *, drain: bool) -> None:
         if _is_inside(trio.lowlevel.current_task(), self._core):
             raise RuntimeError("a pool cannot be ended by one of its own tasks")
@@ -250,7 +256,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         try:
             await self._live()
         except BaseExceptionGroup as group:
-            crash = _sole_exception(group)
+            crash = sole_exception(group)
         else:
             return
         finally:
@@ -272,31 +278,22 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
                         core.update(backends)
                     await trio.sleep_forever()  # the resolver has ended: that set is final
                 with self._draining:
-                    await self._until_zero(CLAIMED)
+                    while core.totals[CLAIMED]:
+                        await core.changes.park()
             finally:
                 found.close()
                 self._end_work(drain=False)
                 core.close_claims()
                 with trio.CancelScope(shield=True):
-                    await self._until_zero(*list(State)[:CLOSED])
+                    while core.slots:
+                        await core.changes.park()
+                core.ended_at = trio.current_time()
             nursery.cancel_scope.cancel()
 
     async def _resolve(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
         with self._resolving:
             with updates:  # not `async with`: that is a checkpoint, and could hide an error
                 await self._resolver.run(updates)
-
-    async def _until_zero(self, *states: State) -> None:
-        core = self._core
-        while any(core.totals[state] for state in states):
-            await core.changes.park()
-
-
-def _sole_exception(error: BaseException) -> BaseException:
-    """What is inside of groups of one: the pool's own nursery is nobody's business."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def _is_inside(task: trio.lowlevel.Task, core: Core[C]) -> bool:

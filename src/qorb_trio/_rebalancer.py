@@ -36,6 +36,8 @@ class Rebalancer(Generic[C]):
         while True:
             with trio.move_on_at(min(tick, look_again)):
                 await core.planner_wakes.receive()
+            if core.closing:
+                return
             core.plan_begins()
             now = trio.current_time()
             due = now >= tick
@@ -97,7 +99,7 @@ class Rebalancer(Generic[C]):
         if core.rebalance_due and not self._floor:
             # What is needed as a rebalance begins is not given up while it goes on, or
             # surplus would be closed in step with the claims that end meanwhile.
-            self._floor = claims + spares
+            self._floor = max(claims + spares, *core.ready_wanted, 0)
         return Demand(
             max_slots=core.policy.max_slots,
             departed=core.slots - sum(len(home.slots) for home in views),

@@ -64,7 +64,15 @@ def timed_out(stats: PoolStats, max_slots: int, last_error: Exception | None) ->
         return Refusal(
             kind=ClaimTimeoutError, message=prefix + reason, stats=stats, cause=last_error
         )
-    reason = f"none of {len(backends)} backends is online; last error: {last_error!r}"
+    reason = f"none of {len(backends)} backends is online; last error: {_text(last_error)}"
     return Refusal(
         kind=NoBackendsOnlineError, message=prefix + reason, stats=stats, cause=last_error
     )
+
+
+def _text(error: Exception | None) -> str:
+    """An exception as text; it is the user's, and so is what may fail here."""
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001 - the user's code
+        return type(error).__name__

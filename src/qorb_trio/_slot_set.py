@@ -327,8 +327,9 @@ class SlotSet(Generic[C]):
             self.close(slot)
             raise
         if fault is not None:
-            self.failed(slot, fault)
+            # First what must follow, then who must hear of it.
             self.close(slot)
+            self.failed(slot, fault)
         return fault is not None
 
     def should_recycle(self, slot: Slot[C], exc: BaseException | None) -> bool:

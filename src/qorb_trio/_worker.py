@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
 
+from ._groups import sole_exception
 from ._slot import CHECKING, CLAIMED, CLOSED, CLOSING, CONNECTING, UNCLAIMED, Slot
 
 if TYPE_CHECKING:
@@ -38,18 +39,22 @@ class Worker(Generic[C]):
     async def run(self) -> None:
         """Start a task for each slot that needs one, until the set is deactivated."""
         jobs = {CONNECTING: self._dial, CHECKING: self._tend}
+        crash: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
                 if self._core.hooks.checks and self._config.health_interval < float("inf"):
                     nursery.start_soon(self._keep_checking)
                 async for slot in self._orders:
-                    job = jobs.get(slot.state, self._abandon)
-                    nursery.start_soon(job, slot)
+                    nursery.start_soon(jobs.get(slot.state, self._abandon), slot)
                 nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            crash = sole_exception(group)
         finally:
             self._home.deactivate()
             with self._orders:
                 self._abandon_orders()
+        if crash is not None:
+            raise crash
 
     def _abandon_orders(self) -> None:
         """Nobody will do what was still ordered: close those slots."""
@@ -60,6 +65,7 @@ class Worker(Generic[C]):
                 return
             self._drop(slot)
 
+    @trio.lowlevel.enable_ki_protection
     async def _abandon(self, slot: Slot[C]) -> None:
         self._drop(slot)
 
@@ -82,9 +88,10 @@ class Worker(Generic[C]):
             self._drop(slot)
             raise
         if slot.connection is None:
-            if slot.state is CONNECTING and failure is not None:
-                home.failed(slot, failure)
+            unwanted = slot.state is CLOSING
             home.closed(slot)
+            if failure is not None and not unwanted:
+                home.failed(slot, failure)
             return
         probation = 0.0
         if home.record.failing:
@@ -144,7 +151,7 @@ class Worker(Generic[C]):
             home.check(slot)
         elif slot.state in {UNCLAIMED, CLAIMED}:
             home.proved(slot)
-        elif slot.state in {CLOSING, CLOSED}:
+        elif slot.state in {CLOSING, CLOSED} and slot.epoch == home.record.epoch:
             home.record.probation_undecided()
             self._core.request_plan()
 
@@ -161,10 +168,11 @@ class Worker(Generic[C]):
             raise
         finally:
             core.checks_ended()
-        if failure is not None and home.active:
-            home.failed(slot, failure)
         if failure is not None or not home.active:
+            unwanted = not home.active
             home.close(slot)
+            if failure is not None and not unwanted:
+                home.failed(slot, failure)
             return
         if core.hooks.tells_broken and home.found_broken(slot):
             return
@@ -196,6 +204,7 @@ class Worker(Generic[C]):
             core.fire(f"{event}_failed", slot.id, failure)
         return failure
 
+    @trio.lowlevel.enable_ki_protection
     async def _keep_checking(self) -> None:
         """Order a check of each spare that has been idle for ``health_interval``.
 
