@@ -36,9 +36,9 @@ class Claim(Generic[C]):
     def __init__(self, core: Core[C], timeout: float | None) -> None:
         #: The slot for as long as the claim lasts.
         self._held: Slot[C] | None = None
-        self._entered = False
-        self._core = core
-        self._timeout = timeout
+        self._entered: bool = False
+        self._core: Core[C] = core
+        self._timeout: float | None = timeout
         #: The slot from the grant on, and for good.
         self._slot: Slot[C] | None = None
         self._handled: BaseException | None = None

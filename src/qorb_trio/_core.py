@@ -12,7 +12,7 @@ import itertools
 import logging
 import random
 import warnings
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, Generic, TypeVar, final
 
 import trio
@@ -48,43 +48,45 @@ class Core(Generic[C]):
         instruments: Iterable[Instrument],
         rng: random.Random,
     ) -> None:
-        self.name = name
-        self.policy = policy
-        self.rng = rng
-        self.hooks = Hooks(connector)
+        self.name: str = name
+        self.policy: Policy = policy
+        self.rng: random.Random = rng
+        self.hooks: Hooks[C] = Hooks(connector)
         instruments = tuple(instruments)
-        self.watch = Watch(instruments) if instruments else None
+        self.watch: Watch | None = Watch(instruments) if instruments else None
         #: Whether a claim that finds a spare has nothing else to do.
-        self.plain = self.watch is None and not self.hooks.sets_up
+        self.plain: bool = self.watch is None and not self.hooks.sets_up
         #: The resolver's current set, by name.
         self.sets: dict[str, SlotSet[C]] = {}
         #: Those of backends that have left, until their last slot is closed.
         self.departed: set[SlotSet[C]] = set()
         #: All slots by state; each `SlotSet.move` keeps them in step with its own.
-        self.totals = [0] * len(State)
+        self.totals: list[int] = [0] * len(State)
         self.shelf: Shelf[SlotSet[C]] = Shelf(rng)
         self.line: Line[C] = Line()
         #: The ids of all connections that are open, opening ones' excluded.
         self.held: set[int] = set()
         #: How long connects take: the longest, forgotten by and by.
-        self.connect_time = 0.0
+        self.connect_time: float = 0.0
         #: So many claims, held and waiting, are provided for by the last plan.
         self.covered: float = 0
         #: What each `wait_ready` waits for.
         self.ready_wanted: list[int] = []
         #: Set when the resolver has sent another set, and at each rebalance interval.
-        self.rebalance_due = False
-        self.closing = False
+        self.rebalance_due: bool = False
+        self.closing: bool = False
         self.ended_at: float | None = None
-        self._plan_requested = False
+        self._plan_requested: bool = False
+        self._wake_planner: trio.MemorySendChannel[None]
+        self.planner_wakes: trio.MemoryReceiveChannel[None]
         self._wake_planner, self.planner_wakes = trio.open_memory_channel[None](1)
         #: Parked here: whoever waits for slots to connect or, in the end, to close.
-        self.changes = trio.lowlevel.ParkingLot()
+        self.changes: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         #: Parked here: health checks that would take too many spares at once.
-        self.check_lot = trio.lowlevel.ParkingLot()
-        self.next_id = itertools.count(1).__next__
-        self.next_rank = itertools.count(1).__next__
-        self._retired_claims = 0
+        self.check_lot: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.next_id: Callable[[], int] = itertools.count(1).__next__
+        self.next_rank: Callable[[], int] = itertools.count(1).__next__
+        self._retired_claims: int = 0
         # Set when the pool starts.
         self.nursery: trio.Nursery | None = None
         self.token: trio.lowlevel.TrioToken

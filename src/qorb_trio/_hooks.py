@@ -68,14 +68,14 @@ class Hooks(Generic[C]):
             if inspect.iscoroutinefunction(getattr(connector, name)):
                 # A coroutine counts as true, whatever it would have returned.
                 raise TypeError(f"connector: {name} must not be async")
-        self._connector = connector
-        self.validates = _overrides(connector, "is_valid")
-        self.tells_broken = _overrides(connector, "is_broken")
-        self.judges = _overrides(connector, "should_recycle")
-        self.sets_up = _overrides(connector, "on_acquire")
-        self.recycles = self.validates or _overrides(connector, "on_recycle")
-        self.checks = self.validates or self.tells_broken
-        self.always_closes = _overrides(connector, "disconnect")
+        self._connector: Connector[C] = connector
+        self.validates: bool = _overrides(connector, "is_valid")
+        self.tells_broken: bool = _overrides(connector, "is_broken")
+        self.judges: bool = _overrides(connector, "should_recycle")
+        self.sets_up: bool = _overrides(connector, "on_acquire")
+        self.recycles: bool = self.validates or _overrides(connector, "on_recycle")
+        self.checks: bool = self.validates or self.tells_broken
+        self.always_closes: bool = _overrides(connector, "disconnect")
 
     @trio.lowlevel.disable_ki_protection
     async def connect(self, backend: Backend) -> C:

@@ -29,10 +29,10 @@ class Waiter(Generic[C]):
     __slots__ = ("answer", "deadline", "parked", "task", "ticket")
 
     def __init__(self, ticket: int, deadline: float) -> None:
-        self.task = trio.lowlevel.current_task()
-        self.ticket = ticket
-        self.deadline = deadline
-        self.parked = True
+        self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
+        self.ticket: int = ticket
+        self.deadline: float = deadline
+        self.parked: bool = True
         self.answer: Slot[C] | Refusal | None = None
 
 
@@ -53,7 +53,7 @@ class Line(Generic[C]):
         self.returned: list[Waiter[C]] = []
         # With a number, so that two waiters are never themselves compared.
         self._deadlines: list[tuple[float, int, Waiter[C]]] = []
-        self._number = itertools.count().__next__
+        self._number: Callable[[], int] = itertools.count().__next__
         self._alarm: trio.CancelScope | None = None
 
     def __len__(self) -> int:

@@ -82,9 +82,9 @@ class PoolManager(Generic[C]):
     """What `open_pool` returns: an async context manager, to be entered once."""
 
     def __init__(self, nursery: trio.Nursery, pool: Pool[C]) -> None:
-        self._nursery = nursery
-        self._pool = pool
-        self._entered = False
+        self._nursery: trio.Nursery = nursery
+        self._pool: Pool[C] = pool
+        self._entered: bool = False
 
     async def __aenter__(self) -> Pool[C]:
         if self._entered:
@@ -117,12 +117,12 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
     """
 
     def __init__(self, core: Core[C], resolver: Resolver) -> None:
-        self._core = core
-        self._resolver = resolver
-        self._working = trio.CancelScope()
-        self._resolving = trio.CancelScope()
-        self._draining = trio.CancelScope()
-        self._ended = trio.Event()
+        self._core: Core[C] = core
+        self._resolver: Resolver = resolver
+        self._working: trio.CancelScope = trio.CancelScope()
+        self._resolving: trio.CancelScope = trio.CancelScope()
+        self._draining: trio.CancelScope = trio.CancelScope()
+        self._ended: trio.Event = trio.Event()
 
     def __repr__(self) -> str:
         return f"<qorb_trio.Pool {self.name!r}>"

@@ -71,17 +71,17 @@ class Slot(Generic[C]):
     __slots__ = ("connection", "epoch", "home", "id", "returned", "scope", "since", "state")
 
     def __init__(self, slot_id: int, home: SlotSet[C]) -> None:
-        self.id = slot_id
-        self.home = home
-        self.state = State.CONNECTING
+        self.id: int = slot_id
+        self.home: SlotSet[C] = home
+        self.state: State = State.CONNECTING
         #: What ``connect`` returned; meaningful in the connected states and in CLOSING.
         self.connection: C | Any = None
         #: The epoch of the backend's track record in which it was dialled.
-        self.epoch = 0
+        self.epoch: int = 0
         #: When it began to be dialled, or was last used or checked.
-        self.since = float("inf")
+        self.since: float = float("inf")
         #: Whether it comes back from a claim, and is to be recycled, not just checked.
-        self.returned = False
+        self.returned: bool = False
         #: Cancels the dial, check or recycling that is under way.
         self.scope: trio.CancelScope | None = None
 

@@ -69,13 +69,13 @@ class SlotSet(Generic[C]):
         orders: trio.MemorySendChannel[Slot[C]],
         rank: int,
     ) -> None:
-        self._core = core
-        self._orders = orders
-        self.record = TrackRecord(core.policy.set_config, core.rng)
+        self._core: Core[C] = core
+        self._orders: trio.MemorySendChannel[Slot[C]] = orders
+        self.record: TrackRecord = TrackRecord(core.policy.set_config, core.rng)
         #: False as soon as the backend has left or the pool ends: no more I/O but closing.
-        self.active = True
+        self.active: bool = True
         #: How many slots are in each state.
-        self.counts = [0] * len(State)
+        self.counts: list[int] = [0] * len(State)
         #: All slots that are not CLOSED.
         self.slots: set[Slot[C]] = set()
         #: The UNCLAIMED ones, longest idle first.
@@ -83,19 +83,19 @@ class SlotSet(Generic[C]):
         #: The CONNECTING ones, oldest first.
         self.dials: dict[Slot[C], None] = {}
         #: Whether a dial takes suspiciously long, as of the last plan.
-        self.hung = False
-        self.limit = core.policy.set_config.max_count
-        self.rank = rank
-        self.place = 0
-        self.wanted = 0
-        self.total_claims = 0
+        self.hung: bool = False
+        self.limit: int = core.policy.set_config.max_count
+        self.rank: int = rank
+        self.place: int = 0
+        self.wanted: int = 0
+        self.total_claims: int = 0
         self.describe(backend)
 
     def describe(self, backend: Backend) -> None:
         """Take over the priority and the weight of an equal backend."""
-        self.backend = backend
-        self.priority = backend.priority
-        self.share = share(backend.weight)
+        self.backend: Backend = backend
+        self.priority: int = backend.priority
+        self.share: float = share(backend.weight)
 
     # What the planner and the balancer ask.
 

@@ -52,16 +52,16 @@ class TrackRecord:
     )
 
     def __init__(self, config: SetConfig, rng: random.Random) -> None:
-        self._config = config
-        self._rng = rng
-        self._failures = WindowCounter(FAILURE_WINDOW)
-        self.epoch = 0
-        self.streak = 0
-        self.retry_at = float("-inf")
+        self._config: SetConfig = config
+        self._rng: random.Random = rng
+        self._failures: WindowCounter = WindowCounter(FAILURE_WINDOW)
+        self.epoch: int = 0
+        self.streak: int = 0
+        self.retry_at: float = float("-inf")
         #: A probe has connected, and is to show that it lasts. No other is made then.
-        self.on_probation = False
+        self.on_probation: bool = False
         self.last_error: Exception | None = None
-        self.last_error_at = float("-inf")
+        self.last_error_at: float = float("-inf")
 
     @property
     def failing(self) -> bool:

@@ -165,11 +165,11 @@ class FakeConnector(Connector[FakeConnection]):
         #: the attempts, those that failed too.
         self.calls: Counter[str] = Counter()
         #: How many attempts to connect are under way.
-        self.connecting = 0
+        self.connecting: int = 0
         #: How many connections have been closed.
-        self.disconnects = 0
+        self.disconnects: int = 0
         #: The most connections that were opening, open or closing at one time.
-        self.peak = 0
+        self.peak: int = 0
         #: What a pool must never do, and did: a connection closed twice, say.
         self.mistakes: list[str] = []
         self._open: dict[FakeConnection, None] = {}
