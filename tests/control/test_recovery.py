@@ -92,8 +92,11 @@ async def test_nothing_is_left_of_any_trouble(
         assert_consistent(rig)
         dials, closed = len(connector.dials), len(connector.closed)
         await hold_many(rig.pool, 7, 200)
-        assert len(connector.dials) - dials == 7
-        assert len(connector.closed) == closed
+        # Seven for the claims, and a probe where a backend has not dialled since it failed:
+        # connections that are older than the failure do not tell whether it accepts others.
+        probes = len(connector.dials) - dials - 7
+        assert 0 <= probes <= count
+        assert len(connector.closed) - closed <= probes
 
 
 @pytest.mark.parametrize("seed", range(4))
