@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import hypothesis
 import pytest
+import trio
 
 # Under a mock clock a deadline in real time measures the machine, not the code.
 hypothesis.settings.register_profile("default", deadline=None)
@@ -23,6 +24,12 @@ hypothesis.settings.load_profile(
 #: reason that begins with this word is good anywhere: `skipif(..., reason="Python >= 3.12")`.
 ALWAYS_A_REASON = "Python"
 SKIPPING_FAILS = bool(os.environ.get("QORB_TRIO_NO_SKIPS"))
+
+
+@pytest.fixture(autouse=True)
+def same_schedule() -> None:
+    """Let Trio run its tasks in the same order in every run; another seed, another order."""
+    trio._core._run._r.seed(os.environ.get("QORB_TEST_SEED", "0"))
 
 
 @pytest.hookimpl(wrapper=True)
