@@ -1,0 +1,127 @@
+"""Defaults, representations and refusals that no larger test comes by."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from qorb_trio import Backend, Connector, Policy, Pool, SetConfig, open_pool
+from qorb_trio._balancer import Shelf
+from qorb_trio.testing import FakeConnector, ManualResolver
+
+
+def test_a_backend_shows_what_is_special() -> None:
+    """Priority and weight are shown where they are not the defaults."""
+    assert repr(Backend(("a.test", 1))) == "Backend(('a.test', 1), name='a.test:1')"
+    special = Backend("/run/a.sock", name="a", priority=2, weight=3)
+    assert repr(special) == "Backend('/run/a.sock', name='a', priority=2, weight=3)"
+
+
+class Bare(Connector[object]):
+    """Nothing but ``connect``, and connections that cannot be closed."""
+
+    async def connect(self, backend: Backend) -> object:
+        """Return a new object."""
+        return object()
+
+
+async def test_the_defaults_of_a_connector() -> None:
+    """A connector that overrides nothing finds all well, and has nothing to close."""
+    connector = Bare()
+    conn = object()
+    assert await connector.is_valid(conn)
+    assert not connector.is_broken(conn)
+    await connector.on_acquire(conn)
+    await connector.on_recycle(conn)
+    await connector.disconnect(conn)
+    assert connector.should_recycle(conn, None)
+    assert not connector.should_recycle(conn, ValueError())
+
+
+class Validating(Bare):
+    """Checks its connections, but cannot tell at once whether one is broken."""
+
+    checks = 0
+
+    async def is_valid(self, conn: object) -> bool:
+        """Count, and find it well."""
+        self.checks += 1
+        return True
+
+
+async def test_a_health_check_without_is_broken(autojump_clock: MockClock) -> None:
+    """``is_valid`` alone is enough for health checks."""
+    connector = Validating()
+    policy = Policy(spares_wanted=1, set_config=SetConfig(health_interval=5))
+    async with trio.open_nursery() as nursery:
+        resolver = ManualResolver(["a.test:1"])
+        async with open_pool(nursery, resolver, connector, policy=policy):
+            await trio.sleep(11)
+    assert connector.checks == 2
+
+
+async def test_a_pool_is_opened_once_and_made_by_nobody_else(nursery: trio.Nursery) -> None:
+    """A manager cannot be entered twice, and `Pool` has no public constructor."""
+    manager = open_pool(nursery, ManualResolver(), FakeConnector(), name="db")
+    async with manager as pool:
+        assert repr(pool) == "<qorb_trio.Pool 'db'>"
+        with pytest.raises(RuntimeError, match="opened only once"):
+            await manager.__aenter__()
+        with pytest.raises(ValueError, match="at most max_slots"):
+            await pool.wait_ready(17)
+    with pytest.raises(TypeError, match="no public constructor"):
+        Pool()  # type: ignore[call-arg]
+
+
+async def test_a_claim_before_its_grant_and_after_the_end(autojump_clock: MockClock) -> None:
+    """A claim that is not granted has nothing; one that outlives the pool has lost it."""
+    async with trio.open_nursery() as nursery:
+        resolver = ManualResolver(["a.test:1"])
+        policy = Policy(drain_timeout=0)
+        async with open_pool(nursery, resolver, FakeConnector(), policy=policy) as pool:
+            claim = pool.claim()
+            with pytest.raises(RuntimeError, match="not been granted"):
+                claim.release()
+            with pytest.raises(RuntimeError, match="not been granted"):
+                _ = claim.backend
+            held = await pool.acquire()
+    with pytest.raises(RuntimeError, match="the pool has ended"):
+        _ = held.connection
+    held.release()
+
+
+async def test_a_new_weight_for_a_backend_without_spares(autojump_clock: MockClock) -> None:
+    """A change of weight is taken over also where no spare is on the shelf."""
+    connector = FakeConnector()
+    connector.fail(None, OSError("refused"))
+    resolver = ManualResolver(["a.test:1"])
+    async with trio.open_nursery() as nursery:
+        async with open_pool(nursery, resolver, connector) as pool:
+            await wait_all_tasks_blocked()
+            resolver.set([Backend(("a.test", 1), weight=5)])
+            await wait_all_tasks_blocked()
+            assert pool.stats().backends["a.test:1"].backend.weight == 5
+
+
+class Item:
+    """What the shelf asks of a slot set."""
+
+    def __init__(self, load: int, share: float) -> None:
+        self.load = load
+        self.share = share
+        self.priority = 0
+        self.place = 0
+
+
+def test_two_of_many_of_different_weight() -> None:
+    """Among many sets of unequal weights, the weights decide between the two compared."""
+    shelf: Shelf[Item] = Shelf(random.Random(1))
+    light = [Item(0, 1.0) for _ in range(10)]
+    heavy = [Item(0, 9.0) for _ in range(10)]
+    for item in (*light, *heavy):
+        shelf.add(item)
+    chosen = [shelf.choose() for _ in range(2000)]
+    assert 0.60 < sum(item in heavy for item in chosen) / 2000 < 0.80
