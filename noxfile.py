@@ -165,7 +165,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build sdist and wheel, and run the sdist's tests against the installed wheel."""
+    """Build sdist and wheel, and run the sdist's tests, or some, against the installed wheel."""
     install(session, "build", project=False)
     dist = ROOT / "dist"
     shutil.rmtree(dist, ignore_errors=True)

@@ -94,7 +94,10 @@ class Terminal:
     _slave: int
     _before: list[object]
     received: str = ""
-    _decoder: codecs.IncrementalDecoder = attrs.field(factory=codecs.getincrementaldecoder("utf-8"))
+    # A signal may come in the middle of a write, and so of a character.
+    _decoder: codecs.IncrementalDecoder = attrs.field(
+        factory=partial(codecs.getincrementaldecoder("utf-8"), errors="replace")
+    )
     _news: trio.Event = attrs.field(factory=trio.Event)
 
     @property
