@@ -23,7 +23,7 @@ from ._balancer import Shelf
 from ._hooks import Hooks
 from ._line import Line
 from ._policy import Policy
-from ._slot import CHECKING, CLAIMED, CLOSED, UNCLAIMED, Slot, State
+from ._slot import CLAIMED, Slot
 from ._slot_set import SlotSet
 from ._stats import PoolStats
 from ._watch import Watch
@@ -60,8 +60,13 @@ class Core(Generic[C]):
         self.sets: dict[str, SlotSet[C]] = {}
         #: Those of backends that have left, until their last slot is closed.
         self.departed: set[SlotSet[C]] = set()
-        #: All slots by state; each `SlotSet.move` keeps them in step with its own.
-        self.totals: list[int] = [0] * len(State)
+        #: All slots, closing ones and those of departed backends included; those with an
+        #: established connection; of these, those in CHECKING and those that are lent.
+        #: `SlotSet.move` keeps them in step with its own.
+        self.slots: int = 0
+        self.connected: int = 0
+        self.checking: int = 0
+        self.claimed: int = 0
         self.shelf: Shelf[SlotSet[C]] = Shelf(rng)
         self.line: Line[C] = Line()
         #: The ids of all connections that are open, opening ones' excluded.
@@ -107,7 +112,7 @@ class Core(Generic[C]):
             slot = home.claim_spare()
             if self.hooks.tells_broken and home.found_broken(slot):
                 continue
-            if self.totals[CLAIMED] > self.covered:
+            if self.claimed > self.covered:
                 self.request_plan()
             if self.watch is not None:
                 self.fire("handle_claimed", claim_id, slot.id, home.backend)
@@ -118,7 +123,7 @@ class Core(Generic[C]):
         self, claim_id: int, deadline: float, *, again: bool
     ) -> Coroutine[Any, Any, Slot[C] | _refusal.Refusal]:
         """Park a claimant until it is handed a slot, or refused."""
-        if self.totals[CLAIMED] + len(self.line) >= self.covered:
+        if self.claimed + len(self.line) >= self.covered:
             self.request_plan()
         return self.line.wait(claim_id, deadline, again=again)
 
@@ -204,17 +209,6 @@ class Core(Generic[C]):
 
     # Slots.
 
-    @property
-    def slots(self) -> int:
-        """All slots, closing ones and those of departed backends included."""
-        return sum(self.totals[:CLOSED])
-
-    @property
-    def connected(self) -> int:
-        """Slots with an established connection."""
-        totals = self.totals
-        return totals[UNCLAIMED] + totals[CHECKING] + totals[CLAIMED]
-
     def request_plan(self) -> None:
         """Have the planner run when all tasks that are runnable now have had their turn.
 
@@ -262,8 +256,8 @@ class Core(Generic[C]):
         At most half of those that are not in use, so that claims find the others; but
         a single one too must be checked some day.
         """
-        checking = self.totals[CHECKING]
-        return checking == 0 or checking < self.totals[UNCLAIMED]
+        unclaimed = self.connected - self.claimed - self.checking
+        return self.checking == 0 or self.checking < unclaimed
 
     def checks_ended(self) -> None:
         """A check or a recycling is over."""

@@ -18,7 +18,6 @@ from ._groups import sole_exception
 from ._no_public_constructor import NoPublicConstructor
 from ._policy import Policy
 from ._rebalancer import Rebalancer
-from ._slot import CLAIMED
 from ._stats import PoolStats
 from .abc import Connector, Instrument, Resolver
 
@@ -278,7 +277,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
                         core.update(backends)
                     await trio.sleep_forever()  # the resolver has ended: that set is final
                 with self._draining:
-                    while core.totals[CLAIMED]:
+                    while core.claimed:
                         await core.changes.park()
             finally:
                 found.close()

@@ -9,7 +9,6 @@ import trio
 from ._backend import Backend
 from ._core import Core
 from ._planner import GUEST, Demand, Plan, make_plan, next_turn
-from ._slot import CLAIMED
 from ._slot_set import SlotSet
 
 C = TypeVar("C")
@@ -62,7 +61,7 @@ class Rebalancer(Generic[C]):
         plan = make_plan(views, demand, rebalance=core.rebalance_due)
         if turn:
             plan = self._take_turns(views, demand, plan)
-        claims = core.totals[CLAIMED] + len(core.line)
+        claims = core.claimed + len(core.line)
         core.covered = float("inf") if plan.saturated else claims
         if plan.settled:
             core.rebalance_due = False

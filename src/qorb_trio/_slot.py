@@ -57,6 +57,13 @@ NEXT: dict[State, frozenset[State]] = {
 }
 
 
+#: The states in which a slot has an established connection.
+CONNECTED = frozenset({State.UNCLAIMED, State.CHECKING, State.CLAIMED})
+
+#: Those between which it goes to and fro with each claim.
+AT_REST = frozenset({State.UNCLAIMED, State.CLAIMED})
+
+
 class IllegalTransitionError(AssertionError):
     """A slot was to go where its state does not lead. Always a bug in the pool."""
 

@@ -15,10 +15,12 @@ import trio
 
 from ._balancer import share
 from ._slot import (
+    AT_REST,
     CHECKING,
     CLAIMED,
     CLOSED,
     CLOSING,
+    CONNECTED,
     CONNECTING,
     NEXT,
     UNCLAIMED,
@@ -47,7 +49,8 @@ class SlotSet(Generic[C]):
         "_orders",
         "active",
         "backend",
-        "counts",
+        "claimed",
+        "connected",
         "dials",
         "hung",
         "limit",
@@ -74,8 +77,10 @@ class SlotSet(Generic[C]):
         self.record: TrackRecord = TrackRecord(core.policy.set_config, core.rng)
         #: False as soon as the backend has left or the pool ends: no more I/O but closing.
         self.active: bool = True
-        #: How many slots are in each state.
-        self.counts: list[int] = [0] * len(State)
+        #: How many slots have an established connection, and how many of these are lent.
+        #: Those that are CONNECTING or UNCLAIMED are counted by `dials` and `spares`.
+        self.connected: int = 0
+        self.claimed: int = 0
         #: All slots that are not CLOSED.
         self.slots: set[Slot[C]] = set()
         #: The UNCLAIMED ones, longest idle first.
@@ -101,28 +106,19 @@ class SlotSet(Generic[C]):
 
     @property
     def load(self) -> int:
-        return self.counts[CLAIMED]
+        return self.claimed
 
     @property
     def unclaimed(self) -> int:
-        return self.counts[UNCLAIMED]
-
-    @property
-    def claimed(self) -> int:
-        return self.counts[CLAIMED]
-
-    @property
-    def connected(self) -> int:
-        counts = self.counts
-        return counts[UNCLAIMED] + counts[CHECKING] + counts[CLAIMED]
+        return len(self.spares)
 
     @property
     def connecting(self) -> int:
-        return self.counts[CONNECTING]
+        return len(self.dials)
 
     @property
     def closing(self) -> int:
-        return self.counts[CLOSING]
+        return len(self.slots) - len(self.dials) - self.connected
 
     @property
     def failing(self) -> bool:
@@ -141,15 +137,14 @@ class SlotSet(Generic[C]):
         return float("inf"), next(iter(self.dials)).since
 
     def stats(self, now: float) -> BackendStats:
-        counts = self.counts
         return BackendStats(
             backend=self.backend,
             online=self.connected > 0,
-            connecting=counts[CONNECTING],
-            unclaimed=counts[UNCLAIMED],
-            checking=counts[CHECKING],
-            claimed=counts[CLAIMED],
-            closing=counts[CLOSING],
+            connecting=self.connecting,
+            unclaimed=self.unclaimed,
+            checking=self.connected - self.unclaimed - self.claimed,
+            claimed=self.claimed,
+            closing=self.closing,
             wanted=self.wanted,
             total_claims=self.total_claims,
             failures=self.record.failures(now),
@@ -165,20 +160,31 @@ class SlotSet(Generic[C]):
             raise IllegalTransitionError(f"{slot!r} cannot become {new.label}")
         core = self._core
         slot.state = new
-        counts, totals = self.counts, core.totals
-        counts[old] -= 1
-        counts[new] += 1
-        totals[old] -= 1
-        totals[new] += 1
-        if old is CONNECTING:
-            del self.dials[slot]
-        if new is CLOSED:
-            self.slots.remove(slot)
-            counts[new] = totals[new] = 0
+        if new is CLAIMED:
+            self.claimed += 1
+            core.claimed += 1
+        elif old is CLAIMED:
+            self.claimed -= 1
+            core.claimed -= 1
+        if old not in AT_REST or new not in AT_REST:
+            self._recount(slot, old, new)
         if core.watch is not None:
             core.watch.fire(
                 "slot_state_change", core.name, slot.id, self.backend, old.label, new.label
             )
+
+    def _recount(self, slot: Slot[C], old: State, new: State) -> None:
+        """What a transition changes besides the number of claims; most change no more."""
+        core = self._core
+        core.checking += (new is CHECKING) - (old is CHECKING)
+        change = (new in CONNECTED) - (old in CONNECTED)
+        self.connected += change
+        core.connected += change
+        if old is CONNECTING:
+            del self.dials[slot]
+        if new is CLOSED:
+            self.slots.remove(slot)
+            core.slots -= 1
 
     # From dial to spare.
 
@@ -188,8 +194,7 @@ class SlotSet(Generic[C]):
         slot: Slot[C] = Slot(core.next_id(), self)
         self.slots.add(slot)
         self.dials[slot] = None
-        self.counts[CONNECTING] += 1
-        core.totals[CONNECTING] += 1
+        core.slots += 1
         slot.scope = trio.CancelScope()
         self._orders.send_nowait(slot)
 
@@ -264,10 +269,10 @@ class SlotSet(Generic[C]):
 
     def shelve(self, slot: Slot[C]) -> None:
         """A connection is free, and nobody waits for one."""
-        self.move(slot, UNCLAIMED)
         if not self.spares:
             self._core.shelf.add(self)
         self.spares.append(slot)
+        self.move(slot, UNCLAIMED)
 
     def claim_spare(self) -> Slot[C]:
         """Take the spare that was used last: it is the likeliest to be alive."""

@@ -259,7 +259,11 @@ async def spread(drawn: list[tuple[int, int, bool]], policy: Policy) -> None:
         if wanted and tier:
             assert found
         if all(live for _, _, live in drawn):
-            assert sum(found.values()) == wanted
+            # With more backends than slots, one spare may just be moving to another backend.
+            moving = min(
+                1, sum(each.closing + each.connecting for each in rig.stats().backends.values())
+            )
+            assert sum(found.values()) + moving * (len(tier) > wanted) == wanted
 
 
 @given(drawn=shares, policy=policies)
