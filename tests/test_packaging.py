@@ -30,12 +30,13 @@ PUBLIC_MODULES = [qorb_trio, qorb_trio.abc, qorb_trio.resolvers, qorb_trio.testi
 NAMES = {
     "qorb_trio": """
         AllClaimsUsedError Backend BackendStats Claim ClaimError ClaimTimeoutError Connector
-        DnsResolver DnsResolverConfig FixedResolver Instrument NoBackendsError
-        NoBackendsOnlineError Policy Pool PoolStats PoolTerminatedError QorbError ResolveError
-        Resolver SetConfig TcpConnector TlsConnector UnixConnector open_pool
+        DnsResolver DnsResolverConfig EventInstrument FixedResolver Instrument
+        LoggingInstrument NoBackendsError NoBackendsOnlineError Policy Pool PoolEvent PoolStats
+        PoolTerminatedError QorbError ResolveError Resolver SetConfig TcpConnector TlsConnector
+        UnixConnector open_pool
     """,
     "qorb_trio.abc": "Connector Instrument Resolver",
-    "qorb_trio.testing": "DnsServer FakeConnector ManualResolver",
+    "qorb_trio.testing": "DnsServer FakeConnector ManualResolver RecordingInstrument",
 }
 
 
@@ -146,7 +147,9 @@ def offenders(files: str, forbidden: str, *, but: str = "^$") -> list[str]:
 
 def test_pure_modules_know_nothing_of_trio() -> None:
     """What only calculates imports no trio."""
-    pure = r"(_planner|_balancer|_backoff|_window_counter|_check|_backend|_policy|_stats)\.py"
+    pure = (
+        r"(_planner|_balancer|_backoff|_window_counter|_check|_backend|_policy|_stats|_events)\.py"
+    )
     assert not offenders(pure, r"trio\b")
 
 

@@ -81,6 +81,20 @@ class Counter(qorb_trio.abc.Instrument):
         self.failures += 1
 
 
+class Slow(qorb_trio.EventInstrument):
+    """An instrument that is told of all events as records."""
+
+    def on_event(self, event: qorb_trio.PoolEvent) -> None:
+        """Look at one."""
+        assert_type(event.name, str)
+        assert_type(event.time, float)
+        assert_type(event.claim_id, int | None)
+        assert_type(event.backend, qorb_trio.Backend | None)
+        assert_type(event.duration, float | None)
+        assert_type(event.error, BaseException | None)
+        assert_type(event.as_dict(), dict[str, str | int | float])
+
+
 def backends() -> None:
     """What a backend may be made of, and what it tells."""
     backend = qorb_trio.Backend(("::1", 80), name="a", priority=1, weight=5)
@@ -131,7 +145,7 @@ async def pools(nursery: trio.Nursery) -> None:
         Sessions(),
         policy=qorb_trio.Policy(),
         name="db",
-        instruments=[Counter()],
+        instruments=[Counter(), Slow(), qorb_trio.LoggingInstrument(limit=math.inf)],
         rng=random.Random(1),
     ) as pool:
         assert_type(pool, qorb_trio.Pool[Session])
@@ -186,3 +200,7 @@ async def test_aids() -> None:
     connector = qorb_trio.testing.FakeConnector()
     backend = qorb_trio.Backend(("localhost", 80))
     assert_type(await connector.connect(backend), qorb_trio.testing.FakeConnection)
+    recording = qorb_trio.testing.RecordingInstrument(keep=10)
+    assert_type(recording.names, list[str])
+    assert_type(recording.of("claim_done"), list[qorb_trio.PoolEvent])
+    assert_type(await recording.wait_for("claim_done", count=2), qorb_trio.PoolEvent)

@@ -1,7 +1,8 @@
 """Aids for testing a service that uses a pool, and what this project's own tests use.
 
 `FakeConnector` and `ManualResolver` need no network and run under
-`trio.testing.MockClock`; `DnsServer` is a small DNS server on real sockets.
+`trio.testing.MockClock`; `RecordingInstrument` keeps what a pool did; `DnsServer` is a
+small DNS server on real sockets.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from ._fake_connector import FakeConnection, FakeConnector, HookedFakeConnector
 from ._manual_resolver import ManualResolver
+from ._recording_instrument import RecordingInstrument
 
 if TYPE_CHECKING:
     from ._dns_server import DnsAction, DnsQuery, DnsServer, DnsStep
@@ -23,11 +25,18 @@ __all__ = [
     "FakeConnector",
     "HookedFakeConnector",
     "ManualResolver",
+    "RecordingInstrument",
 ]
 
 _OF_THE_SERVER: Final = ("DnsAction", "DnsQuery", "DnsServer", "DnsStep")
 
-for _public in (FakeConnection, FakeConnector, HookedFakeConnector, ManualResolver):
+for _public in (
+    FakeConnection,
+    FakeConnector,
+    HookedFakeConnector,
+    ManualResolver,
+    RecordingInstrument,
+):
     _public.__module__ = __name__
 
 

@@ -1,0 +1,86 @@
+"""`RecordingInstrument`: what a pool did, for a test to look at."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import final
+
+import trio
+
+from .. import _check
+from .._event_instrument import EventInstrument
+from .._events import KINDS, PoolEvent
+
+
+@final
+class RecordingInstrument(EventInstrument):
+    """Keeps the events of the pools that it watches, the latest `keep` of them.
+
+    ::
+
+        recording = RecordingInstrument()
+        async with open_pool(nursery, resolver, connector, instruments=[recording]) as pool:
+            async with pool.claim():
+                pass
+            recycled = await recording.wait_for("recycle_done")
+        assert recycled.backend in {event.backend for event in recording.of("connect_done")}
+
+    Args:
+      keep: the oldest are forgotten when there are more; 10,000 by default.
+
+    Raises:
+      TypeError, ValueError: `keep` is not a positive number.
+    """
+
+    def __init__(self, *, keep: int = 10_000) -> None:
+        super().__init__()
+        _check.count("keep", keep, least=1)
+        self.events: deque[PoolEvent] = deque(maxlen=keep)
+        """The events, in the order in which they happened."""
+        self._news: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the events, in order."""
+        return [event.name for event in self.events]
+
+    def of(self, *names: str) -> list[PoolEvent]:
+        """The events of these names, in order.
+
+        Raises:
+          ValueError: there is no such event.
+        """
+        _check_names(names)
+        return [event for event in self.events if event.name in names]
+
+    async def wait_for(self, name: str, *, count: int = 1) -> PoolEvent:
+        """Return when there are so many events of that name; the last of them.
+
+        Those that are there already count, so that a test cannot come too late: `clear`
+        first, to wait for another. A checkpoint; being cancelled has no effect but to end
+        the wait.
+
+        Raises:
+          TypeError, ValueError: there is no such event, or `count` is not positive.
+        """
+        _check_names((name,))
+        _check.count("count", count, least=1)
+        await trio.lowlevel.checkpoint()
+        while len(found := self.of(name)) < count:
+            await self._news.park()
+        return found[count - 1]
+
+    def clear(self) -> None:
+        """Forget the events so far."""
+        self.events.clear()
+
+    def on_event(self, event: PoolEvent) -> None:
+        """Keep it."""
+        self.events.append(event)
+        self._news.unpark_all()
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in KINDS:
+            raise ValueError(f"there is no event {name!r}")

@@ -1,0 +1,37 @@
+"""docs/observability.md says what is so."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+from qorb_trio import Instrument
+from qorb_trio._events import KINDS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+
+
+def table(marker: str) -> list[list[str]]:
+    """The rows of the table that comes after a comment, without its head."""
+    _, _, rest = PAGE.partition(f"<!-- {marker}")
+    rows = re.search(r"(^\|.*\n)+", rest, re.MULTILINE)
+    assert rows is not None
+    lines = rows.group().splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_table_of_events() -> None:
+    """The page lists exactly the events that there are, with their arguments, in order."""
+    rows = table("events:")
+    assert [name.strip("`") for name, *_ in rows] == list(KINDS)
+    for name, arguments, when, duration in rows:
+        method = name.strip("`")
+        _, _, *parameters = inspect.signature(getattr(Instrument, method)).parameters
+        assert re.findall(r"`(\w+)`", arguments) == parameters
+        assert when
+        kind = KINDS[method]
+        assert bool(duration) == bool(kind.ends or kind.within), name
+        span = kind.ends or kind.within
+        starts = [event for event, other in KINDS.items() if span and other.begins == span]
+        assert not duration or method in starts or f"`{starts[0]}`" in duration
