@@ -1,0 +1,111 @@
+"""A small protocol over TCP, and a connector for it such as a user would write.
+
+A request is a number and its checksum; the reply is the same again. A number is used once in
+the life of a program, so a reply that belongs to another request is known for what it is, and
+told from one that was damaged on its way.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import zlib
+from typing import Final
+
+import attrs
+import trio
+
+import qorb_trio
+
+_NUMBER: Final = struct.Struct(">Q")
+_CHECKSUM: Final = struct.Struct(">I")
+FRAME: Final = _NUMBER.size + _CHECKSUM.size
+
+_numbers = itertools.count(1)
+
+
+class DamagedError(ConnectionError):
+    """The reply is not what anybody has sent."""
+
+
+class WrongReplyError(Exception):
+    """The reply to another request: what must never happen."""
+
+
+def frame(number: int) -> bytes:
+    """The bytes of a request, and of its reply."""
+    data = _NUMBER.pack(number)
+    return data + _CHECKSUM.pack(zlib.crc32(data))
+
+
+def number_of(data: bytes) -> int:
+    """The number in a frame.
+
+    Raises:
+      DamagedError: if it is not whole.
+    """
+    number, checksum = data[: _NUMBER.size], data[_NUMBER.size :]
+    if checksum != _CHECKSUM.pack(zlib.crc32(number)):
+        raise DamagedError(f"no number has the bytes {data.hex()}")
+    return int(_NUMBER.unpack(number)[0])
+
+
+@attrs.define(eq=False)
+class Echo:
+    """A connection to an echo server."""
+
+    stream: trio.SocketStream
+    backend: qorb_trio.Backend
+    wrong: list[str] = attrs.field(factory=list)
+    """The replies to other requests that it was given."""
+
+    async def ask(self) -> None:
+        """Send a number that was never sent before, and wait until it comes back.
+
+        Raises:
+          ConnectionError, trio.BrokenResourceError: if it does not come back whole.
+          WrongReplyError: if another one comes.
+        """
+        number = next(_numbers)
+        await self.stream.send_all(frame(number))
+        reply = await self.stream.receive_some(FRAME)
+        while 0 < len(reply) < FRAME:
+            rest = await self.stream.receive_some(FRAME - len(reply))
+            reply = reply + rest if rest else rest
+        if not reply:
+            raise ConnectionError("the server hung up")
+        if number_of(reply) != number:
+            self.wrong.append(f"{number_of(reply)} instead of {number} from {self.backend.name}")
+            raise WrongReplyError(self.wrong[-1])
+
+
+class EchoConnector(qorb_trio.Connector[Echo]):
+    """Connects to echo servers, and checks them with an exchange."""
+
+    tcp = qorb_trio.TcpConnector()
+
+    async def connect(self, backend: qorb_trio.Backend) -> Echo:
+        """Connect, and see whether somebody is there."""
+        conn = Echo(await self.tcp.connect(backend), backend)
+        try:
+            await conn.ask()
+        except BaseException:  # a cancellation too: nobody else knows of this stream yet
+            await trio.aclose_forcefully(conn.stream)
+            raise
+        return conn
+
+    async def is_valid(self, conn: Echo) -> bool:
+        """Ask once more."""
+        await conn.ask()
+        return True
+
+    async def on_recycle(self, conn: Echo) -> None:
+        """An exchange that is complete leaves nothing to be cleaned."""
+
+    async def disconnect(self, conn: Echo) -> None:
+        """Close it."""
+        await conn.stream.aclose()
+
+    def is_broken(self, conn: Echo) -> bool:
+        """Whether it is closed, or has something to say that nobody asked for."""
+        return self.tcp.is_broken(conn.stream)
