@@ -163,6 +163,13 @@ def bench(session: nox.Session) -> None:
         session.run("python", str(program))
 
 
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Faults at random on real sockets: `nox -s soak -- --minutes 20 --seed 1`."""
+    install(session, "tests")
+    session.run("python", "-W", "error::ResourceWarning", "-m", "tests.soak", *session.posargs)
+
+
 @nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel, and run the sdist's tests, or some, against the installed wheel."""

@@ -1,0 +1,52 @@
+"""A soak on real sockets, with faults at random.
+
+    nox -s soak -- --minutes 20 --seed 1
+    python -m tests.soak --minutes 20
+
+Six echo servers, which are processes; before some of them a proxy that can do wrong; a DNS
+server that tells where they are; one pool with many clients, and small pools that are opened
+and left all the time. At the end of each minute the clients pause, everything is mended, and
+what the pool has is compared with an account that is kept beside it. The exit status is 1
+if anything was lost, leaked, doubled or wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from functools import partial
+
+import trio
+
+from .soak import Soak
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a soak; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="A soak of the pool.")
+    parser.add_argument("--minutes", type=float, default=20, help="how long (20)")
+    parser.add_argument("--seed", type=int, default=0, help="for the choice of faults (0)")
+    parser.add_argument("--every", type=float, default=60, help="seconds between checks (60)")
+    parser.add_argument("--clients", type=int, default=60, help="how many claim (60)")
+    parser.add_argument("--pause", type=float, default=0.35, help="seconds between faults (0.35)")
+    given = parser.parse_args(arguments)
+    say = partial(print, flush=True)
+    say(f"seed {given.seed}: {given.minutes:g} minutes, a check every {given.every:g} s")
+    soak = Soak(given.seed, given.minutes * 60, given.every, given.clients, given.pause, say)
+    warnings.simplefilter("error", ResourceWarning)
+    before, sys.unraisablehook = sys.unraisablehook, partial(note, soak)
+    try:
+        return 0 if trio.run(soak.run) else 1
+    finally:
+        sys.unraisablehook = before
+
+
+def note(soak: Soak, unraisable: sys.UnraisableHookArgs) -> None:
+    """A `ResourceWarning`, or whatever else an object's end has raised, is a violation."""
+    soak.violations.append(f"{unraisable.exc_value!r} from {unraisable.object!r}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The clients of the soak: what they ask, and what they do wrong."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import attrs
+import trio
+
+import qorb_trio
+from qorb_trio import Pool
+from tests.faults.account import Account
+from tests.faults.echo import Echo, frame
+
+from .histogram import Histogram
+
+#: How long a client waits for a reply, and on average between two claims, in seconds.
+REPLY = 0.5
+REST = 0.004
+
+BROKEN = (OSError, trio.BrokenResourceError, trio.TooSlowError)
+
+
+class BodyError(Exception):
+    """A client's own error."""
+
+
+@attrs.define(eq=False)
+class Load:
+    """Clients that claim, ask and release, until told to pause."""
+
+    pool: Pool[Echo]
+    account: Account
+    rng: random.Random
+    claims: Counter[str] = attrs.field(factory=Counter)
+    """What became of the claims."""
+    replies: int = 0
+    waits: Histogram = attrs.field(factory=Histogram)
+    """From the claim to the connection."""
+    turns: Histogram = attrs.field(factory=Histogram)
+    """From the claim to the release, replies included, where all went well."""
+    busy: int = 0
+    """Clients that are not pausing."""
+    _go: trio.Event = attrs.field(factory=trio.Event)
+
+    def resume(self) -> None:
+        """Go on."""
+        self._go.set()
+
+    def pause(self) -> None:
+        """Make no more claims."""
+        self._go = trio.Event()
+
+    async def client(self, number: int) -> None:
+        """One client, for ever."""
+        name = f"client {number}"
+        while True:
+            await self._go.wait()
+            self.busy += 1
+            self.claims[await self.turn(name)] += 1
+            self.busy -= 1
+            if self.rng.random() < 0.5:
+                await trio.sleep(self.rng.uniform(0, 4 * REST))
+
+    async def turn(self, name: str) -> str:
+        """One claim; what became of it."""
+        try:
+            chance = self.rng.random()
+            if chance < 0.03:
+                with trio.move_on_after(self.rng.uniform(0, 0.003)):
+                    await self._claim(name, chance)
+                    return "done"
+                return "cancelled by the client"
+            await self._claim(name, chance)
+            return "done"
+        except BodyError:
+            return "raised by the client"
+        except qorb_trio.ClaimError as error:
+            return f"not granted: {type(error).__name__}"
+        except BROKEN as error:
+            return f"exchange failed: {type(error).__name__}"
+
+    async def _claim(self, name: str, chance: float) -> None:
+        begun = trio.current_time()
+        if chance < 0.1:
+            claim = await self.pool.acquire()
+            granted = trio.current_time()
+            try:
+                await self._use(claim.connection, name, chance)
+            except BaseException:
+                claim.discard()
+                raise
+            claim.release()
+        else:
+            async with self.pool.claim() as conn:
+                granted = trio.current_time()
+                await self._use(conn, name, chance)
+        self.waits.add(granted - begun)
+        self.turns.add(trio.current_time() - begun)
+
+    async def _use(self, conn: Echo, name: str, chance: float) -> None:
+        with self.account.holding(conn, name), trio.fail_after(REPLY):
+            if 0.1 < chance < 0.12:
+                await conn.stream.send_all(frame(0))  # and nobody reads the reply
+                raise BodyError
+            for _ in range(1 + (chance > 0.9)):
+                await conn.ask()
+                self.replies += 1
