@@ -96,6 +96,26 @@ async def test_ff43_checks_spread_out(seed: int, autojump_clock: MockClock) -> N
         assert all(len(conn.checks) >= 600 / INTERVAL / 2 for conn in connector.conns)
 
 
+async def test_ff43_what_falls_due_does_not_move(autojump_clock: MockClock) -> None:
+    """However often the pool plans and hears of its backends, a check comes when it is due."""
+    backends = make_backends(2)
+    connector = ScriptedConnector()
+    policy = Policy(rebalance_interval=7)
+    async with a_pool(connector, backends, policy) as rig:
+        await pass_time(1)
+
+        def look() -> None:
+            rig.resolver.set(backends)
+            assert_consistent(rig)
+
+        await watch(300, 0.7, look)
+        for conn in connector.conns:
+            times = [conn.opened_at, *conn.checks]
+            waits = [after - before for before, after in itertools.pairwise(times)]
+            assert len(waits) == 10
+            assert waits == pytest.approx([INTERVAL] * 10, abs=0.1)
+
+
 @pytest.mark.parametrize("slots", [1, 4])
 async def test_a_claim_during_a_check_waits_for_no_more_than_the_check(
     slots: int, autojump_clock: MockClock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,7 @@ from qorb_trio.testing import ManualResolver
 
 from .account import AccountedConnector
 from .echo import Echo
+from .left import until
 from .proxy import Fault, FaultProxy
 from .scene import POLICY, open_scene
 from .servers import open_servers
@@ -104,7 +106,7 @@ async def ask_until_closed(claim: qorb_trio.Claim[Echo]) -> None:
         claim.discard()
 
 
-async def test_the_next_claimant_gets_its_own_reply() -> None:
+async def test_ff01_the_next_claimant_gets_its_own_reply() -> None:
     """A client gives up on a late reply, which then comes: the next one does not see it."""
     async with open_network() as (proxy, far, _):
         policy = attrs.evolve(POLICY, max_slots=1, spares_wanted=1)
@@ -118,3 +120,24 @@ async def test_the_next_claimant_gets_its_own_reply() -> None:
                 proxy.heal()
                 await scene.exchange("the next client")
             assert scene.served[far] == 10
+
+
+@pytest.mark.parametrize("what", ["reset", "closed", "stray bytes"])
+async def test_ff12_broken_while_idle(what: str) -> None:
+    """A spare whose peer has reset it, closed it or said something unasked is not lent."""
+    async with open_network() as (proxy, far, _):
+        config = attrs.evolve(POLICY.set_config, health_interval=math.inf)
+        policy = attrs.evolve(POLICY, max_slots=1, set_config=config)
+        async with open_scene(ManualResolver([far]), policy=policy, clients=0) as scene:
+            await scene.exchange("the first client")
+            [spare] = scene.connector.account.live
+            if what == "stray bytes":
+                [link] = proxy.links
+                await link.client.socket.send(b"by the way")
+            else:
+                proxy.inflict(Fault.RESET if what == "reset" else Fault.HALF_CLOSE)
+                proxy.heal()
+            await until(lambda: scene.connector.is_broken(spare), "the news has arrived")
+            await scene.exchange("the next client")
+            assert scene.served[far] == 2
+            assert spare not in scene.connector.account.live

@@ -37,7 +37,7 @@ def own_network() -> list[str]:
     pytest.skip(f"not permitted here: a network namespace ({reason})")
 
 
-def test_a_cut_link(own_network: list[str]) -> None:
+def test_ff13_a_cut_link(own_network: list[str]) -> None:
     """The cable to a server is pulled, at either end: the other serves, then both do again."""
     command = [*own_network, sys.executable, "-m", "tests.faults.partition"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -79,7 +79,7 @@ async def test_moved() -> None:
             assert set(scene.pool.stats().backends) == {mover.backend.name, other.backend.name}
 
 
-async def test_moved_under_the_same_name() -> None:
+async def test_ff30_moved_under_the_same_name() -> None:
     """A known name at another address is another backend, and is used there."""
     async with open_servers(1) as [mover]:
         at_first = Backend(mover.address, name="one")
@@ -92,7 +92,7 @@ async def test_moved_under_the_same_name() -> None:
             await scene.serves(now)
 
 
-async def test_moved_while_held() -> None:
+async def test_ff14_moved_while_held() -> None:
     """A claim that is held as its server leaves DNS goes on to its end, and is then closed."""
     async with open_servers(2) as [old, new]:
         resolver = ManualResolver([old.backend])

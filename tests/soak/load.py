@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 
@@ -11,7 +12,7 @@ import trio
 import qorb_trio
 from qorb_trio import Pool
 from tests.faults.account import Account
-from tests.faults.echo import Echo, frame
+from tests.faults.echo import Echo, WrongReplyError, frame
 
 from .histogram import Histogram
 
@@ -58,28 +59,30 @@ class Load:
         while True:
             await self._go.wait()
             self.busy += 1
-            self.claims[await self.turn(name)] += 1
+            try:
+                self.claims[await self.turn(name)] += 1
+            except trio.ClosedResourceError:
+                self.account.violations.append(f"the connection of {name} was closed under it")
             self.busy -= 1
             if self.rng.random() < 0.5:
                 await trio.sleep(self.rng.uniform(0, 4 * REST))
 
     async def turn(self, name: str) -> str:
         """One claim; what became of it."""
+        chance = self.rng.random()
+        patience = self.rng.uniform(0, 0.003) if chance < 0.03 else math.inf
         try:
-            chance = self.rng.random()
-            if chance < 0.03:
-                with trio.move_on_after(self.rng.uniform(0, 0.003)):
-                    await self._claim(name, chance)
-                    return "done"
-                return "cancelled by the client"
-            await self._claim(name, chance)
-            return "done"
+            with trio.move_on_after(patience) as scope:
+                await self._claim(name, chance)
         except BodyError:
             return "raised by the client"
+        except WrongReplyError:
+            return "wrong reply"  # which the account takes down
         except qorb_trio.ClaimError as error:
             return f"not granted: {type(error).__name__}"
         except BROKEN as error:
             return f"exchange failed: {type(error).__name__}"
+        return "cancelled by the client" if scope.cancelled_caught else "done"
 
     async def _claim(self, name: str, chance: float) -> None:
         begun = trio.current_time()
