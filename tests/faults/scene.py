@@ -14,13 +14,13 @@ from qorb_trio import Backend, Policy, Pool, Resolver, SetConfig
 
 from .account import AccountedConnector
 from .echo import Echo
-from .left import until
+from .left import PATIENCE, until
 
 #: Everything is noticed within tenths of a second, so that tests are short.
 POLICY = Policy(
     spares_wanted=4,
     max_slots=12,
-    claim_timeout=5,
+    claim_timeout=PATIENCE,
     rebalance_interval=1,
     drain_timeout=1,
     set_config=SetConfig(
@@ -62,13 +62,13 @@ class Scene:
                 self.refused[type(error)] += 1
             await trio.sleep(0.001)
 
-    async def exchange(self, who: str) -> None:
-        """Ask once, and take down what came of it."""
+    async def exchange(self, who: str, *, reply: float = REPLY) -> None:
+        """Ask once, wait for the reply for so many seconds, and take down what came of it."""
         backend = None
         try:
             async with self.pool.claim() as conn:
                 backend = conn.backend
-                with self.connector.account.holding(conn, who), trio.fail_after(REPLY):
+                with self.connector.account.holding(conn, who), trio.fail_after(reply):
                     await conn.ask()
             self.served[backend] += 1
         except BROKEN:

@@ -16,7 +16,7 @@ from qorb_trio.testing import ManualResolver
 
 from .account import AccountedConnector
 from .echo import Echo
-from .left import until
+from .left import PATIENCE, until
 from .proxy import Fault, FaultProxy
 from .scene import POLICY, open_scene
 from .servers import open_servers
@@ -112,13 +112,13 @@ async def test_ff01_the_next_claimant_gets_its_own_reply() -> None:
         policy = attrs.evolve(POLICY, max_slots=1, spares_wanted=1)
         async with open_scene(ManualResolver([far]), policy=policy, clients=0) as scene:
             for _ in range(5):
-                await scene.exchange("a patient client")
+                await scene.exchange("a patient client", reply=PATIENCE)
                 proxy.inflict(Fault.STALL)
                 with trio.move_on_after(0.02) as impatient:
-                    await scene.exchange("an impatient client")
+                    await scene.exchange("an impatient client", reply=PATIENCE)
                 assert impatient.cancelled_caught
                 proxy.heal()
-                await scene.exchange("the next client")
+                await scene.exchange("the next client", reply=PATIENCE)
             assert scene.served[far] == 10
 
 
@@ -129,7 +129,7 @@ async def test_ff12_broken_while_idle(what: str) -> None:
         config = attrs.evolve(POLICY.set_config, health_interval=math.inf)
         policy = attrs.evolve(POLICY, max_slots=1, set_config=config)
         async with open_scene(ManualResolver([far]), policy=policy, clients=0) as scene:
-            await scene.exchange("the first client")
+            await scene.exchange("the first client", reply=PATIENCE)
             [spare] = scene.connector.account.live
             if what == "stray bytes":
                 [link] = proxy.links
@@ -138,6 +138,6 @@ async def test_ff12_broken_while_idle(what: str) -> None:
                 proxy.inflict(Fault.RESET if what == "reset" else Fault.HALF_CLOSE)
                 proxy.heal()
             await until(lambda: scene.connector.is_broken(spare), "the news has arrived")
-            await scene.exchange("the next client")
+            await scene.exchange("the next client", reply=PATIENCE)
             assert scene.served[far] == 2
             assert spare not in scene.connector.account.live
