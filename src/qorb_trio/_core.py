@@ -20,6 +20,7 @@ import trio
 from . import _refusal
 from ._backend import Backend
 from ._balancer import Shelf
+from ._holders import describe, find_holders
 from ._hooks import Hooks
 from ._line import Line
 from ._policy import Policy
@@ -52,10 +53,13 @@ class Core(Generic[C]):
         self.policy: Policy = policy
         self.rng: random.Random = rng
         self.hooks: Hooks[C] = Hooks(connector)
-        instruments = tuple(instruments)
-        self.watch: Watch | None = Watch(instruments) if instruments else None
+        self._instruments: Watch = Watch()
+        #: The instruments, where there are any.
+        self.watch: Watch | None = None
         #: Whether a claim that finds a spare has nothing else to do.
-        self.plain: bool = self.watch is None and not self.hooks.sets_up
+        self.plain: bool = not self.hooks.sets_up
+        for instrument in instruments:
+            self.add_instrument(instrument)
         #: The resolver's current set, by name.
         self.sets: dict[str, SlotSet[C]] = {}
         #: Those of backends that have left, until their last slot is closed.
@@ -69,6 +73,9 @@ class Core(Generic[C]):
         self.claimed: int = 0
         self.shelf: Shelf[SlotSet[C]] = Shelf(rng)
         self.line: Line[C] = Line()
+        #: The tasks whose claims are outstanding.
+        self.holding: set[trio.lowlevel.Task | None] = set()
+        self._warned_of_second: bool = False
         #: The ids of all connections that are open, opening ones' excluded.
         self.held: set[int] = set()
         #: How long connects take: the longest, forgotten by and by.
@@ -101,6 +108,20 @@ class Core(Generic[C]):
         if self.watch is not None:
             self.watch.fire(event, self.name, *args)
 
+    def add_instrument(self, instrument: Instrument) -> None:
+        """Tell `instrument` too of what happens from now on."""
+        self._instruments.add(instrument)
+        self._watch_or_not()
+
+    def remove_instrument(self, instrument: Instrument) -> None:
+        """Do not tell `instrument` any more; a `KeyError` if it is not told."""
+        self._instruments.remove(instrument)
+        self._watch_or_not()
+
+    def _watch_or_not(self) -> None:
+        self.watch = self._instruments if self._instruments.instruments else None
+        self.plain = self.watch is None and not self.hooks.sets_up
+
     # Claims.
 
     def take(self, claim_id: int = 0) -> Slot[C] | None:
@@ -112,6 +133,7 @@ class Core(Generic[C]):
             slot = home.claim_spare()
             if self.hooks.tells_broken and home.found_broken(slot):
                 continue
+            self._lend(slot, trio.lowlevel.current_task())
             if self.claimed > self.covered:
                 self.request_plan()
             if self.watch is not None:
@@ -123,6 +145,8 @@ class Core(Generic[C]):
         self, claim_id: int, deadline: float, *, again: bool
     ) -> Coroutine[Any, Any, Slot[C] | _refusal.Refusal]:
         """Park a claimant until it is handed a slot, or refused."""
+        if trio.lowlevel.current_task() in self.holding:
+            self._warn_of_second()
         if self.claimed + len(self.line) >= self.covered:
             self.request_plan()
         return self.line.wait(claim_id, deadline, again=again)
@@ -132,6 +156,8 @@ class Core(Generic[C]):
         if slot.state is not CLAIMED:
             return  # the pool has ended, and has closed it under the claimant
         home = slot.home
+        self.holding.discard(slot.holder)
+        slot.holder = None
         if self.watch is not None:
             self.watch.fire("handle_returned", self.name, slot.id)
         hooks = self.hooks
@@ -160,9 +186,30 @@ class Core(Generic[C]):
             return
         if slot.state is not CLAIMED:
             slot.home.move(slot, CLAIMED)
-        claim_id = line.serve(slot)
+        claim_id, task = line.serve(slot)
+        self._lend(slot, task)
         if self.watch is not None:
             self.fire("handle_claimed", claim_id, slot.id, slot.home.backend)
+
+    def _lend(self, slot: Slot[C], task: trio.lowlevel.Task) -> None:
+        """Note who holds a connection, and since when."""
+        slot.holder = task
+        slot.since = trio.current_time()
+        if task in self.holding:
+            self._warn_of_second()
+        self.holding.add(task)
+
+    def _warn_of_second(self) -> None:
+        """Whoever claims one by one can wait for itself, or for another who does so too."""
+        if self._warned_of_second:
+            return
+        self._warned_of_second = True
+        logger.warning(
+            "pool %s: task %s claims while it holds a claim of this pool; when all"
+            " connections are in use, such tasks wait for one another",
+            self.name,
+            trio.lowlevel.current_task().name,
+        )
 
     def abandoned(self, slot: Slot[C]) -> None:
         """A claim was garbage collected; perhaps in another thread, or half-way
@@ -181,9 +228,12 @@ class Core(Generic[C]):
 
     def timed_out(self) -> _refusal.Refusal:
         """Why there is no connection."""
+        held_by = describe(find_holders(self))
         records = [it.record for it in self.sets.values() if it.record.last_error]
         latest = max(records, key=lambda it: it.last_error_at, default=None)
-        return _refusal.timed_out(self.stats(), self.policy.max_slots, latest and latest.last_error)
+        return _refusal.timed_out(
+            self.stats(), self.policy.max_slots, latest and latest.last_error, held_by
+        )
 
     def terminated(self) -> _refusal.Refusal:
         """The pool is ending."""

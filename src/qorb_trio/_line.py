@@ -26,13 +26,14 @@ _SWEEP = 64
 class Waiter(Generic[C]):
     """One parked claimant."""
 
-    __slots__ = ("answer", "deadline", "parked", "task", "ticket")
+    __slots__ = ("answer", "deadline", "task", "ticket")
 
     def __init__(self, ticket: int, deadline: float) -> None:
-        self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
+        #: The task, while it is parked: what is left in the heap of deadlines after that
+        #: must not keep it alive.
+        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
         self.ticket: int = ticket
         self.deadline: float = deadline
-        self.parked: bool = True
         self.answer: Slot[C] | Refusal | None = None
 
 
@@ -75,22 +76,20 @@ class Line(Generic[C]):
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._leave(waiter)
+            waiter.task = None
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
         assert waiter.answer is not None
         return waiter.answer
 
-    def serve(self, slot: Slot[C]) -> int:
-        """Hand `slot` to the first in line, whose ticket it returns. There must be one."""
+    def serve(self, slot: Slot[C]) -> tuple[int, trio.lowlevel.Task]:
+        """Hand `slot` to the first in line; the ticket and the task. There must be one."""
         if self.returned:
             waiter = self.returned.pop(0)
         else:
             waiter, _ = self.queue.popitem(last=False)
-        waiter.parked = False
-        waiter.answer = slot
-        trio.lowlevel.reschedule(waiter.task)
-        return waiter.ticket
+        return waiter.ticket, self._answer(waiter, slot)
 
     def refuse_all(self, refusal: Refusal) -> None:
         """Send everyone away."""
@@ -106,9 +105,9 @@ class Line(Generic[C]):
                 await trio.sleep_forever()
             now = trio.current_time()
             late = []
-            while heap and (not heap[0][2].parked or heap[0][0] <= now):
+            while heap and (heap[0][2].task is None or heap[0][0] <= now):
                 _, _, waiter = heappop(heap)
-                if waiter.parked:
+                if waiter.task:
                     late.append(waiter)
             if late:
                 reason = refusal()  # taken once: it looks at all the backends
@@ -121,7 +120,7 @@ class Line(Generic[C]):
             return
         heap = self._deadlines
         if len(heap) > _SWEEP + 2 * (len(self.queue) + len(self.returned)):
-            heap[:] = [entry for entry in heap if entry[2].parked]
+            heap[:] = [entry for entry in heap if entry[2].task]
             heapify(heap)
         entry = (deadline, self._number(), waiter)
         heappush(heap, entry)
@@ -131,11 +130,18 @@ class Line(Generic[C]):
 
     def _refuse(self, waiter: Waiter[C], refusal: Refusal) -> None:
         self._leave(waiter)
-        waiter.answer = refusal
-        trio.lowlevel.reschedule(waiter.task)
+        self._answer(waiter, refusal)
+
+    def _answer(self, waiter: Waiter[C], answer: Slot[C] | Refusal) -> trio.lowlevel.Task:
+        """Wake a claimant that has been taken out of the line."""
+        task = waiter.task
+        assert task is not None
+        waiter.task = None
+        waiter.answer = answer
+        trio.lowlevel.reschedule(task)
+        return task
 
     def _leave(self, waiter: Waiter[C]) -> None:
-        waiter.parked = False
         if waiter in self.queue:
             del self.queue[waiter]
         else:

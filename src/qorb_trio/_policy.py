@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, final
 
@@ -108,3 +109,7 @@ class Policy:
 
     set_config: SetConfig = attrs.field(factory=SetConfig, validator=_set_config)
     """What holds for each single backend."""
+
+    leak_warning_after: float = attrs.field(default=math.inf, validator=_seconds(zero=False))
+    """A claim that is held for so long is logged, once, with the stack of the task that
+    made it. Off by default."""

@@ -15,6 +15,7 @@ from ._backend import Backend
 from ._claim import Claim
 from ._core import Core
 from ._groups import sole_exception
+from ._holders import Holder, find_holders, warn_of_leaks
 from ._no_public_constructor import NoPublicConstructor
 from ._policy import Policy
 from ._rebalancer import Rebalancer
@@ -177,6 +178,34 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
             return stats
         return attrs.evolve(stats, resolution=self._resolver.snapshot())
 
+    def holders(self) -> tuple[Holder, ...]:
+        """Each outstanding claim, the oldest first: its backend, its age, and its task.
+
+        For people who look into a program; it goes through all slots of the backends that
+        serve claims. With `Policy.leak_warning_after` the pool itself logs old claims.
+        """
+        return tuple(find_holders(self._core))
+
+    def add_instrument(self, instrument: Instrument) -> None:
+        """Tell `instrument` of everything that happens from now on.
+
+        Of what is already under way it hears the rest: the end of a claim, say, whose start
+        it has not seen. Nothing happens if it is there already.
+
+        Raises:
+          TypeError: it is not an `Instrument`.
+        """
+        _check.instance("instrument", instrument, Instrument)
+        self._core.add_instrument(instrument)
+
+    def remove_instrument(self, instrument: Instrument) -> None:
+        """Tell `instrument` no more. The pool that has none left does not pay for any.
+
+        Raises:
+          KeyError: it is not there; perhaps because it raised.
+        """
+        self._core.remove_instrument(instrument)
+
     async def wait_ready(self, slots: int = 1) -> None:
         """Return when at least `slots` slots are connected.
 
@@ -271,6 +300,8 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
             nursery.start_soon(self._resolve, updates)
             nursery.start_soon(Rebalancer(core).run)
             nursery.start_soon(core.line.run_alarm, core.timed_out)
+            if (after := core.policy.leak_warning_after) < float("inf"):
+                nursery.start_soon(warn_of_leaks, core, after)
             try:
                 with self._working:
                     async for backends in found:

@@ -46,8 +46,11 @@ def terminated(stats: PoolStats) -> Refusal:
     return Refusal(kind=PoolTerminatedError, message=message, stats=stats)
 
 
-def timed_out(stats: PoolStats, max_slots: int, last_error: Exception | None) -> Refusal:
-    """No connection came in time; `last_error` is the latest failure of any backend."""
+def timed_out(
+    stats: PoolStats, max_slots: int, last_error: Exception | None, held_by: str = ""
+) -> Refusal:
+    """No connection came in time; `last_error` is the latest failure of any backend,
+    `held_by` says who has the connections."""
     backends = stats.backends.values()
     in_use = sum(b.claimed + b.checking for b in backends)
     spare = sum(b.unclaimed for b in backends)
@@ -57,7 +60,7 @@ def timed_out(stats: PoolStats, max_slots: int, last_error: Exception | None) ->
         return Refusal(kind=NoBackendsError, message=prefix + reason, stats=stats)
     if in_use or stats.departed >= max_slots:
         in_use += stats.departed
-        reason = f"all {in_use} connections are in use, {stats.waiting} claimants wait"
+        reason = f"all {in_use} connections are in use, {stats.waiting} claimants wait{held_by}"
         return Refusal(kind=AllClaimsUsedError, message=prefix + reason, stats=stats)
     if spare:
         reason = "no connection could be set up"

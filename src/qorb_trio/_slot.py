@@ -75,7 +75,17 @@ class Slot(Generic[C]):
     A plain record: the slot set that it belongs to is the one writer of its state.
     """
 
-    __slots__ = ("connection", "epoch", "home", "id", "returned", "scope", "since", "state")
+    __slots__ = (
+        "connection",
+        "epoch",
+        "holder",
+        "home",
+        "id",
+        "returned",
+        "scope",
+        "since",
+        "state",
+    )
 
     def __init__(self, slot_id: int, home: SlotSet[C]) -> None:
         self.id: int = slot_id
@@ -85,7 +95,9 @@ class Slot(Generic[C]):
         self.connection: C | Any = None
         #: The epoch of the backend's track record in which it was dialled.
         self.epoch: int = 0
-        #: When it began to be dialled, or was last used or checked.
+        #: The task that claimed it, while it is CLAIMED.
+        self.holder: trio.lowlevel.Task | None = None
+        #: When it began to be dialled, was claimed, or was last used or checked.
         self.since: float = float("inf")
         #: Whether it comes back from a claim, and is to be recycled, not just checked.
         self.returned: bool = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, final
 
 from .abc import Instrument
@@ -17,15 +18,29 @@ EVENTS = tuple(name for name in vars(Instrument) if not name.startswith("_"))
 class Watch:
     """For each event, the methods of those instruments that override it."""
 
-    __slots__ = ("_listeners",)
+    __slots__ = ("_listeners", "instruments")
 
-    def __init__(self, instruments: Iterable[Instrument]) -> None:
+    def __init__(self) -> None:
+        self.instruments: list[Instrument] = []
         self._listeners: dict[str, list[tuple[Instrument, Callable[..., object]]]] = {}
-        for instrument in instruments:
-            for event in EVENTS:
-                method = getattr(instrument, event)
-                if getattr(method, "__func__", None) is not getattr(Instrument, event):
-                    self._listeners.setdefault(event, []).append((instrument, method))
+
+    def add(self, instrument: Instrument) -> None:
+        """Tell `instrument` too from now on, unless it is told already."""
+        if any(it is instrument for it in self.instruments):
+            return
+        self.instruments.append(instrument)
+        for event in EVENTS:
+            method = getattr(instrument, event)
+            if getattr(method, "__func__", None) is not getattr(Instrument, event):
+                self._listeners.setdefault(event, []).append((instrument, method))
+
+    def remove(self, instrument: Instrument) -> None:
+        """Do not tell `instrument` any more; a `KeyError` if it is not told."""
+        if not any(it is instrument for it in self.instruments):
+            raise KeyError(instrument)
+        self.instruments = [it for it in self.instruments if it is not instrument]
+        for event, listeners in self._listeners.items():
+            self._listeners[event] = [it for it in listeners if it[0] is not instrument]
 
     def fire(self, event: str, *args: Any) -> None:
         """Tell of an event. An instrument that raises is logged and removed."""
@@ -36,8 +51,5 @@ class Watch:
                 # As in Trio: whatever an instrument raises, the pool is in the middle
                 # of something, and nobody up the stack has asked for this call.
                 logger.exception("%r raised in %s; it is removed", instrument, event)
-                self._remove(instrument)
-
-    def _remove(self, instrument: Instrument) -> None:
-        for event, listeners in self._listeners.items():
-            self._listeners[event] = [it for it in listeners if it[0] is not instrument]
+                with contextlib.suppress(KeyError):  # it may have removed itself
+                    self.remove(instrument)

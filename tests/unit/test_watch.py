@@ -38,10 +38,18 @@ class Raising(Counting):
         raise self.error
 
 
+def watching(*instruments: Instrument) -> Watch:
+    """A watch that tells these."""
+    watch = Watch()
+    for instrument in instruments:
+        watch.add(instrument)
+    return watch
+
+
 def test_only_what_is_overridden_is_heard() -> None:
     """Each instrument hears the events that it overrides, with their arguments."""
     first, second, deaf = Counting(), Counting(), Instrument()
-    watch = Watch([first, deaf, second])
+    watch = watching(first, deaf, second)
     watch.fire("rebalance_start", "p")
     watch.fire("rebalance_done", "p")
     watch.fire("claim_start", "p", 7)
@@ -59,7 +67,7 @@ def test_a_method_set_on_the_instance_is_heard() -> None:
     heard: list[str] = []
     instrument = Instrument()
     setattr(instrument, "rebalance_done", heard.append)  # noqa: B010
-    Watch([instrument]).fire("rebalance_done", "p")
+    watching(instrument).fire("rebalance_done", "p")
     assert heard == ["p"]
 
 
@@ -71,7 +79,7 @@ def test_an_instrument_that_raises_is_removed(
 ) -> None:
     """What raises is logged and hears nothing more, of any event; the others go on."""
     before, bad, after = Counting(), Raising(error), Counting()
-    watch = Watch([before, bad, after])
+    watch = watching(before, bad, after)
     with caplog.at_level(logging.ERROR, "qorb_trio.instrument"):
         for claim_id in (1, 2):
             watch.fire("claim_start", "p", claim_id)
@@ -81,3 +89,30 @@ def test_an_instrument_that_raises_is_removed(
     assert len(caplog.records) == 1
     assert "claim_start" in caplog.text
     assert type(error).__name__ in caplog.text
+
+
+def test_an_instrument_is_told_once() -> None:
+    """Who is added a second time is told once, and after being removed not at all."""
+    instrument = Counting()
+    watch = watching(instrument, instrument)
+    watch.fire("rebalance_start", "p")
+    watch.remove(instrument)
+    watch.fire("rebalance_start", "p")
+    assert instrument.heard == [("start", "p")]
+    with pytest.raises(KeyError):
+        watch.remove(instrument)
+
+
+def test_an_instrument_that_leaves_and_raises() -> None:
+    """One that removes itself in the call in which it raises harms nobody."""
+
+    class Leaving(Instrument):
+        def rebalance_start(self, pool: str) -> None:
+            watch.remove(self)
+            raise ValueError
+
+    after = Counting()
+    watch = watching(Leaving(), after)
+    watch.fire("rebalance_start", "p")
+    assert after.heard == [("start", "p")]
+    assert watch.instruments == [after]
