@@ -19,8 +19,8 @@ from ._errors import (
 )
 from ._event_instrument import EventInstrument as EventInstrument
 from ._events import PoolEvent as PoolEvent
-from ._logging_instrument import LoggingInstrument as LoggingInstrument
 from ._holders import Holder as Holder
+from ._logging_instrument import LoggingInstrument as LoggingInstrument
 from ._policy import Policy as Policy, SetConfig as SetConfig
 from ._pool import Pool as Pool, open_pool as open_pool
 from ._stats import BackendStats as BackendStats, PoolStats as PoolStats

@@ -27,6 +27,7 @@ NO_ZERO = {
     "health_interval",
     "health_check_timeout",
     "connect_timeout",
+    "leak_warning_after",
 }
 ZERO = {"claim_timeout", "drain_timeout", "spread", "disconnect_timeout"}
 FINITE = {"min_connection_backoff", "spread"}
@@ -54,6 +55,7 @@ def test_the_defaults() -> None:
         "claim_timeout": 30,
         "drain_timeout": 5,
         "set_config": SetConfig(),
+        "leak_warning_after": math.inf,
     }
     assert attrs.asdict(SetConfig()) == {
         "max_count": 16,

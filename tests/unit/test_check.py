@@ -18,6 +18,7 @@ SECONDS = [
     (Policy, "rebalance_interval", False, True),
     (Policy, "claim_timeout", True, True),
     (Policy, "drain_timeout", True, True),
+    (Policy, "leak_warning_after", False, True),
     (SetConfig, "min_connection_backoff", False, False),
     (SetConfig, "max_connection_backoff", False, True),
     (SetConfig, "spread", True, False),
