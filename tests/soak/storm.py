@@ -44,7 +44,8 @@ class Storm:
         site = self.rng.choice(self.world.sites)
         seconds = self.rng.uniform(0, LONGEST * self.pause)
         kinds: list[Harm] = [self._kill, self._move, self._stop, self._unlist, self._reweigh]
-        kinds += [self._break_dns, self._unlist_all][: self.rng.random() < 0.5]
+        if self.rng.random() < 0.5:
+            kinds += [self._break_dns, self._unlist_all]
         if site.proxy is not None:
             kinds += [self._break_proxy] * 7
         harm = self.rng.choice(kinds)
@@ -101,6 +102,8 @@ class Storm:
 
     async def _unlist_all(self, site: Site, seconds: float) -> None:
         self.faults["DNS: no backend at all"] += 1
-        self.world.dns.remove("_echo._tcp")
+        self.world.hidden += 1
+        self.world.publish()
         await trio.sleep(seconds)
+        self.world.hidden -= 1
         self.world.publish()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import trio
@@ -43,6 +43,8 @@ class World:
 
     sites: list[Site]
     dns: DnsServer
+    hidden: int = 0
+    """How many are of the opinion that DNS should tell of nobody."""
 
     def publish(self) -> None:
         """Let DNS tell what is true."""
@@ -51,10 +53,11 @@ class World:
             if site.proxy is not None:
                 site.proxy.target = site.server.address
         records = [f"0 {one.weight} {one.port} {one.name}" for one in self.sites if one.listed]
-        if records:
+        if records and not self.hidden:
             self.dns.set("_echo._tcp", "SRV", records)
         else:
-            self.dns.remove("_echo._tcp")
+            with suppress(LookupError):  # there is nothing that could be removed
+                self.dns.remove("_echo._tcp")
 
     def resolver(self) -> DnsResolver:
         """A resolver that follows it closely."""
