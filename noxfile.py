@@ -171,6 +171,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant known faults, one at a time: the tests must catch each; arguments choose some."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel, and run the sdist's tests, or some, against the installed wheel."""
     install(session, "build", project=False)

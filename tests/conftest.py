@@ -15,6 +15,13 @@ hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 # For a night: HYPOTHESIS_PROFILE=thorough nox -s tests
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5000)
+# For tests/mutants: the same examples too, and that one of them fails is enough to know.
+hypothesis.settings.register_profile(
+    "mutants",
+    deadline=None,
+    derandomize=True,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)
 
 hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")

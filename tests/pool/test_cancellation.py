@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocked
 
-from qorb_trio import ClaimTimeoutError, NoBackendsOnlineError
+from qorb_trio import ClaimTimeoutError, Instrument, NoBackendsOnlineError
 
 from ..harness import (
     HANG,
@@ -59,6 +59,26 @@ async def test_ff01_each_reply_reaches_its_own_request(autojump_clock: MockClock
         await trio.sleep(100)
         assert not bench.stats().waiting
     assert {number for number in range(50) if number % 3} <= set(served)
+
+
+async def test_cancelled_as_a_spare_is_taken(autojump_clock: MockClock) -> None:
+    """A claimant that is cancelled in the very step in which it takes a spare has got it, so
+    that a body without a checkpoint ends well, and no good connection is closed."""
+
+    class Cancels(Instrument):
+        def handle_claimed(self, *_: object) -> None:
+            scope.cancel()
+
+    async with open_bench(
+        connector=PlainLedgerConnector(), policy=policy_of(max_slots=1), instruments=[Cancels()]
+    ) as bench:
+        await bench.settle()
+        with trio.CancelScope() as scope:
+            async with bench.claim():
+                pass
+        assert not scope.cancelled_caught
+        await bench.settle()
+        assert not bench.ledger.closed
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -99,3 +99,30 @@ def test_probation(backoff: float, wait: float) -> None:
     assert record.probation(50) == wait
     assert record.retry_at == 50 + wait
     assert record.failing, "to connect proves nothing"
+
+
+def test_one_proof_ends_a_long_streak() -> None:
+    """However often a backend has failed, one connection that proves itself ends it."""
+    record = a_record()
+    for now in range(3):
+        record.gave_up(record.epoch, now)
+    assert record.proved(record.epoch)
+    assert not record.failing
+    assert record.failed(OSError(), record.epoch, 100)
+    assert record.retry_at == 101, "the back-off begins anew"
+
+
+@pytest.mark.parametrize("end", ["proved", "gave_up", "probation_undecided"])
+def test_a_probation_ends(end: str) -> None:
+    """When what was on probation has proved itself, failed or gone, others may be probed."""
+    record = a_record()
+    record.failed(OSError(), 0, 0)
+    record.probation(50)
+    assert record.on_probation
+    if end == "proved":
+        record.proved(record.epoch)
+    elif end == "gave_up":
+        record.gave_up(record.epoch, 51)
+    else:
+        record.probation_undecided()
+    assert not record.on_probation

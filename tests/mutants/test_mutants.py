@@ -1,0 +1,178 @@
+"""The list of faults fits the source, and the runner tells what is caught from what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import qorb_trio
+
+from .__main__ import LISTS, REST, choose, main
+from ._mutant import Mutant, OutOfDateError, load
+from ._runner import HOME, BrokenRunError, Outcome, Runner
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(qorb_trio.__file__).parent
+MUTANTS = load(LISTS)
+
+TOY = """\
+def double(number: int) -> int:
+    # A sum is a product.
+    return number + number
+"""
+
+TOY_TESTS = """\
+import toy
+
+def test_nothing():
+    assert toy
+
+def test_double():
+    assert toy.double(3) == 6
+
+def test_flaw():
+    assert not toy
+"""
+
+
+def mutant(name: str, old: str, new: str, *tests: str) -> Mutant:
+    """A fault of the toy."""
+    return Mutant(name, file="toy.py", old=old, new=new, harm="None.", tests=tests)
+
+
+def test_each_fault_fits_the_source() -> None:
+    """Each fault's old text is in its file exactly once."""
+    for one in MUTANTS:
+        assert one.applied(PACKAGE)
+
+
+def test_names_are_unique() -> None:
+    """No two faults have the same name, whatever file they are listed in."""
+    names = [one.name for one in MUTANTS]
+    assert len(set(names)) == len(names)
+
+
+def test_no_fault_is_there_twice() -> None:
+    """No two faults are the same change."""
+    changes = [(one.file, one.old, one.new) for one in MUTANTS]
+    assert len(set(changes)) == len(changes)
+
+
+@pytest.mark.parametrize("name", sorted({name for one in MUTANTS for name in one.tests}))
+def test_named_tests_exist(name: str) -> None:
+    """The tests that faults name are there."""
+    path, _, function = name.partition("::")
+    assert f"def {function}" in (ROOT / path).read_text()
+
+
+def test_each_harm_is_a_sentence() -> None:
+    """Of each fault it is said, in a sentence, what a user would suffer."""
+    assert not [one.name for one in MUTANTS if not one.harm.endswith(".") or "\n" in one.harm]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("gone", "here"), ("number", "numeral"), ("return", "return")],
+    ids=["absent", "ambiguous", "unchanged"],
+)
+def test_a_fault_that_does_not_fit(tmp_path: Path, old: str, new: str) -> None:
+    """A fault whose old text is not there exactly once, or stays, is an error that names it."""
+    (tmp_path / "toy.py").write_text(TOY)
+    with pytest.raises(OutOfDateError, match=r"^misfit: "):
+        mutant("misfit", old, new).applied(tmp_path)
+
+
+def test_faults_are_chosen_by_name() -> None:
+    """Names choose faults, no name chooses all, and an unknown one is an error."""
+    first, second, *_ = MUTANTS
+    assert choose(MUTANTS, []) == MUTANTS
+    assert choose(MUTANTS, [second.name, first.name]) == [second, first]
+    with pytest.raises(OutOfDateError, match="no such fault: unheard-of"):
+        choose(MUTANTS, [first.name, "unheard-of"])
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """A runner for a project of one function, whose tests need no plugins."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    root = tmp_path
+    (root / "src").mkdir()
+    (root / "src" / "toy.py").write_text(TOY)
+    (root / "test_toy.py").write_text(TOY_TESTS)
+    return Runner(root=root, package=".", rest=["test_toy.py::test_double"], limit=3, jobs=2)
+
+
+@pytest.mark.real
+async def test_what_becomes_of_faults(toy: Runner) -> None:
+    """Faults are caught by a test or by a hang, survive, or cannot be tried; each is told."""
+    nothing, double = "test_toy.py::test_nothing", "test_toy.py::test_double"
+    hang = "    import time; time.sleep(1000)\n    # A sum"
+    faults = [
+        mutant("equivalent", "A sum", "The sum", nothing),
+        mutant("caught-by-the-rest", "+", "*", nothing),
+        mutant("endless", "    # A sum", hang, double),
+        mutant("unreadable", "def", "deaf", double),
+        mutant("misfit", "difference", "product", double),
+    ]
+    told: list[Outcome] = []
+    outcomes = await toy.run(faults, told.append)
+    assert outcomes == told
+    by_name = {outcome.mutant.name: outcome for outcome in outcomes}
+    assert {name for name, outcome in by_name.items() if outcome.survives} == {"equivalent"}
+    assert by_name["caught-by-the-rest"].caught_by == double
+    assert not by_name["caught-by-the-rest"].hung
+    assert by_name["endless"].caught_by == double
+    assert by_name["endless"].hung
+    assert "SyntaxError" in (by_name["unreadable"].problem or "")
+    assert by_name["misfit"].problem == "misfit: its old text is 0 times in toy.py"
+
+
+@pytest.mark.real
+async def test_a_test_that_always_fails_catches_nothing(toy: Runner) -> None:
+    """A test that fails without any fault too is an error, not a catcher."""
+    faults = [mutant("caught", "+", "*", "test_toy.py::test_flaw")]
+    with pytest.raises(BrokenRunError, match=r"^test_toy\.py::test_flaw has caught a fault, but"):
+        await toy.run(faults, lambda _: None)
+
+
+def of(name: str, caught_by: str | None = None, problem: str | None = None) -> Outcome:
+    """An outcome."""
+    return Outcome(mutant(name, "", ""), 1.25, caught_by, hung=bool(caught_by), problem=problem)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status", "lines"),
+    [
+        ([of("a", "test_a")], 0, ["hangs: test_a", "1 faults, 0 survive, 0 could"]),
+        ([of("a"), of("b", "test_b")], 1, ["SURVIVES", "2 faults, 1 survive, 0", "a: None."]),
+        ([of("a"), of("b", problem="odd")], 2, ["NOT TRIED: odd", "2 faults, 1 survive, 1 could"]),
+    ],
+    ids=["caught", "survives", "untried"],
+)
+def test_the_program(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcomes: list[Outcome],
+    status: int,
+    lines: list[str],
+) -> None:
+    """The program prints each outcome and the sum, and its status tells the worst of them."""
+
+    async def run(self: Runner, mutants: list[Mutant], tell: object) -> list[Outcome]:
+        assert callable(tell)
+        assert (self.root, self.rest, mutants) == (HOME, REST, MUTANTS[:1])
+        for outcome in outcomes:
+            tell(outcome)
+        return outcomes
+
+    monkeypatch.setattr(Runner, "run", run)
+    assert main([MUTANTS[0].name]) == status
+    said = capsys.readouterr().out
+    assert all(line in said for line in lines)
+
+
+def test_the_program_refuses_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """A name that no fault has is said to be unknown, and nothing is run."""
+    assert main(["unheard-of"]) == 2
+    assert capsys.readouterr().err == "no such fault: unheard-of\n"
