@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from qorb_trio import Policy, SetConfig
+from qorb_trio import Connector, Instrument, Policy, SetConfig
 
 from ._harness import (
     Act,
@@ -62,6 +62,28 @@ async def test_a_connection_in_use_is_not_checked(autojump_clock: MockClock) -> 
             await pass_time(100)
         await run_load(rig.pool, claimants=1, seconds=300, work=0.1, pause=INTERVAL - 5)
         assert [conn.checks for conn in connector.conns] == [[]]
+
+
+async def test_what_was_used_without_a_clean_up_is_not_checked(autojump_clock: MockClock) -> None:
+    """Use counts as a check, also where a returned connection is not recycled first."""
+
+    class Cheap(ScriptedConnector):
+        is_valid = Connector.is_valid
+        on_recycle = Connector.on_recycle
+
+    class Checks(Instrument):
+        times = 0
+
+        def health_check_start(self, *_: object) -> None:
+            self.times += 1
+
+    checks = Checks()
+    policy = Policy(spares_wanted=1, max_slots=1)
+    async with a_pool(Cheap(), make_backends(1), policy, instruments=[checks]) as rig:
+        await run_load(rig.pool, claimants=1, seconds=300, work=0.1, pause=INTERVAL - 5)
+        assert checks.times == 0
+        await pass_time(INTERVAL)
+        assert checks.times == 1
 
 
 @pytest.mark.parametrize("act", ["ok", "hang"])

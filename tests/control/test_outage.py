@@ -9,7 +9,15 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from qorb_trio import Backend, ClaimTimeoutError, NoBackendsOnlineError, Policy, Pool, SetConfig
+from qorb_trio import (
+    Backend,
+    ClaimTimeoutError,
+    Connector,
+    NoBackendsOnlineError,
+    Policy,
+    Pool,
+    SetConfig,
+)
 
 from ._harness import (
     Act,
@@ -219,6 +227,28 @@ async def test_a_connection_that_has_proved_itself_resets_the_backoff(
         with pytest.raises(NoBackendsOnlineError):
             await rig.pool.acquire(timeout=1)
         assert len(dial_times(connector, backend, since)) >= 4
+
+
+async def test_a_claim_that_was_served_ends_the_probation(autojump_clock: MockClock) -> None:
+    """A backend that is back is dialled for others as soon as a connection has served a claim."""
+
+    class Silent(ScriptedConnector):
+        is_valid = Connector.is_valid
+        is_broken = Connector.is_broken
+        on_recycle = Connector.on_recycle
+
+    (backend,) = make_backends(1)
+    connector = Silent(connect="fail")
+    policy = Policy(spares_wanted=0, set_config=SetConfig(min_connection_backoff=10))
+    async with a_pool(connector, [backend], policy) as rig:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold, rig.pool, 0)
+            await pass_time(1)
+            connector.recover(backend)
+        since = trio.current_time()
+        async with rig.pool.claim(), rig.pool.claim():
+            assert trio.current_time() == since
+        assert connected(rig.stats()) == {backend.name: 2}
 
 
 @pytest.mark.parametrize("connect_timeout", [10, math.inf])

@@ -121,6 +121,20 @@ async def test_ff31_a_new_backend_works_before_an_old_connection_goes(
     assert all((conn.closing_at or 0) >= first_of_b for conn in connector.conns)
 
 
+async def test_ff31_each_new_connection_replaces_an_old_one_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    """Where the dials to a new backend end one by one, so do the connections that they replace."""
+    a, b = make_backends(2)
+    connector = ScriptedConnector()
+    connector.fate(b).connect_delay = (0.1, 0.9)
+    async with a_pool(connector, [a]) as rig:
+        await pass_time(1)
+        rig.resolver.set([a, b])
+        await pass_time(10)
+        assert connected(rig.stats()) == {a.name: 4, b.name: 4}
+
+
 @pytest.mark.parametrize("act", ["fail", "hang"])
 async def test_ff31_a_new_backend_that_does_not_work_costs_nothing(
     act: str, autojump_clock: MockClock

@@ -6,6 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from qorb_trio import Backend, Connector, FixedResolver, open_pool
+
 from ..harness import (
     HANG,
     Do,
@@ -275,6 +277,28 @@ async def test_by_default_an_exception_discards(
         (stats,) = bench.stats().backends.values()
         assert stats.failures == 0
         assert stats.last_error is None
+
+
+async def test_an_exception_discards_where_nothing_is_overridden(
+    autojump_clock: MockClock,
+) -> None:
+    """Where a connector can do nothing but connect, an exception ends the connection too."""
+
+    class Bare(Connector[object]):
+        async def connect(self, backend: Backend) -> object:
+            return object()
+
+    async with trio.open_nursery() as nursery:
+        async with open_pool(
+            nursery, FixedResolver(["a:1"]), Bare(), policy=policy_of(max_slots=1)
+        ) as pool:
+            with pytest.raises(ValueError, match="half-way"):
+                async with pool.claim() as first:
+                    raise ValueError("half-way")
+            async with pool.claim() as second:
+                assert second is not first
+            async with pool.claim() as third:
+                assert third is second
 
 
 # ------------------------------------------------------------------------ is_broken

@@ -385,6 +385,22 @@ def test_with_one_online_half_of_the_cap_is_probed(max_slots: int, most: int) ->
     assert total(plan.opens) == min(most, max_slots - 1)
 
 
+def test_a_probe_waits_for_what_is_closing() -> None:
+    """A failing backend is not dialled beyond its limit while its connections are being closed."""
+    dead = View(failing=True, closing=2, limit=2)
+    plan = make_plan(ranked([View(unclaimed=2), dead]), Demand(max_slots=8, spares=8))
+    assert (plan.wanted[1], plan.opens) == (1, [(0, 4)])
+
+
+def test_on_probation_there_is_no_other_probe() -> None:
+    """A failing backend whose probe has connected is not dialled again before that is proved."""
+    views = ranked([View(unclaimed=2), View(unclaimed=1, failing=True, on_probation=True)])
+    demand = Demand(max_slots=16, spares=12)
+    assert make_plan(views, demand).wanted[1] == 1
+    views[1].on_probation = False
+    assert make_plan(views, demand).wanted[1] == 2
+
+
 def test_hung_dials_are_given_up_for_others() -> None:
     """Dials that hang make room for a backend that was not tried yet."""
     hung = [
