@@ -131,7 +131,7 @@ async def test_ff31_each_new_connection_replaces_an_old_one_at_once(
     async with a_pool(connector, [a]) as rig:
         await pass_time(1)
         rig.resolver.set([a, b])
-        await pass_time(10)
+        await pass_time(0.95)
         assert connected(rig.stats()) == {a.name: 4, b.name: 4}
 
 
@@ -308,3 +308,16 @@ async def test_broken_spares_are_replaced_without_waiting_for_the_interval(
         await pass_time(1)
         assert all(not conn.is_open for conn in broken)
         assert sum(connected(rig.stats()).values()) >= 4
+
+
+async def test_surplus_is_what_was_idle_for_longest(autojump_clock: MockClock) -> None:
+    """A rebalance closes connections that nobody has used for long, not those of a moment ago."""
+    connector = ScriptedConnector()
+    async with a_pool(connector, make_backends(1), Policy(spares_wanted=2)) as rig:
+        await hold_many(rig.pool, 6, 1)
+        await pass_time(50)
+        async with rig.pool.claim() as conn:
+            pass
+        await pass_time(50)
+        assert len(connector.closed) == 6
+        assert conn.is_open

@@ -476,3 +476,31 @@ async def test_the_callers_nursery_outlives_the_pool(autojump_clock: MockClock) 
             await run_load(three, claimants=3, seconds=1)
         third.assert_clean()
         assert not nursery.child_tasks
+
+
+@pytest.mark.parametrize("how", ["by leaving", "by terminate()"])
+async def test_an_end_that_is_cancelled_is_an_end(how: str, autojump_clock: MockClock) -> None:
+    """However the wait for the end is cancelled, it ends when all is closed, and not before."""
+    connector = ScriptedConnector(close_delay=0.5)
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            async with open_pool(nursery, ManualResolver(make_backends(1)), connector) as pool:
+                await pool.wait_ready()
+                scope.deadline = trio.current_time() + 0.2
+                if how == "by terminate()":
+                    await pool.terminate()
+        connector.assert_clean()
+        assert scope.cancelled_caught
+
+
+async def test_a_second_end_prolongs_no_drain(autojump_clock: MockClock) -> None:
+    """The drain is counted from the first call that ends the pool."""
+    connector = ScriptedConnector()
+    async with a_pool(connector, make_backends(1)) as rig:
+        claim = await rig.pool.acquire()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.pool.terminate)
+            await pass_time(3)
+            await rig.pool.terminate()
+        assert trio.current_time() == pytest.approx(DRAIN)
+        claim.release()

@@ -197,3 +197,13 @@ async def test_wait_ready_has_opened_what_it_waits_for(
         assert sum(connected(rig.stats()).values()) >= slots
         await pass_time(130)
         assert sum(connected(rig.stats()).values()) == spares
+
+
+async def test_wait_ready_later_opens_too(autojump_clock: MockClock) -> None:
+    """A pool that has long been at rest opens what somebody begins to wait for."""
+    connector = ScriptedConnector(connect_delay=0.01)
+    async with a_pool(connector, make_backends(3), Policy(spares_wanted=0)) as rig:
+        await pass_time(10)
+        assert connector.dials == []
+        await rig.pool.wait_ready(4)
+        assert trio.current_time() < 11

@@ -356,3 +356,13 @@ async def test_waiting_is_counted(autojump_clock: MockClock) -> None:
             nursery.cancel_scope.cancel()
             assert bench.stats().waiting == 0
         bench.release(claim)
+
+
+async def test_the_spare_that_was_used_last_is_lent(autojump_clock: MockClock) -> None:
+    """Of a backend's spares a claim gets that which was used last, the likeliest to be alive."""
+    async with open_bench(policy=policy_of(max_slots=4)) as bench:
+        await bench.settle()
+        conn = await bench.use()
+        for _ in range(4):
+            await bench.settle(1)
+            assert await bench.use() is conn

@@ -385,6 +385,16 @@ def test_with_one_online_half_of_the_cap_is_probed(max_slots: int, most: int) ->
     assert total(plan.opens) == min(most, max_slots - 1)
 
 
+def test_dials_that_are_under_way_count_as_probes() -> None:
+    """Dials that began before their backend was known to fail leave less for the probes."""
+    early = View(failing=True, connecting=3, turn=(9, 0))
+    dead = [View(failing=True, turn=(turn, 0)) for turn in range(3)]
+    plan = make_plan(
+        ranked([View(claimed=1, limit=1), early, *dead]), Demand(max_slots=8, spares=8)
+    )
+    assert (plan.opens, plan.aborts) == ([(2, 1)], [])
+
+
 def test_a_probe_waits_for_what_is_closing() -> None:
     """A failing backend is not dialled beyond its limit while its connections are being closed."""
     dead = View(failing=True, closing=2, limit=2)
@@ -537,6 +547,7 @@ def test_a_full_pool_is_rebalanced_one_by_one() -> None:
     ("views", "why"),
     [
         ([View(unclaimed=1), View(failing=True)], "it is the last connection"),
+        ([View(unclaimed=1, priority=1), View()], "it is the last connection, if of a standby"),
         ([View(claimed=2), View(failing=True)], "none is a spare"),
         ([View(unclaimed=1, claimed=1, closing=1), View(failing=True)], "one is closing"),
         ([View(unclaimed=2), View(failing=True, connecting=1)], "one is being probed"),
@@ -600,6 +611,16 @@ def test_next_turn(situation: Situation, rng: random.Random) -> None:
         assert views[taker].priority == views[donor].priority
         assert not views[taker].failing
         assert not wanted[taker] + views[taker].connected + views[taker].connecting
+
+
+def test_next_turn_is_whose_was_longest_ago() -> None:
+    """Of several that could give and several that could take, those of the lowest rank do."""
+    views = ranked([View(), View(unclaimed=1), View(), View(unclaimed=1)])
+    plan = Plan(wanted=[0, 1, 0, 1], opens=[], aborts=[], closes=[], saturated=True, settled=True)
+    assert next_turn(views, plan) == (1, 0)
+    assert next_turn(views[::-1], plan) is None, "who is wanted has nothing to give"
+    plan.wanted.reverse()
+    assert next_turn(views[::-1], plan) == (2, 3)
 
 
 # ----------------------------------------------------------------------------- speed
