@@ -32,7 +32,10 @@ default_role = "py:obj"
 # ... and for a public name there must be something; other projects are not looked up.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(attrs|collections|dns|logging|opentelemetry|os|random|socket|ssl|trio|types|typing)\..*"),
+    (
+        r"py:.*",
+        r"(attrs|collections|dns|logging|opentelemetry|os|random|socket|ssl|trio|types|typing)\..*",
+    ),
     (r"py:.*", r"(.*\.)?[A-Z]"),  # type variables
     (
         r"py:class",

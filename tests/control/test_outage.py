@@ -13,6 +13,7 @@ from qorb_trio import (
     Backend,
     ClaimTimeoutError,
     Connector,
+    Instrument,
     NoBackendsOnlineError,
     Policy,
     Pool,
@@ -229,13 +230,16 @@ async def test_a_connection_that_has_proved_itself_resets_the_backoff(
         assert len(dial_times(connector, backend, since)) >= 4
 
 
+class Silent(ScriptedConnector):
+    """Its connections cannot be checked, so that only use and time prove anything."""
+
+    is_valid = Connector.is_valid
+    is_broken = Connector.is_broken
+    on_recycle = Connector.on_recycle
+
+
 async def test_a_claim_that_was_served_ends_the_probation(autojump_clock: MockClock) -> None:
     """A backend that is back is dialled for others as soon as a connection has served a claim."""
-
-    class Silent(ScriptedConnector):
-        is_valid = Connector.is_valid
-        is_broken = Connector.is_broken
-        on_recycle = Connector.on_recycle
 
     (backend,) = make_backends(1)
     connector = Silent(connect="fail")
@@ -249,6 +253,62 @@ async def test_a_claim_that_was_served_ends_the_probation(autojump_clock: MockCl
         async with rig.pool.claim(), rig.pool.claim():
             assert trio.current_time() == since
         assert connected(rig.stats()) == {backend.name: 2}
+
+
+async def test_a_proof_is_good_for_those_who_wait(autojump_clock: MockClock) -> None:
+    """When a claim has proved that a backend is back, those who still wait are dialled for."""
+    (backend,) = make_backends(1)
+    connector = Silent(connect="fail", connect_delay=0.1)
+    policy = Policy(spares_wanted=0, set_config=SetConfig(min_connection_backoff=10))
+    async with a_pool(connector, [backend], policy) as rig:
+        async with trio.open_nursery() as nursery:
+            for seconds in (0, 5, 5):
+                nursery.start_soon(hold, rig.pool, seconds)
+                await settle()
+            await pass_time(1)
+            connector.recover(backend)
+        assert trio.current_time() < 10 + 5 + 1
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_dial_is_given_up_for_others(stubborn: bool, autojump_clock: MockClock) -> None:
+    """That the pool gives a dial up is no error of the backend; and if the dial connects all the
+    same, the connection is closed, and never lent."""
+    errors: list[BaseException] = []
+
+    class Errors(Instrument):
+        def connect_failed(self, *args: object) -> None:
+            assert isinstance(args[-1], BaseException)
+            errors.append(args[-1])
+
+    hung, live = make_backends(2)
+    connector = ScriptedConnector()
+    connector.fate(hung).connect = "hang"
+    connector.fate(hung).connect_stubborn = stubborn
+    policy = Policy(spares_wanted=4, max_slots=4)
+    async with a_pool(connector, [hung], policy, instruments=[Errors()]) as rig:
+        await pass_time(2)
+        assert connector.dialling(hung) == 4
+        rig.resolver.set([hung, live])
+        await settle()
+        assert connector.open_to(live)
+        assert {conn.backend for conn in connector.closed} == ({hung} if stubborn else set())
+        assert connector.open_to(hung) == []
+        assert all(isinstance(error, ConnectionAbortedError) for error in errors)
+        assert bool(errors) is not stubborn
+        assert rig.stats().backends[hung.name].last_error is None
+
+
+async def test_a_probe_that_lasts_proves_itself(autojump_clock: MockClock) -> None:
+    """A backend that is back gets its share though nobody claims, and before any check is due."""
+    (backend,) = make_backends(1)
+    connector = ScriptedConnector(connect="fail", connect_delay=0.1)
+    policy = Policy(set_config=SetConfig(min_connection_backoff=10))
+    async with a_pool(connector, [backend], policy) as rig:
+        await pass_time(1)
+        connector.recover(backend)
+        await pass_time(14)
+        assert connected(rig.stats()) == {backend.name: 8}
 
 
 @pytest.mark.parametrize("connect_timeout", [10, math.inf])

@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="a fault; all, if none is named")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once (%(default)s)")
     parser.add_argument(
-        "--limit", type=float, default=60, help="seconds after which a test hangs (%(default)s)"
+        "--limit", type=float, default=30, help="seconds after which a test hangs (%(default)s)"
     )
     options = parser.parse_args(arguments)
     runner = Runner(

@@ -7,11 +7,13 @@ import random
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from qorb_trio import Backend, Policy
 from qorb_trio._core import Core
 from qorb_trio._slot import NEXT, IllegalTransitionError, Slot, State
 from qorb_trio._slot_set import SlotSet
+from qorb_trio._track_record import SLOW_DIAL
 from qorb_trio.abc import Instrument
 from qorb_trio.testing import FakeConnection, FakeConnector
 
@@ -115,3 +117,14 @@ def test_a_slot_shows_what_it_is() -> None:
     """The repr of a slot names its number, its backend and its state."""
     slot = a_slot(State.CHECKING, Changes())
     assert repr(slot) == f"<slot {slot.id} of a:1: checking>"
+
+
+async def test_patience_with_a_dial_grows(autojump_clock: MockClock) -> None:
+    """The dial of a backend that has failed before may take longer before it seems to hang."""
+    home = a_slot(State.CONNECTING, Changes()).home
+    (slot,) = home.slots
+    slot.since = 0.0
+    assert home.slow_at(0) == SLOW_DIAL
+    for _ in range(3):
+        home.record.gave_up(home.record.epoch, 0)
+    assert home.slow_at(0) == 2**3 * SLOW_DIAL
