@@ -1,0 +1,40 @@
+"""The page about reliability: its table of field failures is that of the tests."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+PAGE = (TESTS.parent / "docs" / "reliability.md").read_text()
+
+#: By its number, each failure's row: what went wrong, where, and the tests.
+ROWS = re.findall(r"^\| (\d+) \| (.+?) \| (.*?) ?\| (`test_ff.*) \|$", PAGE, re.MULTILINE)
+
+
+def test_every_failure_has_a_row() -> None:
+    """Each number from 1 to 53 is there once, in order, and tells what went wrong."""
+    assert [int(number) for number, *_ in ROWS] == list(range(1, 54))
+
+
+def test_rows_and_tests_agree() -> None:
+    """The tests that a row names are exactly those that are named after its number."""
+    named = {
+        (int(number), test)
+        for number, _, _, tests in ROWS
+        for test in re.findall(r"`(\w+)`", tests)
+    }
+    there = {
+        (int(number), test)
+        for file in TESTS.rglob("test_*.py")
+        for test, number in re.findall(
+            r"^ *(?:async )?def (test_ff(\d\d)\w*)\(", file.read_text(), re.MULTILINE
+        )
+    }
+    assert named == there
+
+
+def test_rows_are_about_one_thing_each() -> None:
+    """No two rows tell the same."""
+    assert max(Counter(what for _, what, *_ in ROWS).values()) == 1
