@@ -242,6 +242,16 @@ async def test_the_timeout_covers_on_acquire(autojump_clock: MockClock) -> None:
         await bench.use()
 
 
+async def test_an_impatient_claim_is_no_failure_of_the_backend(autojump_clock: MockClock) -> None:
+    """That a claim's own time is up during ``on_acquire`` says nothing about the backend."""
+    async with open_bench(policy=policy_of(max_slots=1, health_check_timeout=4)) as bench:
+        bench.script.next("on_acquire", HANG)
+        with pytest.raises(ClaimTimeoutError):
+            await bench.use(timeout=1)
+        (stats,) = bench.stats().backends.values()
+        assert (stats.failures, stats.last_error) == (0, None)
+
+
 @pytest.mark.parametrize("act", [OK, Do(steps=2), slow(1)])
 async def test_a_claim_whose_time_is_up_takes_no_other_spare(
     autojump_clock: MockClock, act: Do
