@@ -80,7 +80,7 @@ async def test_what_was_used_without_a_clean_up_is_not_checked(autojump_clock: M
     checks = Checks()
     policy = Policy(spares_wanted=1, max_slots=1)
     async with a_pool(Cheap(), make_backends(1), policy, instruments=[checks]) as rig:
-        await run_load(rig.pool, claimants=1, seconds=300, work=0.1, pause=INTERVAL - 5)
+        await run_load(rig.pool, claimants=1, seconds=300, work=10, pause=INTERVAL - 5)
         assert checks.times == 0
         await pass_time(INTERVAL)
         assert checks.times == 1

@@ -321,3 +321,17 @@ async def test_surplus_is_what_was_idle_for_longest(autojump_clock: MockClock) -
         await pass_time(50)
         assert len(connector.closed) == 6
         assert conn.is_open
+
+
+async def test_claims_that_end_during_a_rebalance_close_nothing(autojump_clock: MockClock) -> None:
+    """What was needed when a rebalance began is kept while it goes on, though claims end then."""
+    a, b = make_backends(2)
+    connector = ScriptedConnector()
+    connector.fate(b).connect_delay = 0.9
+    async with a_pool(connector, [a], Policy(spares_wanted=4)) as rig:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold_many, rig.pool, 8, 1.5)
+            await pass_time(1)
+            rig.resolver.set([a, b])
+        await pass_time(2)
+        assert connected(rig.stats()) == {a.name: 6, b.name: 6}
