@@ -77,7 +77,7 @@ def number(value: float) -> str:
     return f"{value:,.{0 if value >= 1000 else 1 if value >= 100 else 2}f}"
 
 
-HEAD = ["question", "contender", "median", "min", "max", "unit", "ratio", "goal"]
+HEAD = ["question", "contender", "median", "min", "max", "unit", "ratio", "target"]
 _TO_THE_RIGHT = {2, 3, 4, 6}
 
 

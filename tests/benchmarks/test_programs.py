@@ -59,3 +59,10 @@ def test_figures_are_written(tmp_path: Path) -> None:
     written = json.loads(file.read_text())
     assert {"benchmark", "python", "trio", "cores"} < written.keys()
     assert {row["unit"] for row in written["rows"]} == {"ms"}
+
+
+def test_the_pages_show_what_was_measured() -> None:
+    """The figures of README.md and docs/performance.md are those of benchmarks/results."""
+    chart = [sys.executable, str(BENCHMARKS / "chart.py"), "--check"]
+    done = subprocess.run(chart, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
