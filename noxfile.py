@@ -157,13 +157,10 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Every benchmark, then the charts and the tables; arguments choose some by name."""
-    install(session, "bench")
+    """Every benchmark; arguments choose some by name."""
+    install(session, "tests")
     for program in programs(session, "benchmarks"):
-        if program.stem != "chart":
-            results = program.parent / "results" / f"{program.stem}.json"
-            session.run("python", str(program), "--json", str(results))
-    session.run("python", "benchmarks/chart.py")
+        session.run("python", str(program))
 
 
 @nox.session(default=False)

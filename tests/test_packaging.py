@@ -19,12 +19,19 @@ import pytest
 
 import qorb_trio
 import qorb_trio.abc
+import qorb_trio.qtop
 import qorb_trio.resolvers
 import qorb_trio.testing
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(qorb_trio.__file__).parent
-PUBLIC_MODULES = [qorb_trio, qorb_trio.abc, qorb_trio.resolvers, qorb_trio.testing]
+PUBLIC_MODULES = [
+    qorb_trio,
+    qorb_trio.abc,
+    qorb_trio.qtop,
+    qorb_trio.resolvers,
+    qorb_trio.testing,
+]
 
 #: The public contract. It may grow; it does not shrink.
 NAMES = {
@@ -36,6 +43,7 @@ NAMES = {
         UnixConnector open_pool
     """,
     "qorb_trio.abc": "Connector Instrument Resolver",
+    "qorb_trio.qtop": "serve",
     "qorb_trio.testing": "DnsServer FakeConnector ManualResolver RecordingInstrument",
 }
 
@@ -112,11 +120,11 @@ def modules_after(statement: str) -> set[str]:
 
 @pytest.mark.real
 def test_import_is_cheap() -> None:
-    """`import qorb_trio` loads nothing beyond trio, attrs and itself: no DNS, no test kit."""
+    """`import qorb_trio` loads nothing beyond trio, attrs and itself: no DNS, qtop or test kit."""
     extra = modules_after("import qorb_trio") - modules_after("import trio, attrs")
     roots = {module.partition(".")[0] for module in extra} - sys.stdlib_module_names
     assert roots == {"qorb_trio"}
-    assert "qorb_trio.testing" not in extra
+    assert not {"qorb_trio.testing", "qorb_trio.qtop"} & extra
     assert "asyncio" not in extra
 
 
@@ -164,6 +172,18 @@ def test_only_dns_needs_dnspython() -> None:
     assert not offenders("", r"dns\b", but=r"resolvers/.*dns|testing/.*dns")
 
 
+def test_only_qtop_needs_its_extra() -> None:
+    """Only qtop imports what its extra brings, and nothing but qtop imports it."""
+    assert not offenders("", r"(wsproto|h11|rich|qorb_trio\.qtop)\b", but="qtop/")
+
+
+def test_the_group_for_qtop_is_its_extra() -> None:
+    """The tests run with what the extra brings to users."""
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extra = document["project"]["optional-dependencies"]["qtop"]
+    assert document["dependency-groups"]["qtop"] == extra
+
+
 def test_nothing_needs_the_test_kit() -> None:
     """Nothing outside `testing` imports it."""
     assert not offenders("", r"qorb_trio\.testing\b", but="testing/")
@@ -208,6 +228,7 @@ def test_the_reference_has_every_public_name() -> None:
     entries = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)", pages, re.MULTILINE))
     assert "qorb_trio.testing" in entries
     assert not {*names_of(qorb_trio), *names_of(qorb_trio.resolvers)} - entries
+    assert {f"qorb_trio.qtop.{name}" for name in names_of(qorb_trio.qtop)} <= entries
 
 
 def test_news_fragments_are_named_for_towncrier() -> None:

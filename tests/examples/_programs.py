@@ -136,6 +136,13 @@ class Terminal:
 @asynccontextmanager
 async def on_a_terminal(name: str, *arguments: str) -> AsyncIterator[Terminal]:
     """Run an example on a terminal of 100 x 30, while the block runs."""
+    async with command_on_a_terminal(command(name, *arguments)) as terminal:
+        yield terminal
+
+
+@asynccontextmanager
+async def command_on_a_terminal(command: list[str]) -> AsyncIterator[Terminal]:
+    """Run any program on a terminal of 100 x 30, while the block runs."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (30, 100))
     try:
@@ -144,7 +151,7 @@ async def on_a_terminal(name: str, *arguments: str) -> AsyncIterator[Terminal]:
             process: trio.Process = await nursery.start(
                 partial(
                     trio.run_process,
-                    command(name, *arguments),
+                    command,
                     stdin=slave,
                     stdout=slave,
                     stderr=slave,

@@ -1,0 +1,355 @@
+"""The command: its arguments, its output on pipes, and its screen on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trustme
+from rich.console import Console
+
+from qorb_trio import qtop
+from qorb_trio.qtop import _command, _keys
+from qorb_trio.qtop._client import Target, shake_hands
+from qorb_trio.qtop._command import Watcher, main, parse_arguments, why
+
+from ..examples._programs import Terminal, command_on_a_terminal
+from .kit import a_pool, a_program
+
+
+@asynccontextmanager
+async def a_server(**options: Any) -> AsyncIterator[int]:
+    """A program that serves a pool; its port."""
+    async with trio.open_nursery() as nursery, a_pool("a.test:80") as pool:
+        listeners = await nursery.start(partial(qtop.serve, [pool], port=0, **options))
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def run(*arguments: str) -> int:
+    """Run the command within this process, and its event loop."""
+    return await Watcher(parse_arguments(arguments)).run()
+
+
+# --- Arguments --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ws://127.0.0.1:42069/qtop/stats", ("ws", "127.0.0.1", 42069, "/qtop/stats?")),
+        ("localhost:42069", ("ws", "localhost", 42069, "/qtop/stats?")),
+        ("http://[::1]:8080/", ("ws", "::1", 8080, "/qtop/stats?")),
+        ("https://pools.test", ("wss", "pools.test", 443, "/qtop/stats?")),
+        ("wss://x.test/a/b?c=d", ("wss", "x.test", 443, "/a/b?c=d&")),
+        ("ws://me@x.test", ("ws", "x.test", 80, "/qtop/stats?")),
+    ],
+)
+def test_targets(text: str, expected: tuple[str, str, int, str]) -> None:
+    """A user may leave out of the URL what goes without saying."""
+    target = Target.parse(text, 0.5)
+    assert (target.scheme, target.host, target.port) == expected[:3]
+    assert target.path == f"{expected[3]}update_secs=0.5"
+    assert "@" not in target.authority
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["ftp://x.test"], "not the URL of a WebSocket"),
+        (["ws://"], "not the URL of a WebSocket"),
+        (["ws://x.test:port"], "Port"),
+        (["--interval", "0"], "--interval must be between"),
+        (["--interval", "nan"], "--interval must be between"),
+        (["--sort", "beauty"], "invalid choice"),
+        (["--token-file", "/nonexistent"], "No such file"),
+        (["--ca-file", "/nonexistent"], "No such file"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What makes no sense is said at once, with status 2."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("exc", "expected"),
+    [
+        (trio.TooSlowError(), "no answer in time"),
+        (OSError("re\nfused"), "re\ufffdfused"),
+        (trio.ClosedResourceError(), "ClosedResourceError"),
+    ],
+)
+def test_reasons(exc: Exception, expected: str) -> None:
+    """What happened to a connection is told in one line."""
+    assert why(exc) == expected
+
+
+# --- On pipes ---------------------------------------------------------------------------
+
+
+@pytest.mark.real
+async def test_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--once` prints the table after one interval, `--once --json` the message."""
+    async with a_server() as port:
+        assert await run(f"127.0.0.1:{port}", "--once", "--json", "--interval", "0.1") == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        message = json.loads(line)
+        assert list(message)[:2] == ["claims", "sets"]
+        assert message["interval"] > 0
+        assert message["sets"]["a.test:80"]["online"] is True
+        assert await run(f"127.0.0.1:{port}", "--once", "--interval", "0.1") == 0
+        table = capsys.readouterr().out
+    assert "CLAIMS/s" in table
+    assert "a.test:80" in table
+
+
+@pytest.mark.real
+async def test_once_without_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nobody serves, `--once` says so and its status is 1."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    assert await run(f"127.0.0.1:{port}", "--once") == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "qtop: " in output.err
+    assert "connect" in output.err
+
+
+@pytest.mark.real
+async def test_tokens(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The token comes from the environment or from a file, and is never an argument."""
+    async with a_server(token="secret") as port:
+        once = (f"127.0.0.1:{port}", "--once", "--json", "--interval", "0.1")
+        assert await run(*once) == 1
+        assert "refused with status 401: a bearer token is needed" in capsys.readouterr().err
+        monkeypatch.setenv("QTOP_TOKEN", "guess")
+        assert await run(*once) == 1
+        assert "the token is wrong" in capsys.readouterr().err
+        file = tmp_path / "token"
+        file.write_text("secret\n")
+        assert await run(*once, "--token-file", str(file)) == 0
+        monkeypatch.setenv("QTOP_TOKEN", "secret")
+        assert await run(*once) == 0
+
+
+@pytest.mark.real
+async def test_tls(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Behind something that speaks TLS it can be watched as well, if that is trusted."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with (
+        a_pool() as pool,
+        a_program(pool) as program,
+        trio.open_nursery() as nursery,
+    ):
+        serve = partial(trio.serve_ssl_over_tcp, port=0, ssl_context=context, host="127.0.0.1")
+        listeners = await nursery.start(serve, program.server.handle)
+        port = listeners[0].transport_listener.socket.getsockname()[1]
+        once = (f"wss://localhost:{port}", "--once", "--json", "--interval", "0.1")
+        assert await run(*once, "--ca-file", str(tmp_path / "ca.pem")) == 0
+        assert json.loads(capsys.readouterr().out)["sets"]
+        assert await run(*once) == 1
+        assert "CERTIFICATE_VERIFY_FAILED" in capsys.readouterr().err
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_that_is_no_answer(autojump_clock: trio.testing.MockClock) -> None:
+    """Something that hangs up, says no at length, or is no web server, ends in an error."""
+
+    async def say(stream: trio.abc.Stream, text: bytes) -> None:
+        await stream.receive_some()
+        await stream.send_all(text)
+        await stream.send_eof()  # type: ignore[attr-defined]
+
+    for text, reason in (
+        (b"", "hung up"),
+        (b"HTTP/1.1 502 Bad\r\nContent-Length: 100000\r\n\r\n" + b"x" * 80000, "status 502: xxx"),
+    ):
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(say, theirs, text)
+            with pytest.raises(ConnectionError, match=reason):
+                await shake_hands(ours, Target.parse("x.test", 1))
+
+
+@pytest.mark.real
+async def test_it_connects_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On pipes it prints each message, and goes on when a program has come back."""
+    monkeypatch.setattr(_command, "RETRY", 0.01)
+    printed = []
+
+    async with trio.open_nursery() as nursery, a_pool() as pool:
+        servers: list[trio.Nursery] = []
+        news = trio.Event()
+
+        async def serve(port: int, task_status: trio.TaskStatus[int]) -> None:
+            async with trio.open_nursery() as server:
+                servers.append(server)
+                listeners = await server.start(qtop.serve, [pool], "127.0.0.1", port)
+                task_status.started(listeners[0].socket.getsockname()[1])
+
+        port = await nursery.start(serve, 0)
+
+        def note(text: str) -> None:
+            printed.append(text)
+            news.set()
+
+        watcher = Watcher(parse_arguments([f"127.0.0.1:{port}", "--json", "--interval", "0.1"]))
+        monkeypatch.setattr(watcher, "_print", note)
+        nursery.start_soon(watcher.run)
+        await news.wait()
+        servers[0].cancel_scope.cancel()
+        while "connect" not in (said := capsys.readouterr().err):
+            assert not said or "closed the connection" in said or "connect" in said
+            await trio.sleep(0.01)
+        count = len(printed)
+        await nursery.start(serve, port)
+        while len(printed) == count:
+            news = trio.Event()
+            await news.wait()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"), [(KeyboardInterrupt, 0), (_command._OutputGoneError, 0)]
+)
+def test_ends_that_are_no_errors(
+    raised: type[BaseException], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C is one way to leave, and so is a reader of the output that has seen enough."""
+
+    async def run(self: Watcher) -> int:
+        raise raised
+
+    monkeypatch.setattr(Watcher, "run", run)
+    stdout = sys.stdout
+    try:
+        assert main([]) == expected
+    finally:
+        sys.stdout = stdout
+
+
+def test_the_status_is_that_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the run ends with is the command's exit status."""
+
+    async def run(self: Watcher) -> int:
+        return 1
+
+    monkeypatch.setattr(Watcher, "run", run)
+    assert main([]) == 1
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_a_reader_that_has_seen_enough(how: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that nobody reads any longer ends the command."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", refuse)
+    monkeypatch.setattr(Console, "print", refuse)
+    with pytest.raises(_command._OutputGoneError):
+        Watcher(parse_arguments(how))._print("{}")
+
+
+# --- On a terminal ----------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def on_a_terminal(*arguments: str) -> AsyncIterator[Terminal]:
+    """Run the command on a terminal, while the block runs."""
+    async with command_on_a_terminal(
+        [sys.executable, "-m", "qorb_trio.qtop", *arguments]
+    ) as terminal:
+        yield terminal
+
+
+@pytest.mark.real
+async def test_screen() -> None:
+    """It shows the pool, each key does what the bottom line says, and q leaves all as it was."""
+    async with (
+        a_server() as port,
+        on_a_terminal(f"127.0.0.1:{port}", "--interval", "0.1") as terminal,
+    ):
+        await terminal.wait_until(lambda screen: "● live" in screen and "a.test:80" in screen)
+        assert not terminal.is_as_before()
+        await terminal.wait_until(lambda screen: "BACKEND▲" in screen)
+        await terminal.type("r")
+        await terminal.wait_until(lambda screen: "BACKEND▼" in screen)
+        await terminal.type("\x1b[C\x1b")
+        await terminal.type("[C")
+        await terminal.wait_until(lambda screen: "UP▼" in screen)
+        await terminal.type("\t")
+        await terminal.wait_until(lambda screen: "SINCE" in screen)
+        terminal.process.send_signal(signal.SIGWINCH)
+        await terminal.type("\t")
+        await terminal.wait_until(lambda screen: "EVENT" in screen)
+        await terminal.type("q")
+        assert await terminal.wait() == 0
+        assert terminal.is_as_before()
+
+
+@pytest.mark.real
+async def test_screen_without_a_program() -> None:
+    """It says what is wrong, tries again, and a signal ends it with the terminal as it was."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    async with on_a_terminal(f"127.0.0.1:{port}") as terminal:
+        await terminal.wait_until(lambda screen: re.search("connect.*; trying again", screen))
+        terminal.process.send_signal(signal.SIGTERM)
+        assert await terminal.wait() == 0
+        assert terminal.is_as_before()
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"q", (["quit"], b"")),
+        (b"xr\x1b[Bp", (["reverse", "down", "pool"], b"")),
+        (b"\x1b", ([], b"\x1b")),
+        (b"\x1bOA\x1b[", (["up"], b"\x1b[")),
+        (b"\x1b[Z\t", (["show"], b"")),
+    ],
+)
+def test_keys(data: bytes, expected: tuple[list[str], bytes]) -> None:
+    """Keys are told apart however they come, and the beginning of one waits for its end."""
+    assert _keys.parse(data) == expected
+
+
+@pytest.mark.real
+async def test_no_more_keys() -> None:
+    """A terminal that is gone ends it, as q does."""
+    pressed: list[str] = []
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"rrq")
+        await _keys.read(reader, pressed.append)
+        os.close(writer)
+        await _keys.read(reader, pressed.append)
+    finally:
+        os.close(reader)
+    assert pressed == ["reverse", "reverse", "quit"]

@@ -1,0 +1,123 @@
+"""`Recorder`: waits and recent events, from the events of a pool."""
+
+from __future__ import annotations
+
+import trio
+import trio.lowlevel
+
+from qorb_trio import Backend
+from qorb_trio.qtop._recorder import RECENT, WHOLE_POOL, Recorder, describe
+
+A = Backend(("a.test", 80))
+
+
+def kinds(recorder: Recorder) -> list[tuple[str, str | None, str]]:
+    """What it has noted."""
+    return [(event.kind, event.backend, event.detail) for event in recorder.events]
+
+
+async def test_waits(autojump_clock: trio.testing.MockClock) -> None:
+    """A claim counts for its backend and for the pool, from its start to its grant."""
+    recorder = Recorder()
+    recorder.claim_start("p", 1)
+    await trio.sleep(2)
+    recorder.handle_claimed("p", 1, 7, A)
+    await trio.sleep(1)
+    recorder.claim_done("p", 1, 7)
+    found = recorder.waits.percentiles(trio.current_time())
+    assert found.keys() == {A.name, WHOLE_POOL}
+    assert 3 <= found[A.name][0] < 3.4
+
+
+async def test_what_began_without_it_is_ignored() -> None:
+    """It may be added while claims and checks are under way."""
+    recorder = Recorder()
+    recorder.handle_claimed("p", 1, 7, A)
+    recorder.claim_done("p", 1, 7)
+    recorder.health_check_done("p", 8)
+    recorder.recycle_done("p", 9)
+    recorder.health_check_failed("p", 8, ValueError())
+    assert recorder.waits.percentiles(trio.current_time()) == {}
+    assert kinds(recorder) == [("health_check_failed", None, "ValueError")]
+
+
+async def test_failed_claims_leave_nothing_behind() -> None:
+    """A claim that fails is noted, one that is cancelled is not, and both are forgotten."""
+    recorder = Recorder()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as exc:
+            recorder.claim_start("p", 1)
+            recorder.claim_failed("p", 1, exc)
+            raise
+    recorder.claim_start("p", 2)
+    recorder.handle_claimed("p", 2, 7, A)
+    recorder.claim_acquire_failed("p", 2, 7, ValueError("no\ngood"))
+    recorder.claim_failed("p", 2, TimeoutError("too late"))
+    assert kinds(recorder) == [
+        ("claim_acquire_failed", A.name, "ValueError: no good"),
+        ("claim_failed", A.name, "TimeoutError: too late"),
+    ]
+    assert not recorder._asked
+    assert not recorder._given
+
+
+async def test_checks_know_their_backend() -> None:
+    """The end of a check does not tell where it was, but its beginning did."""
+    recorder = Recorder()
+    recorder.health_check_start("p", 1, A)
+    recorder.health_check_failed("p", 1, OSError("gone"))
+    recorder.recycle_start("p", 2, A)
+    recorder.recycle_failed("p", 2, OSError("dirty"))
+    for start, done in (
+        ("health_check_start", "health_check_done"),
+        ("recycle_start", "recycle_done"),
+    ):
+        getattr(recorder, start)("p", 3, A)
+        getattr(recorder, done)("p", 3)
+    assert kinds(recorder) == [
+        ("health_check_failed", A.name, "OSError: gone"),
+        ("recycle_failed", A.name, "OSError: dirty"),
+    ]
+    assert not recorder._checked
+
+
+async def test_what_comes_and_goes() -> None:
+    """Backends that come and go, on line and in the set, are events."""
+    recorder = Recorder()
+    recorder.backend_added("p", A)
+    recorder.slot_set_online("p", A)
+    recorder.connect_failed("p", 1, A, ConnectionRefusedError("no"))
+    recorder.slot_set_offline("p", A)
+    recorder.backend_removed("p", A)
+    assert [kind for kind, _, _ in kinds(recorder)] == [
+        "backend_added",
+        "slot_set_online",
+        "connect_failed",
+        "slot_set_offline",
+        "backend_removed",
+    ]
+    assert [event.number for event in recorder.events] == [1, 2, 3, 4, 5]
+
+
+async def test_a_flood_is_bounded() -> None:
+    """However much goes wrong, so many events are remembered, the latest."""
+    recorder = Recorder()
+    for number in range(RECENT + 5):
+        recorder.connect_failed("p", number, A, OSError(str(number)))
+    assert len(recorder.events) == RECENT
+    assert recorder.events[-1].detail == f"OSError: {RECENT + 4}"
+
+
+def test_an_exception_without_a_text() -> None:
+    """An exception is described whatever its text does, and at no great length."""
+
+    class Bad(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert describe(Bad()) == "Bad: (no text)"
+    assert describe(ValueError()) == "ValueError"
+    assert len(describe(ValueError("x" * 1000))) == 200

@@ -1,0 +1,396 @@
+"""The server: pages, WebSockets, and clients of every kind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from wsproto import ConnectionType, WSConnection, events
+
+from qorb_trio import qtop
+from qorb_trio.qtop import _report
+from qorb_trio.qtop._client import Target, connect
+from qorb_trio.qtop._server import MOST_CLIENTS, PATIENCE
+
+from .kit import HOST, a_pool, a_program, message, read_all
+
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+)
+
+
+def status(answer: bytes) -> int:
+    """The status of an HTTP answer."""
+    return int(answer.split(b" ", 2)[1])
+
+
+# --- HTTP -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/qtop", "/qtop/", "/qtop/stats", "/qtop/stats?x=1"])
+async def test_the_page(path: str) -> None:
+    """Over HTTP there is one page, which may load nothing from anywhere."""
+    async with a_pool() as pool, a_program(pool) as program:
+        head, _, body = (await program.ask(f"GET {path}")).partition(b"\r\n\r\n")
+        head_only = await program.ask(f"HEAD {path}")
+    assert status(head) == 200
+    assert b"default-src 'none'" in head
+    assert b"no-store" in head
+    assert b"<title>qtop</title>" in body
+    assert head_only == head + b"\r\n\r\n"
+    # The icon is in the page, and its namespaces are names.
+    links = set(re.findall(rb"\b(?:https?|wss?):(?!//\$)//[^\s'\"`]*", body))
+    assert links == {b"http://www.w3.org/2000/svg"}
+    assert b"innerHTML" not in body
+
+
+@pytest.mark.parametrize(
+    ("head", "headers", "expected"),
+    [
+        ("GET /other", (), 404),
+        ("POST /", (), 405),
+        ("HEAD /other", (), 404),
+        ("HEAD /qtop/stats", UPGRADE, 405),
+        ("GET /", ("Host: evil.test",), 403),
+        ("GET /", ("Origin: http://evil.test",), 403),
+        ("GET /other", UPGRADE, 404),
+        ("GET /qtop/stats", ("Upgrade: websocket",), 400),
+        ("GET /qtop/stats", ("Host: evil.test", *UPGRADE), 403),
+        ("GET /qtop/stats", ("Origin: http://evil.test", *UPGRADE), 403),
+        ("GET /qtop/stats?update_secs=0", UPGRADE, 400),
+        ("GET /qtop/stats?update_secs=nan", UPGRADE, 400),
+        ("GET /qtop/stats?update_secs=soon", UPGRADE, 400),
+    ],
+)
+async def test_refused_requests(head: str, headers: tuple[str, ...], expected: int) -> None:
+    """What is not to be had, or not for this caller, is refused with the reason."""
+    async with a_pool() as pool, a_program(pool) as program:
+        answer = await program.ask(head, *headers)
+        assert status(answer) == expected
+        assert "statistics" not in str(answer)
+        assert pool._core.watch is None
+
+
+async def test_no_token_no_statistics() -> None:
+    """With a token the page is for everybody, since it tells nothing; the statistics are not."""
+    async with a_pool() as pool, a_program(pool, token="secret") as program:
+        assert status(await program.ask("GET /")) == 200
+        assert status(await program.ask("GET /qtop/stats", *UPGRADE)) == 401
+        wrong = "Authorization: Bearer guess"
+        assert status(await program.ask("GET /qtop/stats", *UPGRADE, wrong)) == 401
+        with pytest.raises(ConnectionError, match="status 401: a bearer token is needed"):
+            async with program.watched():
+                pass
+        async with program.watched(token="secret") as socket:
+            assert "sets" in await message(socket)
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HT", b"\x16\x03\x01\x02\x00\x01\r\n\r\n"])
+async def test_no_request(said: bytes) -> None:
+    """Who says nothing, or nothing that is HTTP, gets no answer; others are served."""
+    async with a_pool() as pool, a_program(pool) as program:
+        stream = program.connect()
+        await stream.send_all(said)
+        await stream.send_eof()  # type: ignore[attr-defined]
+        assert await read_all(stream) == b""
+        assert status(await program.ask("GET /")) == 200
+
+
+async def test_a_request_that_never_ends(autojump_clock: trio.testing.MockClock) -> None:
+    """A client has so many seconds for its request."""
+    async with a_pool() as pool, a_program(pool) as program:
+        stream = program.connect()
+        await stream.send_all(b"GET / HTTP/1.1\r\n")
+        begin = trio.current_time()
+        assert await read_all(stream) == b""
+        assert trio.current_time() == begin + PATIENCE
+
+
+async def test_too_many_clients() -> None:
+    """There is a limit to how many may watch, and room again when one has left."""
+    async with a_pool() as pool, a_program(pool) as program:
+        streams = [program.connect() for _ in range(MOST_CLIENTS)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert status(await program.ask("GET /")) == 503
+        await streams.pop().aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert status(await program.ask("GET /")) == 200
+
+
+# --- WebSocket --------------------------------------------------------------------------
+
+
+async def test_messages_come_at_the_interval(autojump_clock: trio.testing.MockClock) -> None:
+    """The first comes at once, the others at the interval that was asked for."""
+    async with a_pool() as pool, a_program(pool) as program:
+        for path, interval in (("/qtop/stats", 1.0), ("/qtop/stats?update_secs=5", 5.0)):
+            async with program.watched(path=path) as socket:
+                begin = trio.current_time()
+                for number in range(3):
+                    assert (await message(socket))["interval"] == (interval if number else 0)
+                    assert trio.current_time() == begin + number * interval
+
+
+async def test_the_subprotocol_of_the_page() -> None:
+    """A browser that offers `qtop` is told that it is spoken; who offers nothing is not."""
+    async with a_pool() as pool, a_program(pool) as program:
+        for headers, told in (
+            (("Sec-WebSocket-Protocol: qtop, bearer.eA",), True),
+            (("Sec-WebSocket-Protocol: other",), False),
+            ((), False),
+        ):
+            stream = program.connect()
+            head = "".join(f"{line}\r\n" for line in (f"Host: {HOST}", *UPGRADE, *headers))
+            await stream.send_all(f"GET /qtop/stats HTTP/1.1\r\n{head}\r\n".encode())
+            answer = bytes(await stream.receive_some())
+            assert status(answer) == 101
+            assert (b"sec-websocket-protocol: qtop\r\n" in answer.lower()) is told
+            await stream.aclose()
+
+
+def shake(*early: events.Event) -> tuple[WSConnection, bytes]:
+    """A client that does not wait for its welcome, and what it sends."""
+    protocol = WSConnection(ConnectionType.CLIENT)
+    data = protocol.send(events.Request(host=HOST, target="/qtop/stats"))
+    twin = WSConnection(ConnectionType.CLIENT)
+    twin.send(events.Request(host=HOST, target="/qtop/stats"))
+    return protocol, data
+
+
+async def until(
+    stream: trio.abc.ReceiveStream, protocol: WSConnection, kind: type[events.Event]
+) -> Any:
+    """The next event of a kind that comes."""
+    while True:
+        for event in protocol.events():
+            if isinstance(event, kind):
+                return event
+        protocol.receive_data(bytes(await stream.receive_some()))
+
+
+async def test_ping_and_close() -> None:
+    """A ping is answered, and so is a goodbye, after which the connection is closed."""
+    async with a_pool() as pool, a_program(pool) as program:
+        stream = program.connect()
+        protocol, data = shake()
+        await stream.send_all(data)
+        await until(stream, protocol, events.AcceptConnection)
+        await stream.send_all(protocol.send(events.Ping(payload=b"there?")))
+        assert (await until(stream, protocol, events.Pong)).payload == b"there?"
+        await stream.send_all(protocol.send(events.CloseConnection(code=1000)))
+        assert (await until(stream, protocol, events.CloseConnection)).code == 1000
+        assert await read_all(stream) == b""
+        await trio.testing.wait_all_tasks_blocked()
+        assert pool._core.watch is None
+
+
+async def test_what_is_said_before_the_welcome_is_heard() -> None:
+    """Frames that come in one piece with the request are not lost."""
+    async with a_pool() as pool, a_program(pool) as program:
+        stream = program.connect()
+        protocol, data = shake()
+        masked_ping = b"\x89\x80\x00\x00\x00\x00"
+        await stream.send_all(data + masked_ping)
+        assert await until(stream, protocol, events.Pong)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        events.TextMessage(data="x" * 5000),
+        events.BytesMessage(data=b"x" * 5000),
+        events.TextMessage(data="a", message_finished=False),
+        b"\x81\x01a",  # not masked
+        b"\xff\x80\x00\x00\x00\x00",  # of no kind there is
+    ],
+    ids=["long text", "long bytes", "half", "unmasked", "reserved"],
+)
+async def test_bad_clients(said: events.Event | bytes) -> None:
+    """Who says too much or nonsense is hung up on, who goes in the middle is gone."""
+    async with a_pool() as pool, a_program(pool) as program:
+        stream = program.connect()
+        protocol, data = shake()
+        await stream.send_all(data)
+        await until(stream, protocol, events.AcceptConnection)
+        await stream.send_all(said if isinstance(said, bytes) else protocol.send(said))
+        await stream.send_eof()  # type: ignore[attr-defined]
+        await read_all(stream)
+        await trio.testing.wait_all_tasks_blocked()
+        assert pool._core.watch is None
+
+
+async def test_a_client_that_never_reads(autojump_clock: trio.testing.MockClock) -> None:
+    """It is dropped at its deadline, has one message under way at most, and slows nobody."""
+    async with a_pool() as pool, a_program(pool) as program:
+        stream = program.connect(trio.testing.lockstep_stream_pair)
+        _, data = shake()
+        await stream.send_all(data)
+        await stream.receive_some(1000)  # the welcome, and no more
+        begin = trio.current_time()
+        async with program.watched() as socket:
+            for number in range(30):
+                await message(socket)
+                assert trio.current_time() - begin == number
+                async with pool.claim(timeout=0):
+                    pass
+                if number != PATIENCE:  # in that instant it is dropped
+                    assert program.server._clients == 1 + (number < PATIENCE)
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(b"x")
+
+
+async def test_a_client_that_pings_and_never_reads(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that wants answers but does not take them is dropped, too."""
+    async with a_pool() as pool, a_program(pool) as program:
+        stream = program.connect(trio.testing.lockstep_stream_pair)
+        protocol, data = shake()
+        await stream.send_all(data)
+        protocol.receive_data(bytes(await stream.receive_some(1000)))
+        begin = trio.current_time()
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(protocol.send(events.Ping()))
+        assert trio.current_time() - begin == PATIENCE
+
+
+async def test_a_fault_of_ours_ends_one_client_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in qtop is logged with its traceback; pool, program and other clients go on."""
+
+    async def broken(self: object) -> str:
+        raise ZeroDivisionError
+
+    async with a_pool() as pool, a_program(pool) as program:
+        with monkeypatch.context() as patch:
+            patch.setattr(_report.Report, "next", broken)
+            async with program.watched() as socket:
+                assert await socket.receive() is None
+        (record,) = caplog.records
+        assert record.name == "qorb_trio.qtop"
+        assert record.levelno == logging.ERROR
+        async with program.watched() as socket:
+            assert await message(socket)
+
+
+async def test_asking_where_a_holder_is() -> None:
+    """A client may ask for the stack of a holder; what is no question is passed over."""
+    async with a_pool() as pool, a_program(pool) as program:
+        async with pool.claim(), program.watched() as socket:
+            (holder,) = (await message(socket))["holders"]
+            for nonsense in ("", "[" * 4000, "[]", "{}", '{"stack": 1}'):
+                await socket.send(nonsense)
+            await socket.send(json.dumps({"stack": holder}))
+            answer = (await message(socket))["stack"]
+    assert answer.items() >= {"pool": "db", "id": holder["id"], "since": holder["since"]}.items()
+    assert "test_asking_where_a_holder_is" in answer["text"]
+
+
+# --- serve() ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (lambda pool: ([],), "at least one pool"),
+        (lambda pool: ([pool], "0.0.0.0"), "not a loopback address"),
+        (lambda pool: ([pool], ""), "not a loopback address"),
+        (lambda pool: ([pool], "127.0.0.1", -1), "port must be at least 0"),
+    ],
+)
+async def test_wrong_values(arguments: Callable[[Any], tuple[Any, ...]], error: str) -> None:
+    """A wrong value is refused at the call, before anything is started."""
+    async with a_pool() as pool, trio.open_nursery() as nursery:
+        with pytest.raises(ValueError, match=error):
+            nursery.start_soon(partial(qtop.serve, *arguments(pool)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "error"),
+    [
+        (lambda pool: (pool,), {}, "not iterable"),
+        (lambda pool: (["db"],), {}, "pools: each must be a Pool"),
+        (lambda pool: ([pool], None), {}, "host must be a str"),
+        (lambda pool: ([pool], "127.0.0.1", "80"), {}, "port must be an int"),
+        (lambda pool: ([pool],), {"token": 7}, "token must be a str"),
+        (lambda pool: ([pool],), {"allowed_hosts": "a.test"}, "allowed_hosts must be a coll"),
+    ],
+)
+async def test_wrong_types(
+    arguments: Callable[[Any], tuple[Any, ...]], named: dict[str, Any], error: str
+) -> None:
+    """So is a wrong type."""
+    async with a_pool() as pool:
+        with pytest.raises(TypeError, match=error):
+            await qtop.serve(*arguments(pool), **named)
+
+
+@pytest.mark.real
+async def test_a_port_in_use() -> None:
+    """That it cannot listen comes out of the nursery, as an `OSError`."""
+    async with a_pool() as pool:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener:
+            port = listener.socket.getsockname()[1]
+            with pytest.RaisesGroup(OSError):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(qtop.serve, [pool], "127.0.0.1", port)
+
+
+@pytest.mark.real
+async def test_cancelling_it_closes_everything() -> None:
+    """When it is cancelled, the port is free again and its clients are hung up on."""
+    async with a_pool() as pool, trio.open_nursery() as outer:
+        nursery = await outer.start(open_nursery)
+        listeners = await nursery.start(qtop.serve, [pool], "localhost", 0)
+        port = listeners[0].socket.getsockname()[1]
+        address = f"127.0.0.1:{port}"
+        async with connect(Target("ws", "127.0.0.1", port, address, "/qtop/stats")) as socket:
+            await message(socket)
+            nursery.cancel_scope.cancel()
+            assert await socket.receive() is None
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream("127.0.0.1", port)
+        assert pool._core.watch is None
+        outer.cancel_scope.cancel()
+
+
+async def open_nursery(  # noqa: ASYNC114
+    task_status: trio.TaskStatus[trio.Nursery],
+) -> None:
+    """A nursery in a task of its own."""
+    async with trio.open_nursery() as nursery:
+        task_status.started(nursery)
+        await trio.sleep_forever()
+
+
+# --- What it costs ----------------------------------------------------------------------
+
+
+async def test_nobody_watches_and_nothing_is_recorded() -> None:
+    """The pool is told to record while somebody watches, and at no other time."""
+    async with a_pool() as pool, a_program(pool) as program:
+
+        async def is_recorded() -> bool:
+            await trio.testing.wait_all_tasks_blocked()
+            assert pool._core.plain is (pool._core.watch is None)
+            return not pool._core.plain
+
+        assert not await is_recorded()
+        async with program.watched() as first, program.watched() as second:
+            await message(first)
+            await message(second)
+            assert await is_recorded()
+            await second.close()
+            assert await is_recorded()
+        assert not await is_recorded()

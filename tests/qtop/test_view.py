@@ -1,0 +1,348 @@
+"""`View` and `Screen`: what the terminal shows of the messages."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from qorb_trio.qtop._screen import COLUMNS, SHOWN, Screen, seconds, sparkline
+from qorb_trio.qtop._view import View, printable
+
+#: A message of qorb's own server.
+QORB = {
+    "claims": 7,
+    "sets": {
+        "[::1]:6001": {
+            "connecting_slots": 0,
+            "unclaimed_slots": 3,
+            "checking_slots": 1,
+            "claimed_slots": 2,
+            "total_claims": 40,
+        },
+        "[::1]:6002": {
+            "connecting_slots": 1,
+            "unclaimed_slots": 0,
+            "checking_slots": 0,
+            "claimed_slots": 0,
+            "total_claims": 0,
+        },
+    },
+}
+
+
+def a_set(pool: str, backend: str, **more: Any) -> dict[str, Any]:
+    """A backend in a message of ours."""
+    plain = {
+        "connecting_slots": 0,
+        "unclaimed_slots": 2,
+        "checking_slots": 0,
+        "claimed_slots": 1,
+        "total_claims": 10,
+        "closing_slots": 0,
+        "wanted_slots": 3,
+        "online": True,
+        "failures": 0,
+        "last_error": None,
+        "wait_p50": 0.001,
+        "wait_p99": 0.25,
+        "pool": pool,
+        "backend": backend,
+    }
+    return plain | more
+
+
+def a_pool(name: str, **more: Any) -> dict[str, Any]:
+    """A pool in a message of ours."""
+    plain = {
+        "name": name,
+        "claims": 20,
+        "waiting": 2,
+        "slots": 6,
+        "max_slots": 16,
+        "departed": 0,
+        "backends": 2,
+        "wait_p50": 0.001,
+        "wait_p99": 0.25,
+    }
+    return plain | more
+
+
+def ours(interval: float = 1.0, claims: int = 20, total: int = 10) -> dict[str, Any]:
+    """A message of ours, of two pools."""
+    return {
+        "claims": 0,
+        "sets": {
+            "db/a": a_set("db", "a", total_claims=total),
+            "db/b": a_set(
+                "db", "b", online=False, failures=3, last_error="OSError: no", wait_p50=None
+            ),
+            "cache/a": a_set("cache", "a", claimed_slots=4, wait_p99=None),
+        },
+        "interval": interval,
+        "pools": [a_pool("db", claims=claims), a_pool("cache", departed=1, wait_p50=None)],
+        "holders": [
+            {"id": 1, "pool": "db", "backend": "a", "age": 12.5, "task": "handler 7"},
+            {"id": 2, "pool": "cache", "backend": "a", "age": 1.5, "task": "other"},
+        ],
+        "events": [
+            {"age": 1.0, "pool": "db", "event": "connect_failed", "backend": "b", "detail": "no"},
+            {
+                "age": 0.0,
+                "pool": "cache",
+                "event": "claim_failed",
+                "backend": None,
+                "detail": "late",
+            },
+        ],
+    }
+
+
+def picture(screen: Screen, height: int = 24, now: float = 0.0, width: int = 200) -> str:
+    """The screen as text."""
+    return drawn(screen.draw(height, now), width)
+
+
+def drawn(what: Any, width: int = 200) -> str:
+    """Whatever rich can draw, as text."""
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(what)
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return output.getvalue()
+
+
+def shown(*messages: dict[str, Any], **choices: Any) -> Screen:
+    """A screen that has learnt from messages, one each second."""
+    screen = Screen("ws://x", **choices)
+    for number, message in enumerate(messages):
+        screen.view.take(json.dumps(message), float(number))
+    screen.status = "live"
+    return screen
+
+
+# --- What is learnt ---------------------------------------------------------------------
+
+
+def test_rates() -> None:
+    """Rates are what has come since the message before, by the time that the message tells."""
+    view = View()
+    view.take(json.dumps(ours(0.0, claims=20, total=10)), 0.0)
+    assert [row.rate for row in view.rows] == [0, 0, 0]
+    assert not view.claims
+    view.take(json.dumps(ours(2.0, claims=60, total=30)), 99.0)
+    assert [row.rate for row in view.rows] == [10, 0, 0]
+    assert [pool.rate for pool in view.pools] == [20, 0]
+    assert [*view.claims["db"]] == [20]
+    assert [*view.waiting["db"]] == [2]
+
+
+def test_a_backend_that_counts_from_zero_again() -> None:
+    """A backend that has left and come back has no rate below zero."""
+    view = View()
+    for total in (10, 3):
+        view.take(json.dumps(ours(1.0, total=total)), 0.0)
+    assert view.rows[0].rate == 0
+
+
+def test_after_a_loss_nothing_is_reckoned_from_before() -> None:
+    """What another run of the program says is not compared with what the first has said."""
+    view = View()
+    view.take(json.dumps(ours(0.0, claims=0)), 0.0)
+    view.lost()
+    view.take(json.dumps(ours(0.0, claims=5000)), 60.0)
+    assert view.pools[0].rate == 0
+    assert not view.claims
+
+
+def test_messages_of_qorb() -> None:
+    """What qorb sends is shown as far as it goes; the rest is not known, and says so."""
+    view = View()
+    view.take(json.dumps(QORB), 0.0)
+    first, second = view.rows
+    assert (first.name, first.online, first.claimed, first.total) == ("[::1]:6001", True, 2, 40)
+    assert (second.online, second.connecting) == (False, 1)
+    assert first.wanted is first.failures is first.closing is first.p50 is None
+    (pool,) = view.pools
+    assert (pool.claims, pool.slots, pool.waiting, pool.max_slots) == (40, 7, None, None)
+    text = picture(shown(QORB, QORB))
+    assert "[::1]:6001" in text
+    assert "waiting" not in text
+
+
+def test_messages_of_qorb_come_at_any_time() -> None:
+    """qorb sends one with each change, too: a rate is never over next to no time."""
+    view = View()
+    message = json.loads(json.dumps(QORB))
+    for now, total in ((0.0, 40), (0.001, 41), (0.5, 45), (1.0, 50), (1.001, 51), (2.0, 60)):
+        message["sets"]["[::1]:6001"]["total_claims"] = total
+        view.take(json.dumps(message), now)
+        assert view.rows[0].total == total
+        assert view.rows[0].rate == (0 if now < 1 else 10)
+    assert [*view.claims[""]] == [10, 10]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json",
+        "[]",
+        "{}",
+        '{"sets": []}',
+        '{"sets": {"a": {"total_claims": "many"}}}',
+        '{"sets": {"a": {"wanted_slots": "many"}}}',
+    ],
+)
+def test_what_is_no_message(text: str) -> None:
+    """Something else that speaks over a WebSocket is found out."""
+    with pytest.raises(ValueError, match=r".*"):
+        View().take(text, 0.0)
+
+
+def test_names_cannot_change_the_terminal() -> None:
+    """What would move the cursor, or end a line, is replaced."""
+    assert printable("a\x1b[2Jb\nc\x9b\u2028\ud800") == "a\ufffd[2Jb\ufffdc\ufffd\ufffd\ufffd"
+    message = ours()
+    message["sets"] = {"\x1b[2J": a_set("\x1b", "\x1b[2J", last_error="\x1b")}
+    message["pools"] = [a_pool("\x1b")]
+    message["holders"] = [message["holders"][0] | {"task": "\x1b"}]
+    message["events"] = [message["events"][0] | {"detail": "\x1b", "event": "\x1b"}]
+    screen = shown(message, message)
+    for _ in SHOWN:
+        assert "\x1b" not in picture(screen)
+        screen.press("show")
+
+
+# --- What is drawn ----------------------------------------------------------------------
+
+
+def lines_with(text: str, word: str) -> list[str]:
+    """The lines of a text that have a word."""
+    return [line for line in text.splitlines() if word in line]
+
+
+def test_the_table() -> None:
+    """All that is known of a backend is in its line."""
+    text = picture(shown(ours(0.0), ours(1.0, claims=40, total=30)))
+    assert "● live" in text
+    assert "20.0 claims/s" in text
+    assert "2 waiting" in text
+    assert "6 of 16 slots (1 of departed backends)" in text
+    assert "p50 1 ms  p99 250 ms" in text
+    (bad,) = lines_with(text, "OSError")
+    assert bad.split() == [
+        *("b", "db", "no", "0.0", "0", "2", "0", "1", "0", "3", "10", "3", "-", "250", "ms"),
+        *("OSError:", "no"),
+    ]
+    assert lines_with(text, " 20.0 ")
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_sorting(column: str) -> None:
+    """The table can be sorted by each of its columns, in both directions."""
+    screen = shown(ours(0.0), ours(1.0), sort=column)
+    value = COLUMNS[column].value
+    values = [value(row) for row in screen.rows()]
+    assert values == sorted(values)
+    screen.press("reverse")
+    assert [value(row) for row in screen.rows()] == values[::-1]
+    assert COLUMNS[column].title + "▼" in picture(screen)
+
+
+def test_keys_for_columns() -> None:
+    """The arrows go through the columns, and round."""
+    screen = shown(ours())
+    for key, expected in (("right", "pool"), ("left", "backend"), ("left", "error")):
+        screen.press(key)
+        assert screen.sort == expected
+    screen.press("quit")  # not for the screen
+
+
+def test_one_pool_of_several() -> None:
+    """`p` goes through the pools; of one pool, only its own is shown."""
+    screen = shown(ours(0.0), ours(1.0))
+    seen = []
+    for _ in range(4):
+        seen.append(screen.pool)
+        assert len(screen.rows()) == {None: 3, "db": 2, "cache": 1}[screen.pool]
+        assert ("POOL" in picture(screen)) == (screen.pool is None)
+        screen.press("pool")
+    assert seen == [None, "db", "cache", None]
+    screen = shown(ours(), pool="unknown")
+    assert screen.rows() == []
+    screen.press("pool")
+    assert screen.pool is None
+
+
+def test_holders_and_events() -> None:
+    """Tab shows who holds what since when, what happened of late, and the backends again."""
+    screen = shown(ours())
+    screen.press("show")
+    (line,) = lines_with(picture(screen), "handler 7")
+    assert line.split() == ["12.5", "s", "handler", "7", "a", "db"]
+    screen.press("show")
+    first, second = picture(screen, now=10.0).splitlines()[5:7]
+    assert first.split() == ["10", "s", "claim_failed", "cache", "late"]
+    assert second.split() == ["11", "s", "connect_failed", "b", "db", "no"]
+    screen.press("pool")
+    assert len(lines_with(picture(screen), "_failed")) == 1
+    screen.press("show")
+    assert screen.shown == "backends"
+
+
+def test_more_backends_than_lines() -> None:
+    """A long table is cut to the terminal and can be scrolled, to its ends and no further."""
+    message = ours()
+    message["sets"] = {f"b{i:03}": a_set("db", f"b{i:03}") for i in range(100)}
+    message["pools"] = [a_pool("db")]
+    screen = shown(message)
+
+    def place() -> str:
+        text = picture(screen, height=20)
+        assert len(text.splitlines()) <= 20
+        return text.splitlines()[-1].partition(" of ")[0]
+
+    assert place() == "backends: 1 to 14"
+    screen.press("up")
+    assert place() == "backends: 1 to 14"
+    screen.press("down")
+    assert place() == "backends: 11 to 24"
+    for _ in range(20):
+        screen.press("down")
+    assert place() == "backends: 87 to 100"
+    assert len(lines_with(drawn(screen.report()), "b0")) == 100
+
+
+def test_a_terminal_that_is_much_too_small() -> None:
+    """Nothing breaks where there is hardly any room."""
+    assert picture(shown(ours()), height=1, width=20)
+    assert picture(Screen("x"), height=1, width=5)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "-"),
+        (0.0, "0 µs"),
+        (0.0000123, "12.3 µs"),
+        (0.00099949, "999 µs"),
+        (0.0009996, "1 ms"),
+        (0.25, "250 ms"),
+        (12.34, "12.3 s"),
+        (3600, "60 min"),
+    ],
+)
+def test_durations(value: float | None, expected: str) -> None:
+    """A duration has three digits and the unit that fits."""
+    assert seconds(value) == expected
+
+
+def test_sparklines() -> None:
+    """The highest value is a full bar, and the latest values are those that are shown."""
+    assert sparkline([]) == ""
+    assert sparkline([0, 0]) == "▁▁"
+    assert sparkline([0, 1, 2, 4]) == "▁▃▅█"
+    assert sparkline(range(100), 3) == "███"
