@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
+#: The deadline of a claim that takes a spare or fails at once.
+NEVER = float("-inf")
+
 
 @final
 class Claim(Generic[C]):
@@ -123,20 +126,44 @@ class Claim(Generic[C]):
         self._entered = True
         core = self._core
         await checkpoint_if_cancelled()
-        if not core.plain or (slot := core.take()) is None:
-            return await self._acquire()
-        self._held = self._slot = slot
-        # Cancellation was looked for before the slot was taken. From here on it would
-        # have to be given back.
-        await cancel_shielded_checkpoint()
+        if not core.plain:
+            return await self._acquire(core.next_id(), self._deadline())
+        # What follows is `_acquire` without set-up and instruments, and without its
+        # coroutines: as each claimant parks and wakes, each coroutine costs it a tenth.
+        ticket, deadline = 0, 0.0
+        slot = core.take()
+        if slot is not None:
+            self._held = self._slot = slot
+            # Cancellation was looked for before the slot was taken. From here on it would
+            # have to be given back.
+            await cancel_shielded_checkpoint()
+        else:
+            ticket, deadline = core.next_id(), self._deadline()
+            if core.closing or deadline == NEVER:
+                return await self._acquire(ticket, deadline)
+            answer = await core.wait(ticket, deadline)
+            if isinstance(answer, Refusal):
+                raise answer.error()
+            self._held = self._slot = slot = answer
+            if core.watch is not None:  # it may have come meanwhile
+                core.fire("claim_done", ticket, slot.id)
         home = slot.home
         if self._held is not slot or slot.state is not CLAIMED or not home.active:
             # Meanwhile the pool has ended, or the backend has left.
             self._end(None, keep=False)
-            return await self._acquire(again=True)
+            if not ticket:
+                ticket, deadline = core.next_id(), self._deadline()
+            return await self._acquire(ticket, deadline, again=True)
         home.total_claims += 1
         connection: C = slot.connection
         return connection
+
+    def _deadline(self) -> float:
+        """When the acquisition must be over; `NEVER` if it must not even wait."""
+        timeout = self._timeout
+        if timeout is None:
+            timeout = self._core.policy.claim_timeout
+        return trio.current_time() + timeout if timeout else NEVER
 
     @enable_ki_protection
     async def __aexit__(
@@ -156,16 +183,15 @@ class Claim(Generic[C]):
         await self.__aenter__()
         self._handled = sys.exc_info()[1]
 
-    async def _acquire(self, *, again: bool = False) -> C:
+    async def _acquire(self, claim_id: int, deadline: float, *, again: bool = False) -> C:
         """The whole of it: wait in line, set the connection up, tell the instruments.
 
         `again`: the claim has had its turn, so that it comes before those in line.
         """
         core = self._core
-        claim_id = core.next_id()
         core.fire("claim_start", claim_id)
         try:
-            slot = await self._find(claim_id, again=again)
+            slot = await self._find(claim_id, deadline, again=again)
         except BaseException as exc:
             self._end(exc, keep=False)
             core.fire("claim_failed", claim_id, exc)
@@ -174,14 +200,13 @@ class Claim(Generic[C]):
         core.fire("claim_done", claim_id, slot.id)
         return self.connection
 
-    async def _find(self, claim_id: int, *, again: bool) -> Slot[C]:
+    async def _find(self, claim_id: int, deadline: float, *, again: bool) -> Slot[C]:
         """Take or await connections until one can be set up.
 
         The claim's number is its place in line too: whoever asked first has the lower.
         """
         core = self._core
-        timeout = core.policy.claim_timeout if self._timeout is None else self._timeout
-        deadline = trio.current_time() + timeout
+        waits = deadline != NEVER
         cause: Exception | None = None
         late = False
         while True:
@@ -193,7 +218,7 @@ class Claim(Generic[C]):
             if slot is not None:
                 self._hold(slot)
                 await cancel_shielded_checkpoint()
-            elif timeout == 0 or late:
+            elif late or not waits:
                 await trio.lowlevel.checkpoint()
                 raise core.timed_out().error(cause)
             else:
@@ -202,7 +227,7 @@ class Claim(Generic[C]):
                     raise answer.error(cause)
                 slot = self._hold(answer)
             if self._still_good(slot) and core.hooks.sets_up:
-                until = deadline if timeout else float("inf")
+                until = deadline if waits else float("inf")
                 failure = await self._set_up(slot, claim_id, until)
                 # What was cut short by the deadline tells less than what failed before.
                 cause = failure if failure and trio.current_time() < until else cause or failure
@@ -210,7 +235,7 @@ class Claim(Generic[C]):
                 return slot
             self._end(None, keep=False)
             again = True
-            late = timeout > 0 and trio.current_time() >= deadline
+            late = waits and trio.current_time() >= deadline
 
     def _hold(self, slot: Slot[C]) -> Slot[C]:
         self._held = self._slot = slot

@@ -12,7 +12,7 @@ import itertools
 import logging
 import random
 import warnings
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from typing import Any, Generic, TypeVar, final
 
 import trio
@@ -33,6 +33,7 @@ from .abc import Connector, Instrument
 
 logger = logging.getLogger("qorb_trio.pool")
 
+A = TypeVar("A")
 C = TypeVar("C")
 
 
@@ -82,6 +83,8 @@ class Core(Generic[C]):
         self.connect_time: float = 0.0
         #: So many claims, held and waiting, are provided for by the last plan.
         self.covered: float = 0
+        #: So many connections would be enough, by the last plan.
+        self.enough: int = 0
         #: What each `wait_ready` waits for.
         self.ready_wanted: list[int] = []
         #: Set when the resolver has sent another set, and at each rebalance interval.
@@ -96,6 +99,7 @@ class Core(Generic[C]):
         self.changes: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         #: Parked here: health checks that would take too many spares at once.
         self.check_lot: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.worker: Worker[C] = Worker(self)
         self.next_id: Callable[[], int] = itertools.count(1).__next__
         self.next_rank: Callable[[], int] = itertools.count(1).__next__
         self._retired_claims: int = 0
@@ -142,14 +146,16 @@ class Core(Generic[C]):
         return None
 
     def wait(
-        self, claim_id: int, deadline: float, *, again: bool
+        self, claim_id: int, deadline: float, *, again: bool = False
     ) -> Coroutine[Any, Any, Slot[C] | _refusal.Refusal]:
         """Park a claimant until it is handed a slot, or refused."""
-        if trio.lowlevel.current_task() in self.holding:
+        task = trio.lowlevel.current_task()
+        line = self.line
+        if task in self.holding:
             self._warn_of_second()
-        if self.claimed + len(self.line) >= self.covered:
+        if self.claimed + len(line.queue) + len(line.returned) >= self.covered:
             self.request_plan()
-        return self.line.wait(claim_id, deadline, again=again)
+        return line.wait(task, claim_id, deadline, again=again)
 
     def take_back(self, slot: Slot[C], exc: BaseException | None, keep: bool) -> None:
         """A claim has ended, by `exc` if any; `keep` if it may be lent again."""
@@ -285,10 +291,13 @@ class Core(Generic[C]):
             )
         self.held.add(id(connection))
 
-    def slot_connected(self, *, news: bool) -> None:
+    def slot_connected(self, home: SlotSet[C], *, news: bool) -> None:
         """A slot has connected; `news`: that changes what is known of its backend."""
-        self.changes.unpark_all()
-        if news or self.rebalance_due:
+        if self.ready_wanted and self.connected >= min(self.ready_wanted):
+            self.changes.unpark_all()
+        # A rebalance goes on when others may be closed for what has connected, and is over
+        # when nothing is on its way any more.
+        if news or (self.rebalance_due and (self.connected >= self.enough or not home.dials)):
             self.request_plan()
 
     def slot_closed(self, home: SlotSet[C]) -> None:
@@ -296,9 +305,10 @@ class Core(Generic[C]):
         if not home.slots and home in self.departed:
             self.departed.remove(home)
             self._retired_claims += home.total_claims
-        if self.closing:
+        if not self.closing:
+            self.request_plan()
+        elif not (self.slots and self.claimed):
             self.changes.unpark_all()
-        self.request_plan()
 
     def may_check(self) -> bool:
         """Whether another spare may be taken for a health check.
@@ -309,6 +319,11 @@ class Core(Generic[C]):
         unclaimed = self.connected - self.claimed - self.checking
         return self.checking == 0 or self.checking < unclaimed
 
+    def start(self, work: Callable[[A], Awaitable[None]], what: A) -> None:
+        """Start a task of the pool."""
+        assert self.nursery is not None
+        self.nursery.start_soon(work, what)
+
     def checks_ended(self) -> None:
         """A check or a recycling is over."""
         self.check_lot.unpark()  # one ended, so there is room for one
@@ -317,8 +332,7 @@ class Core(Generic[C]):
 
     def start_closing(self, slot: Slot[C]) -> None:
         """Close a connection in a task of its own."""
-        assert self.nursery is not None
-        self.nursery.start_soon(self._disconnect, slot)
+        self.start(self._disconnect, slot)
 
     @trio.lowlevel.enable_ki_protection
     async def _disconnect(self, slot: Slot[C]) -> None:
@@ -376,11 +390,11 @@ class Core(Generic[C]):
 
     def _arrive(self, name: str, backend: Backend) -> None:
         logger.info("pool %s: backend %s appears", self.name, name)
-        orders, work = trio.open_memory_channel[Slot[C]](float("inf"))
-        home: SlotSet[C] = SlotSet(self, backend, orders, self.next_rank())
+        home: SlotSet[C] = SlotSet(self, backend, self.next_rank())
         self.sets[name] = home
-        assert self.nursery is not None
-        self.nursery.start_soon(Worker(self, home, work).run)
+        if self.hooks.checks and self.policy.set_config.health_interval < float("inf"):
+            home.checker = trio.CancelScope()
+            self.start(self.worker.keep_checking, home)
         self.fire("backend_added", backend)
 
     def _depart(self, name: str, home: SlotSet[C]) -> None:

@@ -26,15 +26,25 @@ _SWEEP = 64
 class Waiter(Generic[C]):
     """One parked claimant."""
 
-    __slots__ = ("answer", "deadline", "task", "ticket")
+    __slots__ = ("_line", "answer", "deadline", "task", "ticket")
 
-    def __init__(self, ticket: int, deadline: float) -> None:
+    def __init__(
+        self, line: Line[C], task: trio.lowlevel.Task, ticket: int, deadline: float
+    ) -> None:
+        self._line: Line[C] = line
         #: The task, while it is parked: what is left in the heap of deadlines after that
         #: must not keep it alive.
-        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        self.task: trio.lowlevel.Task | None = task
         self.ticket: int = ticket
         self.deadline: float = deadline
         self.answer: Slot[C] | Refusal | None = None
+
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        """Trio cancels the task while it is parked."""
+        # A method, since a closure would be four objects more for each that waits.
+        self._line.leave(self)
+        self.task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 @final
@@ -60,26 +70,23 @@ class Line(Generic[C]):
     def __len__(self) -> int:
         return len(self.queue) + len(self.returned)
 
-    async def wait(self, ticket: int, deadline: float, *, again: bool) -> Slot[C] | Refusal:
-        """Park until a slot is handed over, or a refusal.
+    async def wait(
+        self, task: trio.lowlevel.Task, ticket: int, deadline: float, *, again: bool
+    ) -> Slot[C] | Refusal:
+        """Park `task`, the current one, until a slot is handed over, or a refusal.
 
         `again`: the claimant has had its turn, and goes before all who have not.
         When cancelled, the claimant has left the line, and was not served: once it has
         been rescheduled, Trio lets it return, cancelled or not.
         """
-        waiter: Waiter[C] = Waiter(ticket, deadline)
+        waiter: Waiter[C] = Waiter(self, task, ticket, deadline)
         if again:
             insort(self.returned, waiter, key=attrgetter("ticket"))
         else:
             self.queue[waiter] = None
-        self._set_alarm(waiter)
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._leave(waiter)
-            waiter.task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        if deadline != float("inf"):
+            self._set_alarm(waiter)
+        await trio.lowlevel.wait_task_rescheduled(waiter.abort)
         assert waiter.answer is not None
         return waiter.answer
 
@@ -116,8 +123,6 @@ class Line(Generic[C]):
 
     def _set_alarm(self, waiter: Waiter[C]) -> None:
         deadline = waiter.deadline
-        if deadline == float("inf"):
-            return
         heap = self._deadlines
         if len(heap) > _SWEEP + 2 * (len(self.queue) + len(self.returned)):
             heap[:] = [entry for entry in heap if entry[2].task]
@@ -129,7 +134,7 @@ class Line(Generic[C]):
             self._alarm.deadline = deadline
 
     def _refuse(self, waiter: Waiter[C], refusal: Refusal) -> None:
-        self._leave(waiter)
+        self.leave(waiter)
         self._answer(waiter, refusal)
 
     def _answer(self, waiter: Waiter[C], answer: Slot[C] | Refusal) -> trio.lowlevel.Task:
@@ -141,7 +146,8 @@ class Line(Generic[C]):
         trio.lowlevel.reschedule(task)
         return task
 
-    def _leave(self, waiter: Waiter[C]) -> None:
+    def leave(self, waiter: Waiter[C]) -> None:
+        """Take a claimant out of the line."""
         if waiter in self.queue:
             del self.queue[waiter]
         else:

@@ -112,6 +112,9 @@ class Plan:
     closes: list[tuple[int, int]]
     """(view, how many spares to close)."""
 
+    target: int
+    """How many connections there should be, if all worked that should."""
+
     saturated: bool
     """Whether more demand would change nothing."""
 
@@ -136,6 +139,8 @@ def apportion(
         rounds = total // len(shares)
         seats = [min(rounds, limit) for limit in limits]
         left -= sum(seats)
+    if not left:
+        return seats
     heap = [
         (_price(held, share, rank), rank, i)
         for i, (held, share, limit, rank) in enumerate(
@@ -193,12 +198,17 @@ class _Planner:
     def __init__(self, views: Sequence[View], demand: Demand) -> None:
         self.views = views
         self.room = max(0, demand.max_slots - demand.departed)
-        self.connected = sum(v.connected for v in views)
-        self.dialling = sum(v.connecting for v in views)
-        self.closing = sum(v.closing for v in views)
-        claimed = sum(v.claimed for v in views)
+        # Looked up once: with a thousand views it is the looking up that takes the time.
+        self.connected_to = [v.connected for v in views]
+        self.dialling_to = [v.connecting for v in views]
+        self.closing_at = [v.closing for v in views]
+        self.fails = [v.failing for v in views]
+        self.connected = sum(self.connected_to)
+        self.dialling = sum(self.dialling_to)
+        self.closing = sum(self.closing_at)
+        claimed = sum([v.claimed for v in views])
         self.demand = max(claimed + demand.waiting + demand.spares, demand.at_least)
-        self.failing = [i for i, v in enumerate(views) if v.failing]
+        self.failing = [i for i, fails in enumerate(self.fails) if fails]
         # Statement 6 of the design: failing backends take at most half of the cap while
         # any other is online.
         self.failing_limit = max(1, demand.max_slots // 2) if self.connected else self.room
@@ -224,20 +234,25 @@ class _Planner:
             opens=opens,
             aborts=aborts,
             closes=closes,
+            target=division.target,
             saturated=division.saturated or self.demand >= self.room - bool(division.probes),
             settled=not closes and self._settled(division, needs),
         )
 
     def _settled(self, division: _Division, needs: dict[int, int]) -> bool:
         """Whether the rest of the surplus, if any, is in use, and no move under way."""
-        surplus = self.connected > division.target
-        for i, view in enumerate(self.views):
-            if not view.failing and (view.connecting or i in needs):
-                return False
-            checking = view.connected - view.unclaimed - view.claimed
-            if surplus and checking and view.connected > division.shares[i]:
-                return False
-        return True
+        if any(not self.fails[i] for i in needs):
+            return False
+        if self.dialling and any(
+            dials and not fails
+            for dials, fails in zip(self.dialling_to, self.fails, strict=True)
+        ):  # fmt: skip
+            return False
+        # What is being checked may be surplus.
+        return self.connected <= division.target or not any(
+            view.connected > share and view.connected > view.unclaimed + view.claimed
+            for view, share in zip(self.views, division.shares, strict=True)
+        )
 
     def _apportion(self) -> _Division:
         """Divide the demand, or as much of it as there is room for."""
@@ -260,22 +275,24 @@ class _Planner:
         left = total
         capacity = 0
         for tier in self._tiers():
+            bounds = [views[i].limit for i in tier]
             limits = [
-                min(v.limit, v.connected) if v.failing else max(0, v.limit - v.closing)
-                for v in (views[i] for i in tier)
+                min(bound, self.connected_to[i])
+                if self.fails[i]
+                else max(0, bound - self.closing_at[i])
+                for i, bound in zip(tier, bounds, strict=True)
             ]
-            parts = apportion(
-                left, [views[i].share for i in tier], limits, [views[i].rank for i in tier]
-            )
-            average = left / sum(views[i].share for i in tier)
-            candidates += [(i, average * views[i].share) for i in tier if views[i].failing]
+            weights = [views[i].share for i in tier]
+            parts = apportion(left, weights, limits, [views[i].rank for i in tier])
+            average = left / sum(weights)
+            candidates += [(i, average * views[i].share) for i in tier if self.fails[i]]
             for i, part in zip(tier, parts, strict=True):
                 shares[i] = part
             left -= sum(parts)
-            capacity += sum(views[i].limit for i in tier)
+            capacity += sum(bounds)
             # The next priority is for when none of this one works, not for when it is
             # full. It is looked at for so long as this one does not.
-            if any(views[i].connected or not views[i].failing for i in tier):
+            if any(self.connected_to[i] or not self.fails[i] for i in tier):
                 break
         probes = [
             i
@@ -297,11 +314,12 @@ class _Planner:
     def _needs(self, wanted: list[int]) -> dict[int, int]:
         """How many slots each view lacks, as far as its limit lets it have them."""
         needs = {}
-        for i, view in enumerate(self.views):
-            have = view.connected + view.connecting
-            lack = min(wanted[i], view.limit - view.closing) - have
-            if lack > 0:
-                needs[i] = lack
+        have = zip(wanted, self.connected_to, self.dialling_to, strict=True)
+        for i, (want, connected, dialling) in enumerate(have):
+            if want > connected + dialling:
+                most = min(want, self.views[i].limit - self.closing_at[i])
+                if most > connected + dialling:
+                    needs[i] = most - connected - dialling
         return needs
 
     def _opens(self, needs: dict[int, int]) -> list[tuple[int, int]]:
@@ -314,7 +332,7 @@ class _Planner:
         opens = []
         for i in sorted(needs, key=self._fullness):
             count = min(needs[i], free)
-            if views[i].failing:
+            if self.fails[i]:
                 count = min(count, probes)
                 probes -= max(0, count)
             if count > 0:
@@ -338,7 +356,7 @@ class _Planner:
         excess = max(shortage, sum(views[i].connecting for i in self.failing) - self.failing_limit)
         excess -= self.closing  # these will be free in a moment
         patient = 0 if self.connected else self.room // 2
-        hung = sum(view.connecting for view in views if view.hung)
+        hung = sum(views[i].connecting for i in self.failing if views[i].hung)
         aborts = []
         for i in sorted(self.failing, key=lambda i: views[i].turn, reverse=True):
             view = views[i]
@@ -354,6 +372,8 @@ class _Planner:
     def _surplus(self, division: _Division) -> list[tuple[int, int]]:
         """Spares beyond their backend's share that are not needed in its place."""
         excess = self.connected - division.target
+        if excess <= 0:
+            return []
         shares = division.shares
         views = self.views
         closes = []
@@ -377,10 +397,13 @@ class _Planner:
         One at a time: the next follows when what took its place has worked or failed.
         """
         views = self.views
-        if self.free > 0 or self.closing or self.connected < 2:
+        if not needs or self.free > 0 or self.closing or self.connected < 2:
             return []
         probing = any(views[i].connecting or views[i].on_probation for i in self.failing)
-        moving = any(v.connecting and not v.failing for v in views)
+        moving = any(
+            dials and not fails
+            for dials, fails in zip(self.dialling_to, self.fails, strict=True)
+        )  # fmt: skip
         wanting = any(
             (not probing) if views[i].failing else (rebalance and not moving) for i in needs
         )

@@ -13,6 +13,10 @@ from ._slot_set import SlotSet
 
 C = TypeVar("C")
 
+#: So many slots are opened or closed before all other tasks have their turn. To open one,
+#: and to take the first step of its dial, takes some 50 µs; so this is for 5 ms.
+SLICE = 100
+
 
 @final
 class Rebalancer(Generic[C]):
@@ -45,15 +49,16 @@ class Rebalancer(Generic[C]):
                 core.rebalance_due = True
                 self._floor = 0
             core.fire("rebalance_start")
-            look_again = self._plan(now, turn=due)
+            look_again = await self._plan(now, turn=due)
             core.fire("rebalance_done")
 
-    def _plan(self, now: float, *, turn: bool) -> float:
+    async def _plan(self, now: float, *, turn: bool) -> float:
         """Plan and act; return when to look again at dials that may hang."""
         core = self._core
         views = [home for home in core.sets.values() if home.active]
         for home in views:
-            home.look(now)
+            if home.dials or home.hung:
+                home.look(now)
             if turn and home.rank == GUEST:
                 home.rank = core.next_rank()
         self._set_limits(views)
@@ -63,11 +68,13 @@ class Rebalancer(Generic[C]):
             plan = self._take_turns(views, demand, plan)
         claims = core.claimed + len(core.line)
         core.covered = float("inf") if plan.saturated else claims
+        core.enough = plan.target
         if plan.settled:
             core.rebalance_due = False
             self._floor = 0
-        self._carry_out(views, plan)
-        return min((home.look_again_at(now) for home in views), default=float("inf"))
+        await self._carry_out(views, plan)
+        dialled = [home.look_again_at(now) for home in views if home.dials]
+        return min(dialled, default=float("inf"))
 
     def _take_turns(self, views: list[SlotSet[C]], demand: Demand, plan: Plan) -> Plan:
         """With more backends than slots, let one spare move to one that has none."""
@@ -89,7 +96,7 @@ class Rebalancer(Generic[C]):
         for home in self._core.departed:
             held[home.backend] = held.get(home.backend, 0) + len(home.slots)
         for home in views:
-            home.limit = max(0, most - held.get(home.backend, 0))
+            home.limit = max(0, most - held.get(home.backend, 0)) if held else most
 
     def _demand(self, views: list[SlotSet[C]]) -> Demand:
         core = self._core
@@ -107,13 +114,26 @@ class Rebalancer(Generic[C]):
             at_least=max(self._floor, *core.ready_wanted, 0),
         )
 
-    def _carry_out(self, views: list[SlotSet[C]], plan: Plan) -> None:
+    async def _carry_out(self, views: list[SlotSet[C]], plan: Plan) -> None:
+        """Take the steps of a plan, many of them in slices.
+
+        Meanwhile a slot may close and a backend leave or fail, but nobody else opens
+        any, so that the caps hold all the while.
+        """
         for home, wanted in zip(views, plan.wanted, strict=True):
             home.wanted = wanted
         for i, count in plan.aborts:
             views[i].abort_dials(count)
         for i, count in plan.closes:
             views[i].close_spares(count)
+        done = 0
         for i, count in plan.opens:
+            home = views[i]
+            failing = home.failing
             for _ in range(count):
-                views[i].open()
+                if done and done % SLICE == 0:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                if not home.active or (home.failing and not failing):
+                    break  # the next plan is for how things stand now
+                home.open()
+                done += 1

@@ -1,8 +1,7 @@
 """`SlotSet`: all the slots of one backend, and what is known of it.
 
 The one writer of its slots' states. Everything in here is synchronous: it decides, and
-hands what needs I/O to the worker of the set (see ``_worker.py``), which reads the slots
-that need work from a memory channel.
+starts a task for what needs I/O (see ``_worker.py``).
 """
 
 from __future__ import annotations
@@ -46,9 +45,9 @@ class SlotSet(Generic[C]):
 
     __slots__ = (
         "_core",
-        "_orders",
         "active",
         "backend",
+        "checker",
         "claimed",
         "connected",
         "dials",
@@ -65,15 +64,8 @@ class SlotSet(Generic[C]):
         "wanted",
     )
 
-    def __init__(
-        self,
-        core: Core[C],
-        backend: Backend,
-        orders: trio.MemorySendChannel[Slot[C]],
-        rank: int,
-    ) -> None:
+    def __init__(self, core: Core[C], backend: Backend, rank: int) -> None:
         self._core: Core[C] = core
-        self._orders: trio.MemorySendChannel[Slot[C]] = orders
         self.record: TrackRecord = TrackRecord(core.policy.set_config, core.rng)
         #: False as soon as the backend has left or the pool ends: no more I/O but closing.
         self.active: bool = True
@@ -87,6 +79,8 @@ class SlotSet(Generic[C]):
         self.spares: deque[Slot[C]] = deque()
         #: The CONNECTING ones, oldest first.
         self.dials: dict[Slot[C], None] = {}
+        #: Ends the task that orders health checks, where there is one.
+        self.checker: trio.CancelScope | None = None
         #: Whether a dial takes suspiciously long, as of the last plan.
         self.hung: bool = False
         self.limit: int = core.policy.set_config.max_count
@@ -195,8 +189,7 @@ class SlotSet(Generic[C]):
         self.slots.add(slot)
         self.dials[slot] = None
         core.slots += 1
-        slot.scope = trio.CancelScope()
-        self._orders.send_nowait(slot)
+        core.start(core.worker.dial, slot)
 
     def welcome(self, slot: Slot[C]) -> None:
         """A dial has succeeded. The slot may have been given up meanwhile."""
@@ -215,7 +208,7 @@ class SlotSet(Generic[C]):
         if first:
             logger.info("pool %s: backend %s is online", core.name, self.backend.name)
             core.fire("slot_set_online", self.backend)
-        core.slot_connected(news=first or self.failing)
+        core.slot_connected(self, news=first or self.failing)
 
     def abort_dials(self, count: int) -> None:
         """Give up `count` dials, the youngest first."""
@@ -224,9 +217,9 @@ class SlotSet(Generic[C]):
 
     def abort(self, slot: Slot[C]) -> None:
         """Give up a dial. The slot is CLOSING until its task has ended."""
-        assert slot.scope is not None
-        slot.scope.cancel()
         self.move(slot, CLOSING)
+        if slot.scope is not None:
+            slot.scope.cancel()
         if self.hung:
             # It will not tell by itself, so this is what is known of the backend.
             self.record.gave_up(slot.epoch, trio.current_time())
@@ -303,8 +296,7 @@ class SlotSet(Generic[C]):
 
     def examine(self, slot: Slot[C]) -> None:
         self.move(slot, CHECKING)
-        slot.scope = trio.CancelScope()
-        self._orders.send_nowait(slot)
+        self._core.start(self._core.worker.tend, slot)
 
     # What connections turn out to be worth.
 
@@ -392,14 +384,14 @@ class SlotSet(Generic[C]):
         if not self.active:
             return
         self.active = False
-        self._orders.close()
+        if self.checker is not None:
+            self.checker.cancel()
         while self.spares:
             self.close(self.oldest_spare())
         for slot in list(self.slots):
             if slot.state is CONNECTING:
                 self.abort(slot)
-            elif slot.state is CHECKING:
-                assert slot.scope is not None
+            elif slot.state is CHECKING and slot.scope is not None:
                 slot.scope.cancel()
 
     def close_claims(self) -> None:

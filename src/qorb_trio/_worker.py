@@ -1,8 +1,8 @@
-"""The task of one slot set: it dials, checks and recycles, and its children do.
+"""The tasks that do a pool's I/O, but for closing: dials, checks, and recycling.
 
-Slots that need work come over a memory channel; their state says what they need. The
-worker ends when its set is deactivated. Closing is not done here but in the pool's own
-nursery, for it must go on when this task has been cancelled.
+Each slot that needs one gets a task of its own in the pool's nursery, started as that is
+decided, so that whatever is decided together also begins together. The slot's state says
+whether the work is still wanted by the time the task runs.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
 
-from ._groups import sole_exception
-from ._slot import CHECKING, CLAIMED, CLOSED, CLOSING, CONNECTING, UNCLAIMED, Slot
+from ._slot import CLAIMED, CLOSED, CLOSING, CONNECTING, UNCLAIMED, Slot
 
 if TYPE_CHECKING:
     from ._core import Core
@@ -23,70 +22,30 @@ C = TypeVar("C")
 
 @final
 class Worker(Generic[C]):
-    """Does the I/O of one slot set, except for closing."""
+    """What the tasks of one pool do."""
 
-    __slots__ = ("_config", "_core", "_home", "_orders")
+    __slots__ = ("_config", "_core")
 
-    def __init__(
-        self, core: Core[C], home: SlotSet[C], orders: trio.MemoryReceiveChannel[Slot[C]]
-    ) -> None:
+    def __init__(self, core: Core[C]) -> None:
         self._core = core
-        self._home = home
-        self._orders = orders
         self._config = core.policy.set_config
-
-    @trio.lowlevel.enable_ki_protection
-    async def run(self) -> None:
-        """Start a task for each slot that needs one, until the set is deactivated."""
-        jobs = {CONNECTING: self._dial, CHECKING: self._tend}
-        crash: BaseException | None = None
-        try:
-            async with trio.open_nursery() as nursery:
-                if self._core.hooks.checks and self._config.health_interval < float("inf"):
-                    nursery.start_soon(self._keep_checking)
-                async for slot in self._orders:
-                    nursery.start_soon(jobs.get(slot.state, self._abandon), slot)
-                nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            crash = sole_exception(group)
-        finally:
-            self._home.deactivate()
-            with self._orders:
-                self._abandon_orders()
-        if crash is not None:
-            raise crash
-
-    def _abandon_orders(self) -> None:
-        """Nobody will do what was still ordered: close those slots."""
-        while True:
-            try:
-                slot = self._orders.receive_nowait()
-            except (trio.WouldBlock, trio.EndOfChannel):
-                return
-            self._drop(slot)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _abandon(self, slot: Slot[C]) -> None:
-        self._drop(slot)
-
-    def _drop(self, slot: Slot[C]) -> None:
-        """The work on a slot has ended, and the slot is not wanted any more."""
-        if slot.connection is not None:
-            self._home.close(slot)
-        else:
-            self._home.closed(slot)
 
     # Dials.
 
     @trio.lowlevel.enable_ki_protection
-    async def _dial(self, slot: Slot[C]) -> None:
+    async def dial(self, slot: Slot[C]) -> None:
         """Connect a slot: one attempt. If it fails, the planner decides what follows."""
-        home = self._home
+        home = slot.home
         try:
             failure = await self._connect(slot)
         except BaseException:
-            self._drop(slot)
+            if slot.connection is not None:
+                home.close(slot)
+            else:
+                home.closed(slot)
             raise
+        finally:
+            slot.scope = None
         if slot.connection is None:
             unwanted = slot.state is CLOSING
             home.closed(slot)
@@ -105,22 +64,20 @@ class Worker(Generic[C]):
 
     async def _connect(self, slot: Slot[C]) -> Exception | None:
         """Wait for the back-off, then connect; the exception if that fails."""
-        core, home = self._core, self._home
-        started = False
+        home = slot.home
+        if home.record.failing and slot.state is CONNECTING:
+            with trio.CancelScope() as slot.scope:
+                await self._back_off(slot)
+        if slot.state is not CONNECTING:
+            return None
+        core = self._core
+        now = trio.current_time()
+        slot.epoch = home.record.epoch
+        slot.since = now
         failure: BaseException | None = None
-        assert slot.scope is not None
         try:
-            with slot.scope as scope:
-                if slot.state is not CONNECTING:
-                    return None
-                # In a loop, since another failure meanwhile puts it off.
-                while home.record.failing and home.record.retry_at > trio.current_time():  # noqa: ASYNC110
-                    await trio.sleep_until(home.record.retry_at)
-                slot.epoch = home.record.epoch
-                slot.since = trio.current_time()
-                scope.deadline = slot.since + self._config.connect_timeout
-                core.fire("connect_start", slot.id, home.backend)
-                started = True
+            core.fire("connect_start", slot.id, home.backend)
+            with trio.CancelScope(deadline=now + self._config.connect_timeout) as slot.scope:
                 connection = await core.hooks.connect(home.backend)
                 core.hold(connection)
                 slot.connection = connection
@@ -132,21 +89,29 @@ class Worker(Generic[C]):
             failure = exc
             raise
         finally:
-            if started and slot.connection is None:
+            if slot.connection is None:
                 failure = failure or self._interrupted(slot, "connect")
                 core.fire("connect_failed", slot.id, home.backend, failure)
         # Only the cancellation of the slot's own scope leads here.
         return self._interrupted(slot, "connect")
 
+    async def _back_off(self, slot: Slot[C]) -> None:
+        record = slot.home.record
+        # In a loop, since another failure meanwhile puts it off.
+        while record.failing and record.retry_at > trio.current_time():  # noqa: ASYNC110
+            await trio.sleep_until(record.retry_at)
+
     def _interrupted(self, slot: Slot[C], what: str) -> Exception:
         """What it means that the scope of a slot was cancelled."""
-        if slot.state is CLOSING or not self._home.active:
+        if slot.state is CLOSING or not slot.home.active:
             return ConnectionAbortedError(f"{what} was given up: no longer wanted")
         return trio.TooSlowError(f"{what} took longer than its timeout")
 
     def _end_probation(self, slot: Slot[C]) -> None:
         """A probe has lasted for as long as was asked; check it, if that is possible."""
-        home = self._home
+        home = slot.home
+        if not home.active:
+            return
         if slot.state is UNCLAIMED and home.record.failing and self._core.hooks.checks:
             home.check(slot)
         elif slot.state in {UNCLAIMED, CLAIMED}:
@@ -158,15 +123,18 @@ class Worker(Generic[C]):
     # Checks and recycling.
 
     @trio.lowlevel.enable_ki_protection
-    async def _tend(self, slot: Slot[C]) -> None:
+    async def tend(self, slot: Slot[C]) -> None:
         """Recycle a returned connection, or check an idle one."""
-        core, home = self._core, self._home
+        core, home = self._core, slot.home
+        failure: Exception | None = None
         try:
-            failure = await self._examine(slot, "recycle" if slot.returned else "health_check")
+            if home.active:
+                failure = await self._examine(slot, "recycle" if slot.returned else "health_check")
         except BaseException:
             home.close(slot)
             raise
         finally:
+            slot.scope = None
             core.checks_ended()
         if failure is not None or not home.active:
             unwanted = not home.active
@@ -182,12 +150,11 @@ class Worker(Generic[C]):
         core.offer(slot)
 
     async def _examine(self, slot: Slot[C], event: str) -> Exception | None:
-        core, home = self._core, self._home
-        scope = slot.scope
-        assert scope is not None
-        scope.deadline = trio.current_time() + self._config.health_check_timeout
+        core, home = self._core, slot.home
         core.fire(f"{event}_start", slot.id, home.backend)
         failure: Exception | None = None
+        deadline = trio.current_time() + self._config.health_check_timeout
+        slot.scope = scope = trio.CancelScope(deadline=deadline)
         try:
             with scope:
                 if slot.returned:
@@ -205,13 +172,16 @@ class Worker(Generic[C]):
         return failure
 
     @trio.lowlevel.enable_ki_protection
-    async def _keep_checking(self) -> None:
-        """Order a check of each spare that has been idle for ``health_interval``.
+    async def keep_checking(self, home: SlotSet[C]) -> None:
+        """Order a check of each spare that has been idle for ``health_interval``."""
+        assert home.checker is not None
+        with home.checker:
+            await self._order_checks(home)
 
-        Nobody need wake this task: what becomes a spare while it sleeps is not due
-        before it looks again.
-        """
-        core, home, interval = self._core, self._home, self._config.health_interval
+    async def _order_checks(self, home: SlotSet[C]) -> None:
+        """Nobody need wake this: what becomes a spare while it sleeps is not due before
+        it looks again."""
+        core, interval = self._core, self._config.health_interval
         called = False  # whether this task was woken because there is room for a check
         while True:  # noqa: ASYNC913 - each round waits, but for one that takes a spare
             now = trio.current_time()

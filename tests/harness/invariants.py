@@ -29,6 +29,9 @@ EVENTS = [name for name in vars(Instrument) if not name.startswith("_")]
 #: A backend whose dials take longer than so many seconds may be taken to hang.
 SLOW = 1.0
 
+#: So many seconds a connection may be asked to last before its backend is trusted again.
+PROBATION = 1.0
+
 #: A test that takes more steps than this is in a loop.
 MAX_STEPS = 150_000
 
@@ -132,6 +135,8 @@ class InvariantInstrument(trio.abc.Instrument):
         self._known: dict[Backend, None] = {}
         self._dials_seen = 0
         self._claims = 0
+        #: By backend, its last error, and when that was first seen.
+        self._errors: dict[Backend, tuple[Exception | None, float]] = {}
 
     # ---------------------------------------------------------- what trio calls
 
@@ -167,6 +172,7 @@ class InvariantInstrument(trio.abc.Instrument):
 
     def every_step(self, stats: PoolStats) -> None:
         """Statements 1, 2, 3 (the first half), 5 and 7."""
+        self._note_errors(stats)
         self._check_backends(stats)
         self._check_caps(stats)
         self._check_counts(stats)
@@ -239,7 +245,7 @@ class InvariantInstrument(trio.abc.Instrument):
         sets = stats.backends.values()
         if not stats.waiting or len({one.backend.priority for one in sets}) > 1:
             return
-        good = [one for one in sets if not one.failures and self._is_good(one.backend)]
+        good = [one for one in sets if self.is_sound(one)]
         coming = sum(
             one.connecting + one.checking
             for one in sets
@@ -253,6 +259,24 @@ class InvariantInstrument(trio.abc.Instrument):
             self.ledger.violation(
                 f"{stats.waiting} wait, only {coming} connections are coming: {stats!r}"
             )
+
+    def is_sound(self, one: BackendStats) -> bool:
+        """Whether a backend is not known to fail or to hang: nothing ever failed there, or
+        something that was dialled afterwards has lasted."""
+        if one.failures or not self._is_good(one.backend):
+            return False
+        error, when = self._errors[one.backend]
+        return error is None or any(
+            when < conn.opened < trio.current_time() - PROBATION
+            for conn in self.ledger.live
+            if conn.backend == one.backend
+        )
+
+    def _note_errors(self, stats: PoolStats) -> None:
+        for one in stats.backends.values():
+            known = self._errors.get(one.backend)
+            if known is None or known[0] is not one.last_error:
+                self._errors[one.backend] = (one.last_error, trio.current_time())
 
     def _departed(self, backend: Backend) -> int:
         # What is held from before a backend left counts against it when it is back.

@@ -196,7 +196,9 @@ async def test_ff40_what_is_no_exception_crashes_into_the_nursery(
                 await trio.sleep(20)
         except BaseException as exc:
             caught = leaves_of(exc)
-    assert [type(one) for one in caught] == [type(one) for one in leaves_of(fatal)]
+    # A claimant may hear that the pool ends before it hears of the crash.
+    crash = [type(one) for one in caught if not isinstance(one, PoolTerminatedError)]
+    assert crash == [type(one) for one in leaves_of(fatal)]
     assert connector.ledger.connections
     assert not connector.ledger.at_the_end()
     assert not connector.ledger.violations

@@ -39,7 +39,8 @@ class Queue:
 
     async def _wait(self, ticket: int, deadline: float, again: bool) -> None:
         with trio.CancelScope() as self.scopes[ticket]:
-            answer = await self.line.wait(ticket, deadline, again=again)
+            task = trio.lowlevel.current_task()
+            answer = await self.line.wait(task, ticket, deadline, again=again)
             result = answer if isinstance(answer, Refusal) else answer.id
             self.answers.append((ticket, result, trio.current_time()))
 

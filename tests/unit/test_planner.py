@@ -257,8 +257,9 @@ def test_saturated(situation: Situation, more: int) -> None:
     plan = make_plan(views, demand)
     assume(plan.saturated)
     pressed = make_plan(views, attrs.evolve(demand, waiting=demand.waiting + more))
-    # Whether surplus that is being checked is still to be awaited does depend on demand.
-    assert attrs.evolve(pressed, settled=plan.settled) == plan
+    # Whether surplus that is being checked is still to be awaited does depend on demand,
+    # as does how many connections would be enough.
+    assert attrs.evolve(pressed, settled=plan.settled, target=plan.target) == plan
 
 
 @given(situation=situations())
@@ -592,7 +593,9 @@ def test_next_turn(situation: Situation, rng: random.Random) -> None:
     it is one of the backend that has been in its place for longest."""
     views, _ = situation
     wanted = [rng.randrange(3) for _ in views]
-    plan = Plan(wanted=wanted, opens=[], aborts=[], closes=[], saturated=True, settled=True)
+    plan = Plan(
+        wanted=wanted, opens=[], aborts=[], closes=[], target=0, saturated=True, settled=True
+    )
     needy = {
         view.priority
         for view, count in zip(views, wanted, strict=True)
@@ -616,7 +619,9 @@ def test_next_turn(situation: Situation, rng: random.Random) -> None:
 def test_next_turn_is_whose_was_longest_ago() -> None:
     """Of several that could give and several that could take, those of the lowest rank do."""
     views = ranked([View(), View(unclaimed=1), View(), View(unclaimed=1)])
-    plan = Plan(wanted=[0, 1, 0, 1], opens=[], aborts=[], closes=[], saturated=True, settled=True)
+    plan = Plan(
+        wanted=[0, 1, 0, 1], opens=[], aborts=[], closes=[], target=0, saturated=True, settled=True
+    )
     assert next_turn(views, plan) == (1, 0)
     assert next_turn(views[::-1], plan) is None, "who is wanted has nothing to give"
     plan.wanted.reverse()
