@@ -163,7 +163,7 @@ class Claim(Generic[C]):
         timeout = self._timeout
         if timeout is None:
             timeout = self._core.policy.claim_timeout
-        return trio.current_time() + timeout if timeout else NEVER
+        return self._core.now() + timeout if timeout else NEVER
 
     @enable_ki_protection
     async def __aexit__(

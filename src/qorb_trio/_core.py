@@ -104,6 +104,8 @@ class Core(Generic[C]):
         self.next_rank: Callable[[], int] = itertools.count(1).__next__
         self._retired_claims: int = 0
         # Set when the pool starts.
+        #: The run's clock, found once: Trio's own way to it takes three calls.
+        self.now: Callable[[], float] = trio.current_time
         self.nursery: trio.Nursery | None = None
         self.token: trio.lowlevel.TrioToken
 
@@ -137,7 +139,12 @@ class Core(Generic[C]):
             slot = home.claim_spare()
             if self.hooks.tells_broken and home.found_broken(slot):
                 continue
-            self._lend(slot, trio.lowlevel.current_task())
+            # As `_lend`, whose call would cost as much as all that it does.
+            slot.holder = task = trio.lowlevel.current_task()
+            slot.since = self.now()
+            if task in self.holding:
+                self._warn_of_second()
+            self.holding.add(task)
             if self.claimed > self.covered:
                 self.request_plan()
             if self.watch is not None:
@@ -179,10 +186,14 @@ class Core(Generic[C]):
             home.recycle(slot)
         else:
             if hooks.checks:
-                slot.since = trio.current_time()
+                slot.since = self.now()
             if home.record.streak:
                 home.proved(slot)
-            self.offer(slot)
+            line = self.line
+            if line.queue or line.returned:
+                self.offer(slot)
+            else:
+                home.shelve(slot)
 
     def offer(self, slot: Slot[C]) -> None:
         """A connection is free: give it to the claimant who has waited longest."""
@@ -200,7 +211,7 @@ class Core(Generic[C]):
     def _lend(self, slot: Slot[C], task: trio.lowlevel.Task) -> None:
         """Note who holds a connection, and since when."""
         slot.holder = task
-        slot.since = trio.current_time()
+        slot.since = self.now()
         if task in self.holding:
             self._warn_of_second()
         self.holding.add(task)

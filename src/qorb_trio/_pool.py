@@ -294,6 +294,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
     async def _live(self) -> None:
         core = self._core
         core.token = trio.lowlevel.current_trio_token()
+        core.now = trio.lowlevel.current_clock().current_time
         updates, found = trio.open_memory_channel[Collection[Backend]](0)
         async with trio.open_nursery() as nursery:
             core.nursery = nursery

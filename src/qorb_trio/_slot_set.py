@@ -262,17 +262,30 @@ class SlotSet(Generic[C]):
 
     def shelve(self, slot: Slot[C]) -> None:
         """A connection is free, and nobody waits for one."""
+        core = self._core
         if not self.spares:
-            self._core.shelf.add(self)
+            core.shelf.add(self)
         self.spares.append(slot)
-        self.move(slot, UNCLAIMED)
+        if slot.state is CLAIMED and core.watch is None:
+            # As `move`, for each claim: its check and its call are 2 % of the claim's cost.
+            slot.state = UNCLAIMED
+            self.claimed -= 1
+            core.claimed -= 1
+        else:
+            self.move(slot, UNCLAIMED)
 
     def claim_spare(self) -> Slot[C]:
         """Take the spare that was used last: it is the likeliest to be alive."""
+        core = self._core
         slot = self.spares.pop()
         if not self.spares:
-            self._core.shelf.remove(self)
-        self.move(slot, CLAIMED)
+            core.shelf.remove(self)
+        if core.watch is None:  # as in `shelve`; a spare is UNCLAIMED
+            slot.state = CLAIMED
+            self.claimed += 1
+            core.claimed += 1
+        else:
+            self.move(slot, CLAIMED)
         return slot
 
     def oldest_spare(self) -> Slot[C]:
