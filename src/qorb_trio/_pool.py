@@ -306,7 +306,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
             try:
                 with self._working:
                     async for backends in found:
-                        core.update(backends)
+                        await core.update(backends)
                     await trio.sleep_forever()  # the resolver has ended: that set is final
                 with self._draining:
                     while core.claimed:

@@ -7,15 +7,11 @@ from typing import Generic, TypeVar, final
 import trio
 
 from ._backend import Backend
-from ._core import Core
+from ._core import SLICE, Core
 from ._planner import GUEST, Demand, Plan, make_plan, next_turn
 from ._slot_set import SlotSet
 
 C = TypeVar("C")
-
-#: So many slots are opened or closed before all other tasks have their turn. To open one,
-#: and to take the first step of its dial, takes some 50 µs; so this is for 5 ms.
-SLICE = 100
 
 
 @final

@@ -393,14 +393,19 @@ class SlotSet(Generic[C]):
         core.slot_closed(self)
 
     def deactivate(self) -> None:
-        """The backend has left, or the pool ends: close all that is not claimed."""
+        """The backend has left, or the pool ends: nothing here is lent any more."""
         if not self.active:
             return
         self.active = False
         if self.checker is not None:
             self.checker.cancel()
+        if self.spares:
+            self._core.shelf.remove(self)
+
+    def clear(self) -> None:
+        """After `deactivate`: close all that is not claimed."""
         while self.spares:
-            self.close(self.oldest_spare())
+            self.close(self.spares.popleft())
         for slot in list(self.slots):
             if slot.state is CONNECTING:
                 self.abort(slot)

@@ -106,7 +106,7 @@ async def test_a_set_after_the_end_is_ignored(autojump_clock: MockClock) -> None
         async with open_pool(nursery, ManualResolver(["a.test:1"]), connector) as pool:
             await pool.wait_ready()
             await pool.terminate()
-            pool._core.update([Backend(("b.test", 1))])
+            await pool._core.update([Backend(("b.test", 1))])
             assert list(pool.stats().backends) == ["a.test:1"]
 
 
