@@ -82,7 +82,9 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def lowest(session: nox.Session) -> None:
     """The tests with the oldest versions of the dependencies that pyproject.toml allows."""
-    floors = [line.replace(">=", "==") for line in PYPROJECT["project"]["dependencies"]]
+    project = PYPROJECT["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    floors = [line.replace(">=", "==") for group in groups for line in group]
     session.install("--editable", ".", *floors, *dependency_group("tests"))
     run_pytest(session, "pytest")
 

@@ -32,10 +32,8 @@ default_role = "py:obj"
 # ... and for a public name there must be something; other projects are not looked up.
 nitpicky = True
 nitpick_ignore_regex = [
-    (
-        r"py:.*",
-        r"(attrs|collections|dns|logging|opentelemetry|os|random|socket|ssl|trio|types|typing)\..*",
-    ),
+    (r"py:.*", r"(attrs|collections|dns|logging|opentelemetry|os|random)\..*"),
+    (r"py:.*", r"(socket|ssl|traceback|trio|types|typing)\..*"),
     (r"py:.*", r"(.*\.)?[A-Z]"),  # type variables
     (
         r"py:class",
@@ -63,7 +61,13 @@ def lend_attribute_docs() -> None:
     """
     public = {
         name: ModuleAnalyzer.for_module(name)
-        for name in ("qorb_trio", "qorb_trio.abc", "qorb_trio.resolvers", "qorb_trio.testing")
+        for name in (
+            "qorb_trio",
+            "qorb_trio.abc",
+            "qorb_trio.opentelemetry",
+            "qorb_trio.resolvers",
+            "qorb_trio.testing",
+        )
     }
     for analyzer in public.values():
         analyzer.analyze()

@@ -19,6 +19,7 @@ import pytest
 
 import qorb_trio
 import qorb_trio.abc
+import qorb_trio.opentelemetry
 import qorb_trio.qtop
 import qorb_trio.resolvers
 import qorb_trio.testing
@@ -28,6 +29,7 @@ PACKAGE = Path(qorb_trio.__file__).parent
 PUBLIC_MODULES = [
     qorb_trio,
     qorb_trio.abc,
+    qorb_trio.opentelemetry,
     qorb_trio.qtop,
     qorb_trio.resolvers,
     qorb_trio.testing,
@@ -36,8 +38,8 @@ PUBLIC_MODULES = [
 #: The public contract. It may grow; it does not shrink.
 NAMES = {
     "qorb_trio": """
-        AllClaimsUsedError Backend BackendStats Claim ClaimError ClaimTimeoutError Connector
-        DnsResolver DnsResolverConfig EventInstrument FixedResolver Instrument
+        AllClaimsUsedError AuditInstrument Backend BackendStats Claim ClaimError ClaimTimeoutError
+        Connector DnsResolver DnsResolverConfig EventInstrument FixedResolver Instrument
         LoggingInstrument NoBackendsError NoBackendsOnlineError Policy Pool PoolEvent PoolStats
         PoolTerminatedError QorbError ResolveError Resolver SetConfig TcpConnector TlsConnector
         UnixConnector open_pool
@@ -45,6 +47,7 @@ NAMES = {
     "qorb_trio.abc": "Connector Instrument Resolver",
     "qorb_trio.qtop": "serve",
     "qorb_trio.testing": "DnsServer FakeConnector ManualResolver RecordingInstrument",
+    "qorb_trio.opentelemetry": "Instrumentation instrument",
 }
 
 
@@ -182,6 +185,11 @@ def test_the_group_for_qtop_is_its_extra() -> None:
     document = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extra = document["project"]["optional-dependencies"]["qtop"]
     assert document["dependency-groups"]["qtop"] == extra
+
+
+def test_only_metrics_need_opentelemetry() -> None:
+    """Only `opentelemetry` imports OpenTelemetry's API, and nothing imports it."""
+    assert not offenders("", r"(qorb_trio\.)?opentelemetry\b", but="opentelemetry/")
 
 
 def test_nothing_needs_the_test_kit() -> None:

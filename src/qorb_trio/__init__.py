@@ -5,6 +5,7 @@ Begin with `open_pool`.
 
 import logging as _logging
 
+from ._audit_instrument import AuditInstrument as AuditInstrument
 from ._backend import Backend as Backend
 from ._claim import Claim as Claim
 from ._errors import (

@@ -6,8 +6,15 @@ import inspect
 import re
 from pathlib import Path
 
-from qorb_trio import Instrument
+import pytest
+from trio.testing import MockClock
+
+from qorb_trio import ClaimTimeoutError, Instrument
 from qorb_trio._events import KINDS
+from qorb_trio.opentelemetry import instrument
+
+from ..harness import fails, open_bench
+from ..metrics.kit import reading
 
 PAGE = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
 
@@ -35,3 +42,17 @@ def test_the_table_of_events() -> None:
         span = kind.ends or kind.within
         starts = [event for event, other in KINDS.items() if span and other.begins == span]
         assert not duration or method in starts or f"`{starts[0]}`" in duration
+
+
+async def test_the_table_of_metrics(autojump_clock: MockClock) -> None:
+    """The page lists exactly the metrics that a pool has, with their units."""
+    with reading() as reader:
+        async with open_bench() as bench:
+            with instrument(bench.pool, reader.provider):
+                bench.script.next("connect", fails(OSError))
+                with pytest.raises(ClaimTimeoutError):
+                    await bench.use(timeout=0)
+                await bench.use()
+                found = {name: metric.unit for name, metric in reader.metrics().items()}
+    rows = {name.strip("`"): unit.strip("`") for name, _, unit, *_ in table("metrics:")}
+    assert rows == found

@@ -1,0 +1,85 @@
+"""A pool's metrics for OpenTelemetry, by the names of its semantic conventions.
+
+    pip install 'qorb-trio[otel]'
+
+`instrument` is all there is. The names and attributes are those of
+https://opentelemetry.io/docs/specs/semconv/database/database-metrics/#connection-pools.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, final
+
+try:
+    from opentelemetry import metrics
+except ImportError as exc:
+    raise ImportError(
+        "qorb_trio.opentelemetry needs the OpenTelemetry API: pip install 'qorb-trio[otel]'"
+    ) from exc
+
+from .. import _check
+from .._pool import Pool
+from ._meters import meters_of
+from ._pool_meter import PoolMeter
+
+__all__ = ["Instrumentation", "instrument"]
+
+
+def instrument(
+    pool: Pool[Any],
+    meter_provider: metrics.MeterProvider | None = None,
+    *,
+    max_backends: int = 100,
+) -> Instrumentation:
+    """Measure a pool, from now on until it ends.
+
+    Several pools may be instrumented with one provider: give them different names. To
+    call it twice for one pool counts everything twice.
+
+    Args:
+      pool: the pool.
+      meter_provider: where the metrics go; the program's global one by default.
+      max_backends: so many backends have series of their own, with ``server.address`` and
+        ``server.port``; those that are met after them share the address ``"_OTHER"``, which
+        bounds what a service whose backends come and go leaves behind. With 0 there is
+        nothing but the pool as a whole. 100 by default.
+
+    Returns:
+      An `Instrumentation`, to undo it; also a context manager that does so.
+
+    Raises:
+      ImportError: when this module is imported, if the OpenTelemetry API is missing.
+      RuntimeError: outside of the pool's `trio.run`.
+      TypeError, ValueError: for wrong arguments.
+    """
+    _check.instance("pool", pool, Pool)
+    if meter_provider is not None:
+        _check.instance("meter_provider", meter_provider, metrics.MeterProvider)
+    _check.count("max_backends", max_backends)
+    meters = meters_of(meter_provider or metrics.get_meter_provider())
+    return Instrumentation(PoolMeter(pool, meters, max_backends))
+
+
+@final
+class Instrumentation:
+    """A pool that is being measured. Made by `instrument`."""
+
+    def __init__(self, meter: PoolMeter) -> None:
+        self._meter: PoolMeter = meter
+        meter.start()
+
+    def uninstrument(self) -> None:
+        """Measure no more. What was counted stays; a second call does nothing."""
+        self._meter.stop()
+
+    def __enter__(self) -> Instrumentation:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.uninstrument()
