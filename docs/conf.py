@@ -33,7 +33,7 @@ default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(attrs|collections|dns|logging|opentelemetry|os|random)\..*"),
-    (r"py:.*", r"(socket|ssl|traceback|trio|types|typing)\..*"),
+    (r"py:.*", r"(socket|ssl|sys|traceback|trio|types|typing)\..*"),
     (r"py:.*", r"(.*\.)?[A-Z]"),  # type variables
     (
         r"py:class",

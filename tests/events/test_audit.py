@@ -18,9 +18,11 @@ async def test_every_event_is_audited(
 ) -> None:
     """Each event is audited, by a name that says all, with its duration and the record."""
     heard: list[tuple[str, int, PoolEvent]] = []
-    monkeypatch.setattr(
-        sys, "audit", lambda *args: args[0].startswith("qorb_trio.") and heard.append(args)
-    )
+
+    def audit(name: str, micros: int, event: PoolEvent) -> None:
+        heard.append((name, micros, event))
+
+    monkeypatch.setattr(sys, "audit", audit)
     async with open_bench(instruments=[AuditInstrument()]) as bench:
         bench.script.next("on_acquire", slow(0.25))
         await bench.use()

@@ -318,6 +318,20 @@ async def test_a_pool_that_runs_already(autojump_clock: MockClock, reader: Reade
             assert "server.address" not in (point.attributes or {})
 
 
+async def test_a_dial_that_runs_already(autojump_clock: MockClock, reader: Reader) -> None:
+    """A dial that had begun before the measuring is not timed, and does not count as failed."""
+    connector = LedgerConnector()
+    connector.script.next("connect", slow(2))
+    async with open_bench(policy=ONE, connector=connector) as bench:
+        await bench.settle(1)
+        with instrument(bench.pool, reader.provider):
+            assert reader.counts() == {"connecting": 1}
+            await bench.use()
+            assert not reader.points("create_time")
+            assert not reader.points("qorb_trio.connection.failures")
+            assert reader.histogram("wait_time").sum == pytest.approx(1)
+
+
 async def test_the_end_of_the_pool(autojump_clock: MockClock, reader: Reader) -> None:
     """A pool that has ended is not told any more, even if nobody said so, and is let go."""
     async with open_bench(policy=ONE) as bench:

@@ -18,10 +18,9 @@ except ImportError as exc:
         "qorb_trio.opentelemetry needs the OpenTelemetry API: pip install 'qorb-trio[otel]'"
     ) from exc
 
-from .. import _check
+from .. import _check, _no_public_constructor
 from .._pool import Pool
-from ._meters import meters_of
-from ._pool_meter import PoolMeter
+from . import _meters, _pool_meter
 
 __all__ = ["Instrumentation", "instrument"]
 
@@ -57,16 +56,16 @@ def instrument(
     if meter_provider is not None:
         _check.instance("meter_provider", meter_provider, metrics.MeterProvider)
     _check.count("max_backends", max_backends)
-    meters = meters_of(meter_provider or metrics.get_meter_provider())
-    return Instrumentation(PoolMeter(pool, meters, max_backends))
+    meters = _meters.meters_of(meter_provider or metrics.get_meter_provider())
+    return Instrumentation._create(_pool_meter.PoolMeter(pool, meters, max_backends))
 
 
 @final
-class Instrumentation:
+class Instrumentation(metaclass=_no_public_constructor.NoPublicConstructor):
     """A pool that is being measured. Made by `instrument`."""
 
-    def __init__(self, meter: PoolMeter) -> None:
-        self._meter: PoolMeter = meter
+    def __init__(self, meter: _pool_meter.PoolMeter) -> None:
+        self._meter: _pool_meter.PoolMeter = meter
         meter.start()
 
     def uninstrument(self) -> None:
