@@ -16,7 +16,7 @@ from opentelemetry.sdk.metrics.export import (
     MetricsData,
     PeriodicExportingMetricReader,
 )
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 import qorb_trio
@@ -117,10 +117,9 @@ def test_after_trio_has_ended() -> None:
 @pytest.mark.real
 async def test_prometheus(nursery: trio.Nursery) -> None:
     """A Prometheus exporter, scraped over HTTP, has the metrics by its own manners."""
-    registry = CollectorRegistry()
-    reader = PrometheusMetricReader(registry=registry)
+    reader = PrometheusMetricReader()  # in the registry of the process, until its shutdown
     provider = MeterProvider([reader], shutdown_on_exit=False)
-    server, thread = start_http_server(0, "127.0.0.1", registry)
+    server, thread = start_http_server(0, "127.0.0.1")
     url = f"http://127.0.0.1:{server.server_port}/metrics"
 
     def scrape() -> str:
