@@ -65,6 +65,7 @@ def lend_attribute_docs() -> None:
             "qorb_trio",
             "qorb_trio.abc",
             "qorb_trio.opentelemetry",
+            "qorb_trio.qtop",
             "qorb_trio.resolvers",
             "qorb_trio.testing",
         )
@@ -72,6 +73,8 @@ def lend_attribute_docs() -> None:
     for analyzer in public.values():
         analyzer.analyze()
     for module in pkgutil.walk_packages(qorb_trio.__path__, "qorb_trio."):
+        if module.name.endswith(".__main__"):
+            continue  # to import it would be to run it
         private = ModuleAnalyzer.for_module(module.name)
         private.analyze()
         for analyzer in public.values():
