@@ -52,6 +52,8 @@ class Holder:
         Taken anew at each call. Empty if the task has ended; of the task that asks, only
         the outermost call. Looks at other tasks, so call it in the thread that runs Trio.
         """
+        if getattr(self._owner.coro, "cr_frame", None) is None:
+            return traceback.StackSummary()  # it has ended, which Trio 0.27 does not expect
         return traceback.StackSummary.extract(self._owner.iter_await_frames())
 
 
