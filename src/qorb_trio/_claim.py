@@ -256,7 +256,9 @@ class Claim(Generic[C]):
             with scope:
                 await core.hooks.set_up(slot.connection)
         except Exception as exc:  # noqa: BLE001 - the user's code
+            # Without this frame: the failure outlives the claim, and would keep it alive.
             failure = exc
+            failure.__traceback__ = failure.__traceback__ and failure.__traceback__.tb_next
         if scope.cancelled_caught:
             failure = trio.TooSlowError("on_acquire took longer than its timeout")
         if failure is None:

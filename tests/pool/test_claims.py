@@ -555,6 +555,19 @@ async def test_ff52_a_claim_that_is_garbage_collected(
         await bench.use(timeout=5)
 
 
+async def test_ff52_a_failed_set_up_keeps_no_claim_alive(autojump_clock: MockClock) -> None:
+    """A forgotten claim is found, even if a backend's last error was raised as it began."""
+    async with open_bench("xy", policy=policy_of(max_slots=2, spares_wanted=2)) as bench:
+        await bench.pool.wait_ready(2)
+        bench.script.next("on_acquire", fails(OSError))
+        box: list[object] = [await bench.pool.acquire()]
+        assert [it.last_error for it in bench.stats().backends.values()].count(None) == 1
+        with pytest.warns(ResourceWarning, match="pool"):
+            forget(box)
+        await bench.settle()
+        assert bench.count("claimed") == 0
+
+
 async def test_ff52_a_waiter_is_served_by_the_garbage(autojump_clock: MockClock) -> None:
     """A claimant that waits gets the slot of a claim that is garbage collected."""
     async with open_bench(policy=policy_of(max_slots=1)) as bench:
