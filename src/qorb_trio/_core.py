@@ -68,7 +68,7 @@ class Core(Generic[C]):
         #: The resolver's current set, by name.
         self.sets: dict[str, SlotSet[C]] = {}
         #: Those of backends that have left, until their last slot is closed.
-        self.departed: set[SlotSet[C]] = set()
+        self.departed: dict[SlotSet[C], None] = {}  # no set: its order would be by chance
         #: All slots, closing ones and those of departed backends included; those with an
         #: established connection; of these, those in CHECKING and those that are lent.
         #: `SlotSet.move` keeps them in step with its own.
@@ -318,7 +318,7 @@ class Core(Generic[C]):
     def slot_closed(self, home: SlotSet[C]) -> None:
         """A slot has nothing open any more."""
         if not home.slots and home in self.departed:
-            self.departed.remove(home)
+            del self.departed[home]
             self._retired_claims += home.total_claims
         if not self.closing:
             self.request_plan()
@@ -443,7 +443,7 @@ class Core(Generic[C]):
         name = home.backend.name
         logger.info("pool %s: backend %s departs", self.name, name)
         del self.sets[name]
-        self.departed.add(home)
+        self.departed[home] = None
         home.deactivate()
         self.fire("backend_removed", home.backend)
 

@@ -74,7 +74,7 @@ class SlotSet(Generic[C]):
         self.connected: int = 0
         self.claimed: int = 0
         #: All slots that are not CLOSED.
-        self.slots: set[Slot[C]] = set()
+        self.slots: dict[Slot[C], None] = {}  # no set: its order would be by chance
         #: The UNCLAIMED ones, longest idle first.
         self.spares: deque[Slot[C]] = deque()
         #: The CONNECTING ones, oldest first.
@@ -177,7 +177,7 @@ class SlotSet(Generic[C]):
         if old is CONNECTING:
             del self.dials[slot]
         if new is CLOSED:
-            self.slots.remove(slot)
+            del self.slots[slot]
             core.slots -= 1
 
     # From dial to spare.
@@ -186,7 +186,7 @@ class SlotSet(Generic[C]):
         """Begin to connect another slot."""
         core = self._core
         slot: Slot[C] = Slot(core.next_id(), self)
-        self.slots.add(slot)
+        self.slots[slot] = None
         self.dials[slot] = None
         core.slots += 1
         core.start(core.worker.dial, slot)

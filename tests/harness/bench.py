@@ -106,6 +106,12 @@ class Bench:
         self.ledger.give(self._held.pop(claim))
         claim.discard()
 
+    def lose(self, claim: Claim[LedgerConnection]) -> None:
+        """The client is about to forget a claim that it has not given back."""
+        conn = self._held.pop(claim)
+        self.ledger.give(conn)
+        conn.dirty = True  # it must never be lent again
+
     @asynccontextmanager
     async def claim(self, *, timeout: float | None = None) -> AsyncIterator[LedgerConnection]:
         """`Pool.claim`, with notes in the ledger."""
@@ -130,10 +136,11 @@ class Bench:
 
     async def terminate(self) -> None:
         """`Pool.terminate`: from the end of the drain on, claims may be cut off."""
-        self._may_cut(self.pool.policy.drain_timeout)
+        self.may_cut(self.pool.policy.drain_timeout)
         await self.pool.terminate()
 
-    def _may_cut(self, after: float) -> None:
+    def may_cut(self, after: float) -> None:
+        """So many seconds from now on, the pool may close what is lent out."""
         self.ledger.hold_until = min(self.ledger.hold_until, trio.current_time() + after)
 
 
@@ -146,6 +153,8 @@ async def open_bench(
     name: str = "pool",
     instruments: Sequence[Instrument] = (),
     log: bool | None = None,
+    watch_with: type[InvariantInstrument] = InvariantInstrument,
+    rng: random.Random | None = None,
 ) -> AsyncIterator[Bench]:
     """Open a pool with a ledger, and check it after every step and when it has ended.
 
@@ -164,7 +173,7 @@ async def open_bench(
     resolver = ManualSets(first)
     connector = LedgerConnector() if connector is None else connector
     log = isinstance(connector, LedgerConnector) if log is None else log
-    watch = InvariantInstrument(connector, policy)
+    watch = watch_with(connector, policy)
     events = EventLog()
     events.violation = connector.ledger.violation
     events.batch = lambda: watch.batch
@@ -180,16 +189,16 @@ async def open_bench(
                     policy=policy,
                     name=name,
                     instruments=[*[events][:log], *instruments],
-                    rng=random.Random(0),
+                    rng=random.Random(0) if rng is None else rng,
                 ) as pool:
                     watch.pool = pool
                     bench = Bench(pool, connector, resolver, watch, events, clients)
                     try:
                         yield bench
                     except BaseException:
-                        bench._may_cut(0)
+                        bench.may_cut(0)
                         raise
-                    bench._may_cut(policy.drain_timeout)
+                    bench.may_cut(policy.drain_timeout)
                 wrong.extend(connector.ledger.at_the_end())
                 wrong.extend(f"{task!r} is still running" for task in nursery.child_tasks)
                 watch.pool = None

@@ -120,6 +120,8 @@ class InvariantInstrument(trio.abc.Instrument):
     removed. `Bench` fails the test for it.
     """
 
+    max_steps = MAX_STEPS
+
     def __init__(self, connector: PlainLedgerConnector, policy: Policy) -> None:
         self.connector = connector
         self.ledger: Ledger = connector.ledger
@@ -137,18 +139,24 @@ class InvariantInstrument(trio.abc.Instrument):
         self._claims = 0
         #: By backend, its last error, and when that was first seen.
         self._errors: dict[Backend, tuple[Exception | None, float]] = {}
+        self.on_stats: Callable[[PoolStats], None] | None = None
 
     # ---------------------------------------------------------- what trio calls
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """The checks of every step."""
         self.steps += 1
-        if self.steps > MAX_STEPS and self.scope is not None:
-            self.ledger.violation(f"still running after {MAX_STEPS} steps: a loop")
-            self.scope.cancel()
-            self.scope = None
+        if self.steps > self.max_steps and self.scope is not None:
+            self.ledger.violation(f"still running after {self.max_steps} steps: a loop")
+            self.stop()
         if self.pool is not None and len(self.ledger.violations) < 20:
             self._guarded(self.every_step)
+
+    def stop(self) -> None:
+        """End the run, at once."""
+        if self.scope is not None:
+            self.scope.cancel()
+            self.scope = None
 
     def before_io_wait(self, timeout: float) -> None:
         """The checks of every moment at which nothing is runnable."""
@@ -156,14 +164,18 @@ class InvariantInstrument(trio.abc.Instrument):
         if self.pool is None or len(self.ledger.violations) >= 20:
             return
         now = trio.lowlevel.current_statistics()
-        if now.tasks_runnable == 0 and now.seconds_to_next_deadline > 0:
+        runnable = now.tasks_runnable + now.run_sync_soon_queue_size
+        if runnable == 0 and now.seconds_to_next_deadline > 0:
             self.idle_checks += 1
             self._guarded(self.when_idle)
 
     def _guarded(self, check: Callable[[PoolStats], None]) -> None:
         assert self.pool is not None
         try:
-            check(self.pool.stats())
+            stats = self.pool.stats()
+            check(stats)
+            if self.on_stats is not None:
+                self.on_stats(stats)
         except Exception as exc:
             self.ledger.violation(f"the check of the invariants failed: {exc!r}")
             self.pool = None
@@ -197,8 +209,9 @@ class InvariantInstrument(trio.abc.Instrument):
         used.update(dial.backend for dial in ledger.dialling)
         if used.total() > self.policy.max_slots:
             ledger.violation(f"{used.total()} connections pass max_slots")
+        most = self.policy.set_config.max_count
         for backend, count in used.items():
-            if count > self.policy.set_config.max_count:
+            if count > most:
                 ledger.violation(f"{count} connections to {backend.name} pass max_count")
         if stats.slots > self.policy.max_slots:
             ledger.violation(f"{stats.slots} slots pass max_slots: {stats!r}")

@@ -163,12 +163,20 @@ class Ledger:
         self.dirty_hooks = False
         self.on_lend: Callable[[], None] | None = None
         """Called as soon as a claimant has a connection, before ``on_acquire``."""
+        self.on_note: Callable[[str, LedgerConnection | Dial], None] | None = None
+        """Told of everything that happens, in the step in which it does."""
+        self.granted = 0
         self.hold_until = math.inf
         """From then on the pool may close what is lent out: it is ending."""
 
     def violation(self, text: str) -> None:
         """Write down what must not happen."""
         self.violations.append(f"at {trio.current_time():.6g}: {text}")
+
+    def note(self, what: str, whom: LedgerConnection | Dial) -> None:
+        """Something happens to a connection, or to a dial."""
+        if self.on_note is not None:
+            self.on_note(what, whom)
 
     def check(self, ok: bool, text: str, conn: LedgerConnection) -> None:
         """A `violation` unless `ok`, with the history of the connection."""
@@ -192,11 +200,13 @@ class Ledger:
         self.check(conn.hook is None or cut_off, f"{hook} runs beside {conn.hook}", conn)
         self.check(hook == "disconnect" or conn.closes == 0, f"{hook} on a closed one", conn)
         conn.hook = hook
+        self.note(f"{hook} begins", conn)
 
     def leave_hook(self, conn: LedgerConnection, hook: str) -> None:
         """A hook ends, in whatever way."""
         if conn.hook == hook:
             conn.hook = None
+        self.note(f"{hook} ends", conn)
 
     def lend(self, conn: LedgerConnection, who: str) -> None:
         """The connection is about to be somebody's: is it fit for that?"""
@@ -221,7 +231,9 @@ class Ledger:
         self.check(not conn.departed, "lent from a removed backend", conn)
         self.check(conn.closes == 0, "lent after it was closed", conn)
         conn.in_body = True
+        self.granted += 1
         conn.history.append(f"{trio.current_time():.6g}:lent to {who}")
+        self.note("lent", conn)
 
     def give(self, conn: LedgerConnection) -> None:
         """The body of a claim ends."""
@@ -229,6 +241,7 @@ class Ledger:
         conn.in_body = False
         conn.holder = None
         conn.needs_recycle = self.dirty_hooks
+        self.note("given back", conn)
 
     def depart(self, backend: Backend) -> None:
         """The pool knows that a backend has left: none of its connections is lent again."""
@@ -271,6 +284,8 @@ class PlainLedgerConnector(Connector[LedgerConnection]):
         self.script = Script(standing)
         self.recycle_rule: Callable[[LedgerConnection, BaseException | None], bool] | None = None
         self.broken_rule: Callable[[LedgerConnection], bool] | None = None
+        self.born_broken: set[str] = set()
+        """The backends that accept, and close at once."""
 
     async def connect(self, backend: Backend) -> LedgerConnection:
         """A new page in the ledger."""
@@ -279,15 +294,20 @@ class PlainLedgerConnector(Connector[LedgerConnection]):
         dial = Dial(backend, trio.current_time())
         ledger.dials.append(dial)
         ledger.dialling[dial] = None
+        ledger.note("connect begins", dial)
         try:
             await self.script.take("connect", backend.name).perform()
-            return ledger.open(backend)
+            conn = ledger.open(backend)
+            conn.broken = backend.name in self.born_broken
+            conn.departed = dial.departed
+            return conn
         except BaseException as exc:
             dial.error = exc
             raise
         finally:
             dial.ended = trio.current_time()
             del ledger.dialling[dial]
+            ledger.note("connect ends", dial)
 
     async def disconnect(self, conn: LedgerConnection) -> None:
         """Close the page."""
