@@ -172,6 +172,13 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-W", "error::ResourceWarning", "-m", "tests.soak", *session.posargs)
 
 
+@nox.session(default=False)
+def simulate(session: nox.Session) -> None:
+    """Whole pools in virtual time, drawn from seeds: `nox -s simulate -- --seeds 2000`."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.simulation", *session.posargs)
+
+
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Plant known faults, one at a time: the tests must catch each; arguments choose some."""

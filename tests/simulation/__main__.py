@@ -1,0 +1,52 @@
+"""``python -m tests.simulation``: as many simulations as one likes, or one of them again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+from .report import Summary, explain, run_seeds
+
+#: So many seeds are one errand for a process.
+CHUNK = 50
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Simulate, print a summary, explain the first failures; 0 if there were none."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1000, help="how many (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="the first (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--only", help="of one seed: the numbers of the actions to keep")
+    args = parser.parse_args(arguments)
+    if args.only is not None:
+        chosen = [int(number) for number in args.only.split(",") if number]
+        sys.stdout.write(explain(args.first, chosen) + "\n")
+        return 0
+    began = time.perf_counter()
+    summary = Summary()
+    for part in _run(range(args.first, args.first + args.seeds), args.processes):
+        summary.merge(part)
+    for seed in sorted(summary.failed)[:3]:
+        sys.stdout.write(explain(seed) + "\n\n")
+    if len(summary.failed) > 3:
+        sys.stdout.write(f"also failed: {sorted(summary.failed)[3:]}\n")
+    sys.stdout.write(f"{summary}; {time.perf_counter() - began:.1f} s\n")
+    return min(1, len(summary.failed))
+
+
+def _run(seeds: range, processes: int) -> Iterator[Summary]:
+    chunks = [seeds[i : i + CHUNK] for i in range(0, len(seeds), CHUNK)]
+    if processes <= 1:
+        yield from map(run_seeds, chunks)
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
+        yield from executor.map(run_seeds, chunks)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""What can happen in a simulation: plain data, each with a `do` that makes it happen.
+
+All numbers are drawn when the world is made, none while it runs, so that leaving an action
+out changes nothing for the others: the reducer lives on that.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+import attrs
+import trio
+
+from qorb_trio import Backend, ClaimError, PoolTerminatedError
+
+from ..harness import Do, Hook, LedgerConnection, When
+
+if TYPE_CHECKING:
+    from qorb_trio import Claim
+
+    from .play import Play
+
+End: TypeAlias = Literal["release", "raise", "break", "discard", "lose", "elsewhere"]
+EndOfPool: TypeAlias = Literal["leave", "raise", "cancel", "terminate", "aclose", "give up closing"]
+
+
+class BodyError(Exception):
+    """What the body of a claim raises, or that of a pool."""
+
+
+class Action(Protocol):
+    """Something that happens."""
+
+    def do(self, play: Play) -> None:
+        """Make it happen, or begin to."""
+
+
+@attrs.frozen
+class AtStep:
+    """Cancel a task at its k-th step, at that edge of it."""
+
+    k: int
+    when: When
+
+
+@attrs.frozen
+class Client:
+    """Somebody claims a connection, and does something with it."""
+
+    by: Literal["claim", "acquire"]
+    timeout: float | None
+    hold: float
+    end: End
+    cancel: AtStep | float = math.inf
+
+    def do(self, play: Play) -> None:
+        """Start it."""
+        play.bench.nursery.start_soon(self._run, play)
+
+    async def _run(self, play: Play) -> None:
+        deadline = math.inf
+        if not isinstance(self.cancel, AtStep):
+            deadline = trio.current_time() + self.cancel
+        with trio.CancelScope(deadline=deadline) as scope:
+            play.clients[scope] = None
+            if isinstance(self.cancel, AtStep):
+                play.saboteur.aim(self.cancel.k, self.cancel.when, scope)
+            try:
+                await (self._in_a_block(play) if self.by == "claim" else self._by_hand(play))
+            except BodyError:
+                play.tally["raised"] += 1
+            except ClaimError as exc:
+                play.tally["refused"] += 1
+                play.note(f"refused: {type(exc).__name__}")
+            finally:
+                del play.clients[scope]
+        play.tally["cancelled"] += scope.cancelled_caught
+
+    async def _in_a_block(self, play: Play) -> None:
+        async with play.bench.claim(timeout=self.timeout) as conn:
+            await self._use(conn)
+
+    async def _by_hand(self, play: Play) -> None:
+        claim = await play.bench.acquire(timeout=self.timeout)
+        try:
+            await self._use(claim.connection)
+        except BaseException:
+            play.bench.release(claim)
+            raise
+        if self.end == "discard":
+            play.tally["discarded"] += 1
+            play.bench.discard(claim)
+        elif self.end == "lose":
+            play.tally["leaked"] += 1
+            play.bench.lose(claim)
+        elif self.end == "elsewhere":
+            play.bench.nursery.start_soon(self._release_here, play, claim)
+        else:
+            play.bench.release(claim)
+
+    async def _release_here(self, play: Play, claim: Claim[LedgerConnection]) -> None:
+        play.bench.release(claim)
+
+    async def _use(self, conn: LedgerConnection) -> None:
+        conn.begin()
+        if self.hold:
+            await trio.sleep(self.hold)
+        if self.end == "raise":
+            raise BodyError
+        conn.finish()
+        conn.broken = conn.broken or self.end == "break"
+
+
+@attrs.frozen
+class Ready:
+    """Somebody waits for so many slots to be connected."""
+
+    slots: int
+    patience: float
+
+    def do(self, play: Play) -> None:
+        """Start it."""
+        play.bench.nursery.start_soon(self._run, play)
+
+    async def _run(self, play: Play) -> None:
+        with trio.move_on_after(self.patience) as scope:
+            play.clients[scope] = None
+            try:
+                await play.bench.pool.wait_ready(self.slots)
+            except PoolTerminatedError:
+                play.note("refused: it is not ready any more")
+            finally:
+                del play.clients[scope]
+
+
+@attrs.frozen
+class Script:
+    """From now on one of the hooks does this, at one backend or at all."""
+
+    hook: Hook
+    act: Do
+    backend: str | None
+
+    def do(self, play: Play) -> None:
+        """Change the script."""
+        play.bench.script.always(self.hook, self.act, backend=self.backend)
+
+
+@attrs.frozen
+class AcceptThenClose:
+    """From now on the connections to a backend are broken when they come; or no longer."""
+
+    backend: str
+    yes: bool
+
+    def do(self, play: Play) -> None:
+        """Note it."""
+        (set.add if self.yes else set.discard)(play.bench.connector.born_broken, self.backend)
+
+
+@attrs.frozen
+class Break:
+    """The peers close some idle connections, or all that lead to one backend."""
+
+    what: int | str
+
+    def do(self, play: Play) -> None:
+        """Break them."""
+        conns = list(play.bench.ledger.live)
+        if isinstance(self.what, int):
+            conns = [conn for conn in conns if conn.is_idle][: self.what]
+        else:
+            conns = [conn for conn in conns if conn.backend.name == self.what]
+        for conn in conns:
+            conn.broken = True
+
+
+@attrs.frozen
+class Set:
+    """The resolver finds another set of backends."""
+
+    backends: tuple[Backend, ...]
+
+    def do(self, play: Play) -> None:
+        """Send it."""
+        if not play.body_left:
+            play.bench.resolver.set(self.backends)
+
+
+@attrs.frozen
+class CancelClient:
+    """One of the clients of this moment is cancelled, holding or waiting."""
+
+    which: int
+
+    def do(self, play: Play) -> None:
+        """Cancel it, if there is anybody."""
+        scopes = list(play.clients)
+        if scopes:
+            scopes[self.which % len(scopes)].cancel()
+
+
+@attrs.frozen
+class EndPool:
+    """The pool ends, in one way or another."""
+
+    how: EndOfPool
+
+    def do(self, play: Play) -> None:
+        """End it."""
+        play.ends()
+        if self.how in ("terminate", "aclose", "give up closing"):
+            play.bench.nursery.start_soon(self._run, play)
+        elif self.how == "cancel":
+            play.bench.may_cut(0)
+            play.body.cancel()
+        else:
+            play.leave_by = BodyError() if self.how == "raise" else None
+            play.leaving.cancel()
+
+    async def _run(self, play: Play) -> None:
+        if self.how == "aclose":
+            play.bench.may_cut(play.bench.pool.policy.drain_timeout)
+            await play.bench.pool.aclose()
+        elif self.how == "terminate":
+            await play.bench.terminate()
+        else:
+            play.bench.may_cut(0)
+            with trio.move_on_after(0.25):
+                await play.bench.terminate()
+
+
+@attrs.frozen
+class Cue:
+    """When something happens for the n-th time from now on, so does something else.
+
+    In the very step in which it happens, or so many ticks later: the worst moment for
+    an update of the set, a cancellation, or the end of the pool.
+    """
+
+    event: str
+    nth: int
+    ticks: int
+    then: Action
+
+    def do(self, play: Play) -> None:
+        """Lie in wait."""
+        play.cues.setdefault(self.event, []).append([self.nth, self])
+
+    def fire(self, play: Play) -> None:
+        """The moment has come."""
+        play.tally["cues"] += 1
+        if self.ticks:
+            play.bench.nursery.start_soon(self._later, play)
+        else:
+            self._now(play)
+
+    async def _later(self, play: Play) -> None:
+        for _ in range(self.ticks):
+            await trio.lowlevel.checkpoint()
+        self._now(play)
+
+    def _now(self, play: Play) -> None:
+        play.note(f"! {self.then}")
+        self.then.do(play)

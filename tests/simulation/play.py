@@ -1,0 +1,321 @@
+"""Playing a world: the pool is opened, the actions happen, everything is checked."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import random
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, final
+
+import attrs
+import pytest
+import trio
+
+from qorb_trio import Instrument, Policy, PoolStats, PoolTerminatedError
+
+from ..harness import OK, Bench, LedgerConnection, LedgerConnector, When, open_bench, run
+from ..harness.ledger import Dial
+from .actions import BodyError, Cue
+from .statements import Loans, NineStatements
+from .worlds import HOOKS, World, make_world
+
+#: What a run counts.
+COUNTS = ("granted", "cancelled", "refused", "raised", "discarded", "leaked", "dials", "cues")
+
+
+#: Marks a violation in a trace.
+WRONG = "!!!"
+
+
+@attrs.frozen
+class Outcome:
+    """What came of one simulation."""
+
+    steps: int
+    tally: Counter[str]
+    violations: list[str]
+    trace: list[str]
+
+
+@final
+class Saboteur(trio.abc.Instrument):
+    """Cancels tasks at the steps that were aimed at."""
+
+    def __init__(self) -> None:
+        self._aims: dict[trio.lowlevel.Task, tuple[int, When, trio.CancelScope]] = {}
+
+    def aim(self, k: int, when: When, scope: trio.CancelScope) -> None:
+        """Cancel `scope` at the k-th step of this task from now on."""
+        self._aims[trio.lowlevel.current_task()] = (k, when, scope)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """It has been woken."""
+        self._step(task, When.WOKEN)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """It has yielded."""
+        self._step(task, When.YIELDED)
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        """It is beyond reach."""
+        self._aims.pop(task, None)
+
+    def _step(self, task: trio.lowlevel.Task, edge: When) -> None:
+        aim = self._aims.get(task)
+        if aim is None or aim[1] is not edge:
+            return
+        k, when, scope = aim
+        if k > 1:
+            self._aims[task] = (k - 1, when, scope)
+        else:
+            del self._aims[task]
+            scope.cancel()
+
+
+@final
+class Play:
+    """One run of a world, while it lasts: what the actions work on."""
+
+    def __init__(self, world: World, *, tracing: bool) -> None:
+        self.world = world
+        self.connector = world.kind()
+        self.saboteur = Saboteur()
+        self.tally: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
+        self.clients: dict[trio.CancelScope, None] = {}
+        self.cues: dict[str, list[list[Any]]] = {}
+        self.body = trio.CancelScope()
+        self.leaving = trio.CancelScope()
+        self.leave_by: BodyError | None = None
+        self.body_left = False
+        self.ended = False
+        self.bench: Bench
+        self.trace: list[str] | None = [] if tracing else None
+        self._shown = ""
+        self._told = 0
+        self.connector.ledger.on_note = self._noted
+
+    # ------------------------------------------------------------------ what happens
+
+    def ends(self) -> None:
+        """Somebody begins to end the pool."""
+        watch = self.bench.watch
+        assert isinstance(watch, NineStatements)
+        watch.ending = self.ended = True
+
+    def note(self, text: str) -> None:
+        """Something for the trace."""
+        if self.trace is not None:
+            self.trace.append(f"{trio.current_time():9.2f} {self.bench.watch.steps:6} {text}")
+
+    def show(self, stats: PoolStats) -> None:
+        """How the pool stands, for the trace, if that has changed; and what is wrong."""
+        sets = (
+            f"{name}: {one.connecting}/{one.unclaimed}/{one.checking}/{one.claimed}/{one.closing}"
+            for name, one in stats.backends.items()
+        )
+        text = f"    = {'  '.join(sets)}  departed {stats.departed}, waiting {stats.waiting}"
+        if text != self._shown:
+            self._shown = text
+            self.note(text)
+        violations = self.connector.ledger.violations
+        while self._told < len(violations):
+            self.note(f"{WRONG} {violations[self._told]}")
+            self._told += 1
+
+    def _noted(self, what: str, whom: LedgerConnection | Dial) -> None:
+        watch = self.bench.watch
+        assert isinstance(watch, NineStatements)
+        watch.heard(what, whom)
+        if self.trace is not None:
+            who = f"#{whom.number}" if isinstance(whom, LedgerConnection) else "-"
+            self.note(f"  {who} of {whom.backend.name}: {what}")
+        for waiting in self.cues.get(what, []):
+            waiting[0] -= 1
+            if waiting[0] == 0:
+                cue: Cue = waiting[1]
+                cue.fire(self)
+
+    # ------------------------------------------------------------------- the course
+
+    async def run(self) -> None:
+        """The whole of it."""
+        world = self.world
+        watches_loans = issubclass(world.kind, LedgerConnector)
+        loans = Loans(calm=world.calm)
+        instruments: Sequence[Instrument] = [loans] if watches_loans else []
+        try:
+            with self.body:
+                async with open_bench(
+                    world.backends,
+                    policy=world.policy,
+                    connector=self.connector,
+                    instruments=instruments,
+                    watch_with=NineStatements,
+                    rng=random.Random(world.seed),
+                ) as self.bench:
+                    watch = self.bench.watch
+                    assert isinstance(watch, NineStatements)
+                    loans.watch = watch
+                    if self.trace is not None:
+                        watch.on_stats = self.show
+                    try:
+                        await self._body()
+                    finally:
+                        self.body_left = True
+                        self.ends()
+        except BodyError as exc:
+            if exc is not self.leave_by:
+                raise
+
+    async def _body(self) -> None:
+        with self.leaving:
+            begin = trio.current_time()
+            for at, action in self.world.actions:
+                if begin + at > trio.current_time():
+                    await trio.sleep_until(begin + at)
+                self.note(f"* {action}")
+                action.do(self)
+            await self._recover()
+        if self.leave_by is not None:
+            raise self.leave_by
+
+    async def _recover(self) -> None:
+        """All is well again, so all must be well with the pool."""
+        bench, world = self.bench, self.world
+        self.cues.clear()
+        for hook in HOOKS:
+            for backend in (None, *"abcd"):
+                bench.script.always(hook, OK, backend=backend)
+        self.connector.born_broken.clear()
+        bench.resolver.set(world.backends)
+        self.note("* all is well again")
+        config = world.policy.set_config
+        await bench.settle(1)  # somebody may have been started just now
+        while self.clients:
+            await bench.settle(1)
+        if self.tally["leaked"]:
+            gc.collect()  # a claim may be in a cycle
+        await bench.settle(_time_to_recover(world.policy))
+        if self.ended:
+            await self._has_ended()
+            return
+        assert bench.stats().waiting == bench.count("claimed") == 0
+        self._check_spread()
+        tier = min((backend.priority for backend in world.backends), default=0)
+        best = [backend for backend in world.backends if backend.priority == tier]
+        room = min(world.policy.max_slots, config.max_count * len(best))
+        held = [await bench.acquire(timeout=20) for _ in range(room)]
+        for claim in held:
+            bench.release(claim)
+        await bench.settle(1)
+
+    async def _has_ended(self) -> None:
+        """The pool has been ended: it ends, and serves no more."""
+        await self.bench.terminate()
+        with pytest.raises(PoolTerminatedError):
+            await self.bench.acquire()
+
+    def _check_spread(self) -> None:
+        """Statement 8 at rest: by weight, within the best priority."""
+        policy = self.world.policy
+        if policy.max_slots == 1:
+            return  # the last connected slot never gives way, wherever it leads
+        sets = list(self.bench.stats().backends.values())
+        tier = min((one.backend.priority for one in sets), default=0)
+        best = [one for one in sets if one.backend.priority == tier]
+        have = {one.backend: one.unclaimed + one.checking for one in best}
+        if policy.spares_wanted >= len(best) and policy.max_slots >= len(best):
+            assert all(have.values()), f"somebody has nothing: {have}"
+        if policy.rebalance_interval > 3:
+            return
+        assert not any(one.unclaimed + one.checking for one in sets if one not in best), sets
+        total = min(policy.max_slots, policy.spares_wanted, policy.set_config.max_count * len(best))
+        assert sum(have.values()) == total, f"{have}, {total} wanted"
+        for one, held in have.items():
+            for other, has in have.items():
+                # Nobody has so much that another has a better claim to the last of it.
+                full = has >= policy.set_config.max_count
+                fair = held < 2 or full or held / _share(one) <= (has + 1) / _share(other)
+                assert fair or not has, f"{one!r} has {held}, {other!r} only {has}"
+
+    def outcome(self, wrong: list[str]) -> Outcome:
+        """What came of it."""
+        ledger = self.connector.ledger
+        self.tally["granted"] = ledger.granted
+        self.tally["dials"] = len(ledger.dials)
+        return Outcome(self.bench.watch.steps, self.tally, wrong, self.trace or [])
+
+
+def _time_to_recover(policy: Policy) -> float:
+    """How long it may take until everything is as it should be, at rest."""
+    config = policy.set_config
+    if config.connect_timeout == math.inf:
+        return 150  # a backend that seems to hang is given ever more time
+    rebalances = 4 * policy.rebalance_interval if policy.rebalance_interval <= 3 else 0
+    return 2 * (config.connect_timeout + config.max_connection_backoff) + rebalances + 4
+
+
+def _share(backend: Any) -> float:
+    return backend.weight or 0.5
+
+
+def simulate(seed: int, *, only: Sequence[int] | None = None, tracing: bool = False) -> Outcome:
+    """Run the world of that seed, or some of its actions only."""
+    with _listening([]):
+        outcome = _simulate(seed, only, tracing=tracing)
+        if outcome.violations:
+            gc.collect()  # what is left of it is not to be found by the next
+    return outcome
+
+
+def _simulate(seed: int, only: Sequence[int] | None, *, tracing: bool) -> Outcome:
+    world = make_world(seed)
+    if only is not None:
+        world = attrs.evolve(world, actions=tuple(world.actions[i] for i in only))
+    play = Play(world, tracing=tracing)
+    wrong: list[str] = []
+    with _listening(wrong) as caught:
+        try:
+            run(play.run, seed=f"simulation {seed}", instruments=[play.saboteur])
+        except BaseException as exc:
+            if isinstance(exc, KeyboardInterrupt):
+                raise
+            wrong += play.connector.ledger.violations or _messages(exc)
+        if wrong or play.tally["leaked"]:
+            gc.collect()
+    lost = sum(issubclass(one.category, ResourceWarning) for one in caught)
+    if lost != play.tally["leaked"]:
+        wrong.append(f"{lost} claims are said to be lost, not {play.tally['leaked']}")
+    wrong += [str(one.message) for one in caught if one.category is not ResourceWarning]
+    return play.outcome(wrong)
+
+
+def _messages(exc: BaseException) -> list[str]:
+    if isinstance(exc, BaseExceptionGroup):
+        return [line for one in exc.exceptions for line in _messages(one)]
+    return [f"{type(exc).__name__}: {exc}"]
+
+
+@contextmanager
+def _listening(wrong: list[str]) -> Iterator[list[warnings.WarningMessage]]:
+    """Warnings are counted, what is raised in a ``__del__`` is wrong, and logs are off."""
+
+    def unraisable(what: Any) -> None:
+        wrong.append(f"raised where nobody can catch it: {what.exc_value!r}")
+
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield caught
+    finally:
+        logging.disable(disabled)
+        sys.unraisablehook = hook

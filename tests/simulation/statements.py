@@ -1,0 +1,331 @@
+"""`NineStatements`: the whole of the contract's nine statements, held against the ledger.
+
+What the harness checks is checked here too; this adds what only a simulation gives rise to.
+
+====  =====================================================  ==================================
+ no.  at every task step                                     whenever time is about to pass
+====  =====================================================  ==================================
+  1   ledger and pool within ``max_slots``, ``max_count``
+  2   each connection in one state, backend by backend, as   no more connections, and no fewer,
+      the ledger sees it; one holder (at each loan)          than the pool says that it has
+  3   nobody waits beside a spare; calm: no spare is closed  every claimant is covered, and none
+                                                             waits beside an idle connection
+  4   order of grants, by arrival and by the pool's events;  the pool's claimants are exactly
+      as many claims as were granted                         the ledger's
+  5   at each loan: clean, recycled, asked ``is_broken``,
+      not of a removed backend
+  6                                                          dead and hung ones hold half of the
+                                                             cap at most; each has its turn
+  7   no dial to a removed backend; who comes back is fresh  no idle connection to one
+  8   at each loan: the least loaded of those alike; at      once all is well again: by weight
+      each dial: no worse priority than one that is online   within the best priority
+  9   all of the above, while claimants are cancelled        the same
+====  =====================================================  ==================================
+
+Statement 3's cover and statement 6 are promises about plans, which a task of the pool
+makes: between its steps they need not hold, but no time passes before they do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+import attrs
+import trio
+
+from qorb_trio import Backend, BackendStats, Instrument, Policy, PoolStats
+
+from ..harness import InvariantInstrument, LedgerConnection, PlainLedgerConnector
+from ..harness.invariants import PROBATION
+from ..harness.ledger import Dial
+
+#: A dial that takes longer may be taken to hang (seconds), ...
+SLOW_DIAL = 1.0
+
+#: ... unless dials have lately taken long: then, so many times as long, ...
+SLOW_FACTOR = 3.0
+
+#: ... doubled with each failure, so many times at most.
+MOST_DOUBLINGS = 6
+
+
+@attrs.define
+class Record:
+    """What the ledger knows of the dials to one backend since it joined the set."""
+
+    dead: bool = False
+    """The last dial failed, and nothing was connected."""
+    streak: int = 0
+    """Dials that came to nothing since the last that did not."""
+    probed_at: float = 0
+    """When it was last dialled, or could not have been."""
+
+
+class NineStatements(InvariantInstrument):
+    """The checks of the harness, and the rest. What is wrong once ends the simulation."""
+
+    max_steps = 30_000
+
+    def __init__(self, connector: PlainLedgerConnector, policy: Policy) -> None:
+        super().__init__(connector, policy)
+        self.records: dict[Backend, Record] = {}
+        self.longest_dial = 0.0
+        self.ending = False
+        """Set as soon as somebody has begun to end the pool."""
+        self._judged = 0
+        self._priorities: dict[Backend, int] = {}
+        self._told_at = 0.0
+        self._asking: dict[trio.lowlevel.Task, int] = {}
+
+    # ------------------------------------------------------------------- the ledger's
+
+    def heard(self, what: str, whom: LedgerConnection | Dial) -> None:
+        """The ledger has a note: of a client served, or of a dial's end."""
+        if what == "lent":
+            self._asking.pop(trio.lowlevel.current_task(), None)
+        if what != "connect ends":
+            return
+        assert isinstance(whom, Dial)
+        record = self.records.get(whom.backend)
+        if whom.departed or record is None:
+            return
+        assert whom.ended is not None
+        record.probed_at = whom.ended
+        lasted = whom.ended - whom.started
+        if whom.error is None:
+            record.dead = False
+            record.streak = 0
+            self.longest_dial = max(self.longest_dial, lasted)
+            return
+        record.streak += 1
+        timed_out = lasted >= self.policy.set_config.connect_timeout
+        if timed_out or isinstance(whom.error, Exception):
+            record.dead = not any(conn.backend == whom.backend for conn in self.ledger.live)
+
+    def arrive(self) -> int:
+        """A client asks."""
+        number = super().arrive()
+        self._asking[trio.lowlevel.current_task()] = number
+        return number
+
+    def leave(self, number: int) -> None:
+        """A client does not ask any more."""
+        super().leave(number)
+        self._asking.pop(trio.lowlevel.current_task(), None)
+
+    # ------------------------------------------------------------------- every step
+
+    def every_step(self, stats: PoolStats) -> None:
+        """All that must hold between any two steps."""
+        super().every_step(stats)
+        if self.ledger.violations:
+            self.stop()
+        self._check_newcomers(stats)
+        self._check_states(stats)
+        self._check_priorities(stats)
+        if stats.claims != self.ledger.granted:
+            self.ledger.violation(
+                f"[4] {stats.claims} claims are said to be granted, not {self.ledger.granted}"
+            )
+
+    def _check_newcomers(self, stats: PoolStats) -> None:
+        if len(self.records) == len(self._known) and self.records.keys() == self._known.keys():
+            return
+        for one in stats.backends.values():
+            if one.backend in self.records:
+                continue
+            if one.failures or one.last_error or one.total_claims or one.online:
+                self.ledger.violation(f"[7] it has just come, but is not fresh: {one!r}")
+        now = trio.current_time()
+        self.records = {
+            backend: self.records.get(backend) or Record(probed_at=now) for backend in self._known
+        }
+
+    def _check_states(self, stats: PoolStats) -> None:
+        """Statement 2: each connection is, for the pool, in the state that it is in."""
+        ledger = self.ledger
+        if trio.current_time() >= ledger.hold_until:
+            return  # claims may be cut off
+        here: Counter[tuple[Backend, str]] = Counter()
+        gone = 0
+        for conn in ledger.live:
+            if conn.departed:
+                gone += 1
+            else:
+                here[conn.backend, _state(conn)] += 1
+        for dial in ledger.dialling:
+            if dial.departed:
+                gone += 1
+            else:
+                here[dial.backend, "dialled"] += 1
+        if gone > stats.departed:
+            ledger.violation(f"[2] {gone} connections of removed backends, but {stats!r}")
+        for one in stats.backends.values():
+            backend = one.backend
+            lent, tended = here[backend, "lent"], here[backend, "tended"]
+            idle, closing = here[backend, "idle"], here[backend, "closing"]
+            if (
+                here[backend, "dialled"] > one.connecting + one.closing
+                or lent > one.claimed
+                or tended > one.checking
+                or closing > one.closing
+                or one.unclaimed > idle
+                or one.unclaimed + one.checking + one.claimed > idle + tended + lent
+            ):
+                ledger.violation(f"[2] {dict(here)}, but {one!r}")
+
+    def _check_priorities(self, stats: PoolStats) -> None:
+        """Statement 8: no new dial beyond the best priority that has anybody online."""
+        now, dials = trio.current_time(), self.ledger.dials
+        priorities = {one.backend: one.backend.priority for one in stats.backends.values()}
+        if priorities != self._priorities:
+            self._priorities, self._told_at = priorities, now
+        if self._judged == len(dials):
+            return
+        # A dial may have been decided upon before, and have waited for its back-off.
+        early = now - self.policy.set_config.max_connection_backoff - self.policy.set_config.spread
+        best = min(
+            (
+                priorities.get(conn.backend, math.inf)
+                for conn in self.ledger.live
+                if not (conn.closes or conn.broken or conn.departed)
+                and max(conn.opened, self._told_at) < early
+            ),
+            default=math.inf,
+        )
+        for dial in dials[self._judged :]:
+            if priorities.get(dial.backend, 0) > best:
+                self.ledger.violation(f"[8] {dial!r}, while priority {best} is online")
+        self._judged = len(dials)
+
+    # -------------------------------------------------------------------- when idle
+
+    def when_idle(self, stats: PoolStats) -> None:
+        """All that must hold before time passes."""
+        super().when_idle(stats)
+        self._check_parked(stats)
+        self._check_failing(stats)
+
+    def _check_parked(self, stats: PoolStats) -> None:
+        """Statements 3 and 4: who waits is who asked, and none waits beside a spare."""
+        being_set_up = sum(conn.hook == "on_acquire" for conn in self.ledger.live)
+        waiting = len(self._asking) - being_set_up
+        if stats.waiting != waiting:
+            self.ledger.violation(f"[4] {stats.waiting} are said to wait, but {waiting} do")
+        for conn in self.ledger.idle:
+            if stats.waiting and not (conn.departed or conn.broken or conn.dirty):
+                self.ledger.violation(f"[3] {stats.waiting} wait beside {conn!r}")
+
+    def _check_failing(self, stats: PoolStats) -> None:
+        """Statement 6: how much the failing ones take, and that each has its turn."""
+        now, bad = trio.current_time(), []
+        for one in stats.backends.values():
+            if self._is_bad(one, now):
+                bad.append(one)
+            else:
+                self.records[one.backend].probed_at = now
+        if not bad:
+            return
+        good = [one for one in stats.backends.values() if one.online and one not in bad]
+        limit = max(1, self.policy.max_slots // 2)
+        taken = sum(one.connecting for one in bad)
+        if good and taken > limit:
+            self.ledger.violation(
+                f"[6] {taken} slots for {[one.backend.name for one in bad]}, of {limit}: {stats!r}"
+            )
+        self._check_turns(stats, bad)
+
+    def _is_bad(self, one: BackendStats, now: float) -> bool:
+        record = self.records[one.backend]
+        if one.online:
+            return False
+        patience = max(SLOW_DIAL, SLOW_FACTOR * self.longest_dial)
+        patience *= 2.0 ** min(record.streak, MOST_DOUBLINGS)
+        oldest = min(self._begun(one.backend), default=math.inf)
+        return record.dead or now - oldest > patience
+
+    def _begun(self, backend: Backend) -> Iterable[float]:
+        for dial in self.ledger.dialling:
+            if dial.backend == backend and not dial.departed:
+                yield dial.started
+
+    def _check_turns(self, stats: PoolStats, bad: list[BackendStats]) -> None:
+        config, now = self.policy.set_config, trio.current_time()
+        sets = stats.backends.values()
+        best = min((one.backend.priority for one in sets if one.online), default=math.inf)
+        spares = sum(one.unclaimed for one in sets)
+        connected = sum(one.unclaimed + one.checking + one.claimed for one in sets)
+        closing = sum(one.closing for one in sets) + stats.departed
+        free = self.policy.max_slots - stats.slots
+        room = free > 0 or (spares > 0 and connected > 1)
+        turn = config.connect_timeout + config.max_connection_backoff + config.spread + PROBATION
+        for one in bad:
+            record = self.records[one.backend]
+            if (
+                not room
+                or closing
+                or not self.policy.spares_wanted
+                or one.backend.priority > best
+                or any(True for _ in self._begun(one.backend))
+            ):
+                record.probed_at = now
+            elif now - record.probed_at > turn * len(sets) + 1:
+                self.ledger.violation(
+                    f"[6] {one.backend.name} was not probed since {record.probed_at}: {stats!r}"
+                )
+                record.probed_at = now
+
+
+def _state(conn: LedgerConnection) -> str:
+    if conn.closes:
+        return "closing"
+    if conn.in_body or conn.hook == "on_acquire":
+        return "lent"
+    return "tended" if conn.hook else "idle"
+
+
+class Loans(Instrument):
+    """Statements 3 and 8 at each loan and each close, from the pool's own events.
+
+    Only for connectors with hooks: where nobody watches, the pool takes a shorter way,
+    and that one is to be simulated too.
+    """
+
+    def __init__(self, *, calm: bool) -> None:
+        self.calm = calm
+        self.watch: NineStatements | None = None
+
+    def slot_state_change(
+        self, pool: str, slot_id: int, backend: Backend, old: str, new: str
+    ) -> None:
+        """A spare is taken, or closed."""
+        if old != "unclaimed" or self.watch is None or self.watch.pool is None:
+            return
+        stats = self.watch.pool.stats()
+        if new == "claimed":
+            self._judge_loan(stats, backend)
+        elif new == "closing" and self.calm:
+            self._judge_close(stats, backend)
+
+    def _judge_loan(self, stats: PoolStats, backend: Backend) -> None:
+        assert self.watch is not None
+        chosen = stats.backends[backend.name]
+        load = chosen.claimed - 1
+        for other in stats.backends.values():
+            if other is chosen or not other.unclaimed:
+                continue
+            better = other.backend.priority < chosen.backend.priority or (
+                other.backend.priority == chosen.backend.priority
+                and other.claimed < load
+                and other.backend.weight >= chosen.backend.weight
+            )
+            if better:
+                self.watch.ledger.violation(f"[8] lent from {chosen!r}, rather than {other!r}")
+
+    def _judge_close(self, stats: PoolStats, backend: Backend) -> None:
+        assert self.watch is not None
+        ledger, policy = self.watch.ledger, self.watch.policy
+        if policy.rebalance_interval == math.inf and not self.watch.ending:
+            ledger.violation(f"[3] a spare of {backend.name} is closed, and nothing has changed")

@@ -1,0 +1,237 @@
+"""A world: everything about one simulation, drawn from its seed before it begins.
+
+All times are multiples of a quarter of a second, in the policy as in the actions, so that
+things that have nothing to do with each other fall on the same instant all the time.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import attrs
+
+from qorb_trio import Backend, Policy
+
+from ..harness import (
+    HANG,
+    OK,
+    Do,
+    Hook,
+    LedgerConnector,
+    PlainLedgerConnector,
+    When,
+    fails,
+    policy_of,
+    slow,
+)
+from .actions import (
+    AcceptThenClose,
+    Action,
+    AtStep,
+    Break,
+    CancelClient,
+    Client,
+    Cue,
+    End,
+    EndOfPool,
+    EndPool,
+    Ready,
+    Script,
+    Set,
+)
+
+HOOKS: tuple[Hook, ...] = ("connect", "is_valid", "on_acquire", "on_recycle", "disconnect")
+
+#: What can be waited for; `Ledger.note` tells of it.
+EVENTS = (
+    "given back",
+    "lent",
+    *(f"{hook} {edge}" for hook in HOOKS for edge in ("begins", "ends")),
+)
+
+TROUBLE = (
+    OK,
+    Do(steps=2),
+    slow(0.25),
+    slow(0.5),
+    slow(3),
+    Do(delay=1, shielded=True),
+    fails(OSError),
+    fails(OSError, after=0.5),
+    fails(lambda: ExceptionGroup("two", [OSError(), ValueError()])),
+    HANG,
+)
+
+
+@attrs.frozen
+class World:
+    """One simulation."""
+
+    seed: int
+    kind: type[PlainLedgerConnector]
+    backends: tuple[Backend, ...]
+    policy: Policy
+    actions: tuple[tuple[float, Action], ...]
+    """What happens when."""
+
+    calm: bool
+    """Whether nothing is meant to go wrong but claims."""
+
+
+def make_world(seed: int) -> World:
+    """The world of that seed."""
+    rng = random.Random(f"world {seed}")
+    calm = rng.random() < 0.15
+    drawn = _Drawn(rng, calm=calm)
+    return World(
+        seed=seed,
+        kind=rng.choice([LedgerConnector, LedgerConnector, PlainLedgerConnector]),
+        backends=drawn.first,
+        policy=drawn.policy,
+        actions=tuple(drawn.actions()),
+        calm=calm,
+    )
+
+
+class _Drawn:
+    """Draws one world."""
+
+    def __init__(self, rng: random.Random, *, calm: bool) -> None:
+        self.rng = rng
+        self.calm = calm
+        self.names = "abcd"[: rng.choice([1, 2, 3, 4])]
+        self.uneven = rng.random() < 0.3
+        self.tiers = rng.random() < 0.3
+        self.policy = self._policy()
+        self.first = self._some_backends(self.names)
+
+    def actions(self) -> list[tuple[float, Action]]:
+        """What happens, in order."""
+        rng, now = self.rng, 0.0
+        length = rng.choice([10, 20, 40])
+        busy = rng.choice([0.2, 0.5, 0.8])
+        if rng.random() < 0.2:
+            now = 2.0  # by then, it has warmed up
+        drawn = []
+        for _ in range(length):
+            drawn.append((now, self._action()))
+            if rng.random() > busy:
+                now += rng.choice([0.25, 0.25, 0.25, 1, 3])
+        if rng.random() < 0.35:
+            how = rng.choice(get_args(EndOfPool))
+            end: Action = EndPool(how)
+            if rng.random() < 0.5:
+                end = Cue(rng.choice(EVENTS), rng.randrange(1, 10), rng.choice([0, 0, 1, 2]), end)
+            drawn.insert(rng.randrange(length // 2, length), (drawn[length // 2][0], end))
+        return drawn
+
+    def _action(self) -> Action:
+        rng = self.rng
+        draws: Sequence[tuple[Callable[[], Action], int]] = [(self._client, 12), (self._ready, 1)]
+        if not self.calm:
+            draws = [
+                *draws,
+                (self._script, 3),
+                (self._break, 1),
+                (self._set, 1),
+                (self._cue, 3),
+                (self._accept_then_close, 1),
+            ]
+        (draw,) = rng.choices([draw for draw, _ in draws], [weight for _, weight in draws])
+        return draw()
+
+    def _client(self) -> Action:
+        rng = self.rng
+        cancel: AtStep | float = math.inf
+        if rng.random() < 0.3:
+            cancel = AtStep(rng.randrange(1, 8), rng.choice(list(When)))
+        elif rng.random() < 0.3:
+            cancel = rng.choice([0.0, 0.25, 0.5, 1, 5])
+        by: Literal["claim", "acquire"] = "claim" if rng.random() < 0.5 else "acquire"
+        ends: list[End] = ["release", "release", "release", "raise"]
+        if by == "acquire":
+            ends += ["discard", "lose", "elsewhere"]
+        if not self.calm:
+            ends.append("break")
+        return Client(
+            by=by,
+            timeout=rng.choice([None, 0.0, 0.25, 0.5, 2, 20, math.inf]),
+            hold=rng.choice([0, 0, 0.25, 0.5, 1, 3]),
+            end=rng.choice(ends),
+            cancel=cancel,
+        )
+
+    def _ready(self) -> Action:
+        rng = self.rng
+        return Ready(rng.randint(1, self.policy.max_slots), rng.choice([0.0, 0.25, 2, 20]))
+
+    def _script(self) -> Action:
+        rng = self.rng
+        hook = rng.choice(HOOKS)
+        config = self.policy.set_config
+        endless = {
+            "connect": False,  # the pool itself gives up what takes too long
+            "disconnect": config.disconnect_timeout == math.inf,
+        }.get(hook, config.health_check_timeout == math.inf)
+        acts = [act for act in TROUBLE if not (endless and act is HANG)]
+        if hook == "is_valid":
+            acts.append(Do(valid=False))
+        return Script(hook, rng.choice(acts), rng.choice([None, *self.names]))
+
+    def _break(self) -> Action:
+        rng = self.rng
+        return Break(rng.choice([1, 2, 3, *self.names]))
+
+    def _accept_then_close(self) -> Action:
+        return AcceptThenClose(self.rng.choice(self.names), self.rng.random() < 0.5)
+
+    def _set(self) -> Action:
+        rng = self.rng
+        return Set(
+            self._some_backends("".join(rng.sample(self.names, rng.randint(0, len(self.names)))))
+        )
+
+    def _cue(self) -> Action:
+        rng = self.rng
+        then = rng.choice(
+            [self._set, self._set, self._break, self._client, self._script, self._cancel_client]
+        )()
+        return Cue(rng.choice(EVENTS), rng.randrange(1, 6), rng.choice([0, 0, 0, 1, 2, 3]), then)
+
+    def _cancel_client(self) -> Action:
+        return CancelClient(self.rng.randrange(100))
+
+    def _some_backends(self, names: str) -> tuple[Backend, ...]:
+        """One for each name; now and then at another address, and not all alike."""
+        rng = self.rng
+        return tuple(
+            Backend(
+                (f"{name}.test", 1000 + (rng.random() < 0.1)),
+                name=name,
+                priority=rng.randrange(2) if self.tiers else 0,
+                weight=rng.choice([0, 1, 2, 5]) if self.uneven else 1,
+            )
+            for name in names
+        )
+
+    def _policy(self) -> Policy:
+        rng = self.rng
+        fields: dict[str, Any] = {
+            "max_slots": rng.choice([1, 1, 2, 3, 4, 6, 8, 16]),
+            "max_count": rng.choice([1, 2, 3, 5, 16]),
+            "spares_wanted": rng.choice([0, 1, 1, 2, 4, 20]),
+            "claim_timeout": rng.choice([0.5, 5, 30]),
+            "health_interval": rng.choice([0.25, 0.5, 5, 30, math.inf]),
+            "rebalance_interval": rng.choice([0.25, 0.5, 1, 3, 60, math.inf]),
+            "connect_timeout": rng.choice([0.5, 0.5, 2, 2, 2, 10, math.inf]),
+            "health_check_timeout": rng.choice([0.25, 1, 3, math.inf]),
+            "disconnect_timeout": rng.choice([0, 0.25, 0.5, 1, math.inf]),
+            "min_connection_backoff": 0.25,
+            "max_connection_backoff": rng.choice([0.25, 1, 2, 8]),
+            "spread": rng.choice([0, 0, 0.02]),
+            "drain_timeout": rng.choice([0, 0.25, 1, 50, math.inf]),
+        }
+        return policy_of(**fields)
