@@ -8,4 +8,5 @@ went wrong: `reduce` leaves out whatever is not needed for that. From the comman
     nox -s simulate -- --seeds 1000
     nox -s simulate -- --seeds 1 --first 118              # one of them again
     nox -s simulate -- --seeds 1 --first 118 --only 4,7   # with two of its actions
+    nox -s simulate -- --product                          # `product`: each hook in every way
 """

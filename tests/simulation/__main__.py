@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+from .product import main as product
 from .report import Summary, explain, run_seeds
 
 #: So many seeds are one errand for a process.
@@ -22,7 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--only", help="of one seed: the numbers of the actions to keep")
+    parser.add_argument("--product", action="store_true", help="each hook in every way instead")
     args = parser.parse_args(arguments)
+    if args.product:
+        logging.disable(logging.CRITICAL)
+        product()
+        return 0
     if args.only is not None:
         chosen = [int(number) for number in args.only.split(",") if number]
         sys.stdout.write(explain(args.first, chosen) + "\n")

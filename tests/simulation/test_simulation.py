@@ -6,6 +6,7 @@ import pytest
 
 from ..harness import base_seed
 from .play import simulate
+from .product import PRODUCT, play_product
 from .report import Summary, explain
 from .worlds import make_world
 
@@ -29,3 +30,9 @@ def test_a_seed_is_a_simulation() -> None:
     for seed in range(5):
         assert make_world(seed).actions == make_world(seed).actions
         assert simulate(seed, tracing=True).trace == simulate(seed, tracing=True).trace
+
+
+def test_every_hook_in_every_way() -> None:
+    """Some of the 1,024 ways in which five hooks work, fail, are slow or hang: all is kept."""
+    assert len(PRODUCT) == 1024
+    assert play_product(PRODUCT[::21]) == 49
