@@ -49,6 +49,12 @@ async def main(arguments: argparse.Namespace) -> int:
             # The claimers get a nursery inside of the pool's block, so that they end first.
             trio.open_nursery() as claimers,
         ):
+            if arguments.qtop is not None:
+                # Not at the top: whoever is not watched need not have the extra `qtop`.
+                from qorb_trio import qtop
+
+                host, port = arguments.qtop
+                claimers.start_soon(qtop.serve, [pool], host, port)
             workload = Workload(pool, arguments.hold, claimers)
             for _ in range(arguments.claimers):
                 workload.add()
@@ -112,6 +118,12 @@ def summary(workload: Workload) -> str:
     )
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """Where to serve qtop: ``HOST:PORT``, or just the port."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 def parse_arguments() -> argparse.Namespace:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description="Clients of an echo service, on one pool.")
@@ -127,6 +139,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--seconds", type=float, default=math.inf, help="stop after that; default: never"
+    )
+    parser.add_argument(
+        "--qtop",
+        type=host_and_port,
+        metavar="[HOST:]PORT",
+        help="let qtop watch, in a terminal or in a browser; e.g. 42069",
     )
     parser.add_argument(
         "--plain",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 
 import pytest
+import trio
 
-from ._programs import echo_service, on_a_terminal, run
+from qorb_trio.qtop._client import Target, connect
+
+from ._programs import echo_service, on_a_terminal, run, running
 
 pytestmark = pytest.mark.real
 
@@ -42,6 +46,41 @@ async def test_plain_workload_without_backends_is_a_failure() -> None:
     assert done.returncode == 1
     assert "no backends known" in done.stdout
     assert "0 claims" in done.stdout
+
+
+async def test_workload_watched_by_qtop() -> None:
+    """With `--qtop` the workload can be watched from elsewhere, until it ends."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    async with (
+        echo_service() as dns,
+        running(
+            "tcp_echo_workload.py",
+            *("--plain", "--nameserver", f"127.0.0.1:{dns.address[1]}", "--qtop", str(port)),
+        ) as program,
+    ):
+        await program.wait_for("2 s; ")
+        target = Target.parse(f"127.0.0.1:{port}", 1)
+        async with connect(target) as socket:
+            message = json.loads(await socket.receive() or "")
+        assert message["pools"][0]["name"] == "echo"
+        assert sum(it["online"] for it in message["sets"].values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("42069", ("127.0.0.1", 42069)),
+        ("[::1]:80", ("::1", 80)),
+        ("localhost:80", ("localhost", 80)),
+    ],
+)
+def test_where_qtop_is_served(text: str, expected: tuple[str, int]) -> None:
+    """A port alone is one of this machine, for nobody else."""
+    from tcp_echo_workload import host_and_port
+
+    assert host_and_port(text) == expected
 
 
 async def test_keys() -> None:
