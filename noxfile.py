@@ -6,6 +6,7 @@ the session: `nox -s tests-3.12 -- -k claim -x`.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -56,6 +57,14 @@ def run_pytest(session: nox.Session, *command: str, **env: str) -> None:
     session.run(*command, "-m", "real", env=env)
 
 
+def run_under_coverage(session: nox.Session) -> None:
+    """The same, leaving data for `coverage_report`."""
+    data_file = f".coverage.{session.python}"
+    for leftover in ROOT.glob(f"{data_file}.*"):
+        leftover.unlink()
+    run_pytest(session, "coverage", "run", "-m", "pytest", COVERAGE_FILE=data_file)
+
+
 def programs(session: nox.Session, folder: str) -> list[Path]:
     """The programs of a folder (not what they import), those asked for if any are."""
     return [
@@ -76,7 +85,10 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests, on every Python that is here; arguments go to pytest."""
     install(session, "tests")
-    run_pytest(session, "pytest")
+    if os.environ.get("QORB_TRIO_COVERAGE"):
+        run_under_coverage(session)
+    else:
+        run_pytest(session, "pytest")
 
 
 @nox.session
@@ -93,10 +105,7 @@ def lowest(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """The tests under coverage, on every Python that is here, and the report of them all."""
     install(session, "tests")
-    data_file = f".coverage.{session.python}"
-    for leftover in ROOT.glob(f"{data_file}.*"):
-        leftover.unlink()
-    run_pytest(session, "coverage", "run", "-m", "pytest", COVERAGE_FILE=data_file)
+    run_under_coverage(session)
     session.notify("coverage_report")
 
 
