@@ -11,7 +11,7 @@ import trio
 
 from qorb_trio.qtop._client import Target, connect
 
-from ._programs import echo_service, on_a_terminal, run, running
+from ._programs import PATIENCE, echo_service, on_a_terminal, run, running
 
 pytestmark = pytest.mark.real
 
@@ -60,12 +60,14 @@ async def test_workload_watched_by_qtop() -> None:
             *("--plain", "--nameserver", f"127.0.0.1:{dns.address[1]}", "--qtop", str(port)),
         ) as program,
     ):
-        await program.wait_for("2 s; ")
-        target = Target.parse(f"127.0.0.1:{port}", 1)
-        async with connect(target) as socket:
-            message = json.loads(await socket.receive() or "")
+        await program.wait_for("1 s; ")
+        online, message = 0, {}
+        with trio.fail_after(PATIENCE):
+            async with connect(Target.parse(f"127.0.0.1:{port}", 0.1)) as socket:
+                while online < 2:
+                    message = json.loads(await socket.receive() or "")
+                    online = sum(it["online"] for it in message["sets"].values())
         assert message["pools"][0]["name"] == "echo"
-        assert sum(it["online"] for it in message["sets"].values()) == 2
 
 
 @pytest.mark.parametrize(
