@@ -168,10 +168,13 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Every benchmark; arguments choose some by name."""
-    install(session, "tests")
+    """Every benchmark, then the charts and the tables; arguments choose some by name."""
+    install(session, "bench")
     for program in programs(session, "benchmarks"):
-        session.run("python", str(program))
+        if program.stem != "chart":
+            results = program.parent / "results" / f"{program.stem}.json"
+            session.run("python", str(program), "--json", str(results))
+    session.run("python", "benchmarks/chart.py")
 
 
 @nox.session(default=False)

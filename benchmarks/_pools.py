@@ -6,16 +6,14 @@ To add another pool, write one more async context manager that yields a `Lend`.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import TypeAlias, final
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from typing import final
 
 import trio
 
+from _work import Lend
 from qorb_trio import Backend, Connector, FixedResolver, Policy, Pool, SetConfig, open_pool
-
-#: Claims something, for the length of an ``async with``.
-Lend: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
 
 
 @final
@@ -25,7 +23,6 @@ class NoConnection:
     __slots__ = ()
 
 
-@final
 class NoopConnector(Connector[NoConnection]):
     """Connects at once, and has nothing to check, to clean or to close."""
 
@@ -51,7 +48,7 @@ def roomy_policy(slots: int, *, per_backend: int) -> Policy:
 
 @asynccontextmanager
 async def full_pool(
-    *, backends: int = 1, slots_each: int = 16
+    *, backends: int = 1, slots_each: int = 16, connector: Connector[NoConnection] | None = None
 ) -> AsyncIterator[Pool[NoConnection]]:
     """A pool with all its slots connected."""
     slots = backends * slots_each
@@ -59,7 +56,7 @@ async def full_pool(
     resolver = FixedResolver(some_backends(backends))
     async with (
         trio.open_nursery() as nursery,
-        open_pool(nursery, resolver, NoopConnector(), policy=policy) as pool,
+        open_pool(nursery, resolver, connector or NoopConnector(), policy=policy) as pool,
     ):
         await pool.wait_ready(slots)
         yield pool

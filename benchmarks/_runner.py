@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import platform
 import statistics
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,6 +26,24 @@ Sampler: TypeAlias = Callable[[], Awaitable[float]]
 
 @final
 @attrs.frozen
+class Goal:
+    """What this project has set itself for one contender."""
+
+    most: float
+    #: Whether it is the ratio that is to be at most so much, or the median.
+    of_ratio: bool = False
+
+    def __str__(self) -> str:
+        return f"≤ {self.most:,g}{' x' if self.of_ratio else ''}"
+
+
+def times(most: float) -> Goal:
+    """At most so many times what the first contender takes."""
+    return Goal(most, of_ratio=True)
+
+
+@final
+@attrs.frozen
 class Row:
     """What one contender has shown in one comparison."""
 
@@ -36,66 +55,108 @@ class Row:
     most: float
     #: To the first contender of the same comparison; `None` where there is nobody else.
     ratio: float | None
+    #: What was aimed at, if anything, and whether it was reached.
+    goal: str = ""
+    reached: bool | None = None
 
     def cells(self) -> list[str]:
         """As a line of the table."""
-        numbers = [f"{number:,.2f}" for number in (self.median, self.least, self.most)]
+        numbers = [number(value) for value in (self.median, self.least, self.most)]
         return [
             self.question,
             self.contender,
             *numbers,
             self.unit,
             "" if self.ratio is None else f"{self.ratio:.2f}",
+            self.goal if self.reached is not False else f"{self.goal} (missed)",
         ]
+
+
+def number(value: float) -> str:
+    """With as many digits as tell something."""
+    return f"{value:,.{0 if value >= 1000 else 1 if value >= 100 else 2}f}"
+
+
+HEAD = ["question", "contender", "median", "min", "max", "unit", "ratio", "target"]
+_TO_THE_RIGHT = {2, 3, 4, 6}
+
+
+def markdown(rows: list[Row]) -> list[str]:
+    """The lines of a table."""
+    lines = [row.cells() for row in rows]
+    widths = [max(len(line[i]) for line in [HEAD, *lines]) for i in range(len(HEAD))]
+    rule = [
+        "-" * (width - 1) + (":" if i in _TO_THE_RIGHT else "-") for i, width in enumerate(widths)
+    ]
+    table = []
+    for line in [HEAD, rule, *lines]:
+        cells = [
+            cell.rjust(width) if i in _TO_THE_RIGHT else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        table.append(f"| {' | '.join(cells)} |")
+    return table
 
 
 @final
 class Report:
     """Takes the samples of one benchmark and collects the rows."""
 
-    def __init__(self, rounds: int | None) -> None:
-        self._rounds = rounds
+    def __init__(self, *, rounds: int | None = None, quick: bool = False) -> None:
+        self._rounds = 1 if quick else rounds
+        #: Only to see that the program runs: one round, and what is big is made small.
+        self.quick = quick
         self.rows: list[Row] = []
 
+    def size(self, full: int, small: int) -> int:
+        """How big something is to be."""
+        return small if self.quick else full
+
     async def compare(
-        self, question: str, unit: str, contenders: Mapping[str, Sampler], *, rounds: int = 9
+        self,
+        question: str,
+        unit: str,
+        contenders: Mapping[str, Sampler],
+        *,
+        rounds: int = 9,
+        goals: Mapping[str, Goal] | None = None,
     ) -> None:
         """Let the contenders take turns. Ratios are to the first of them."""
         samples: dict[str, list[float]] = {name: [] for name in contenders}
         turns = list(contenders.items())
         for _ in range(self._rounds or rounds):
             for name, sampler in turns:
-                gc.collect()
+                if not self.quick:
+                    gc.collect()
                 samples[name].append(await sampler())
             turns.append(turns.pop(0))
         first = next(iter(samples.values()))
         for name, taken in samples.items():
             ratios = [one / base for one, base in zip(taken, first, strict=True) if base]
+            ratio = statistics.median(ratios) if len(samples) > 1 and ratios else None
+            median = statistics.median(taken)
+            goal = (goals or {}).get(name)
+            reached = None
+            if goal is not None:
+                reached = ((ratio or 0) if goal.of_ratio else median) <= goal.most
             self.rows.append(
                 Row(
                     question=question,
                     contender=name,
                     unit=unit,
-                    median=statistics.median(taken),
+                    median=median,
                     least=min(taken),
                     most=max(taken),
-                    ratio=statistics.median(ratios) if len(samples) > 1 and ratios else None,
+                    ratio=ratio,
+                    goal=str(goal or ""),
+                    reached=reached,
                 )
             )
 
     def print(self, title: str) -> None:
         """Print the table, in Markdown."""
-        head = ["question", "contender", "median", "min", "max", "unit", "ratio"]
-        lines = [head, *(row.cells() for row in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        lines.insert(1, ["-" * width for width in widths])
         print(f"\n{title}\n")
-        for line in lines:
-            cells = [
-                cell.rjust(width) if i in {2, 3, 4, 6} else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ]
-            print(f"| {' | '.join(cells)} |")
+        print("\n".join(markdown(self.rows)))
 
     def write(self, file: Path, title: str) -> None:
         """Write the rows as JSON."""
@@ -103,9 +164,11 @@ class Report:
             "benchmark": title,
             "python": platform.python_version(),
             "trio": trio.__version__,
+            "cores": os.cpu_count(),
             "rows": [attrs.asdict(row) for row in self.rows],
         }
-        file.write_text(json.dumps(document, indent=2) + "\n")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def run(description: str | None, measure: Callable[[Report], Awaitable[None]]) -> None:
@@ -114,8 +177,11 @@ def run(description: str | None, measure: Callable[[Report], Awaitable[None]]) -
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--rounds", type=int, help="how many samples to take of each contender")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
+    parser.add_argument(
+        "--quick", action="store_true", help="only see whether it runs; the figures mean nothing"
+    )
     arguments = parser.parse_args()
-    report = Report(arguments.rounds)
+    report = Report(rounds=arguments.rounds, quick=arguments.quick)
     trio.run(measure, report)
     report.print(title)
     if arguments.json is not None:

@@ -8,44 +8,42 @@ cost no more.
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from time import perf_counter
+from functools import partial
 
-from _pools import Lend, limiter, qorb
-from _runner import Report, Sampler, run
-
-CLAIMS = 2000
-
-
-def claim_and_release(lend: Lend) -> Sampler:
-    """Microseconds for one claim and its release."""
-
-    async def sample() -> float:
-        begin = perf_counter()
-        for _ in range(CLAIMS):
-            async with lend():
-                pass
-        return (perf_counter() - begin) / CLAIMS * 1e6
-
-    return sample
+from _pools import limiter, qorb
+from _runner import Report, run, times
+from _work import ENOUGH, warm_claims
 
 
 async def measure(report: Report) -> None:
     """The limiter and three pools."""
+    enough = 0.0 if report.quick else ENOUGH
+    backends, slots = report.size(1000, 20), report.size(10_000, 100)
+    ours = "pool, 1 x 16"
     async with AsyncExitStack() as stack:
-        contenders = {
-            "CapacityLimiter(16)": limiter(16),
-            "pool, 1 x 16": qorb(),
-            "pool, 1,000 x 4": qorb(backends=1000, slots_each=4),
-            "pool, 1 x 10,000": qorb(slots_each=10_000),
+        samplers = {
+            name: partial(warm_claims, await stack.enter_async_context(manager), enough=enough)
+            for name, manager in {
+                "CapacityLimiter(16)": limiter(16),
+                ours: qorb(),
+                f"pool, {backends:,} x 4": qorb(backends=backends, slots_each=4),
+                f"pool, 1 x {slots:,}": qorb(slots_each=slots),
+            }.items()
         }
+        names = list(samplers)
         await report.compare(
             "warm claim + release",
             "µs",
-            {
-                name: claim_and_release(await stack.enter_async_context(manager))
-                for name, manager in contenders.items()
-            },
-            rounds=25,
+            {name: samplers[name] for name in names[:2]},
+            rounds=41,
+            goals={ours: times(1.0)},
+        )
+        await report.compare(
+            "the same in a big pool",
+            "µs",
+            {name: samplers[name] for name in names[1:]},
+            rounds=41,
+            goals=dict.fromkeys(names[2:], times(1.2)),
         )
 
 

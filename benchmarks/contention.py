@@ -11,8 +11,9 @@ from time import perf_counter
 
 import trio
 
-from _pools import Lend, limiter, qorb
-from _runner import Report, Sampler, run
+from _pools import limiter, qorb
+from _runner import Report, Sampler, run, times
+from _work import Lend
 
 
 def crowd(lend: Lend, *, tasks: int, claims: int) -> Sampler:
@@ -35,20 +36,27 @@ def crowd(lend: Lend, *, tasks: int, claims: int) -> Sampler:
 
 async def measure(report: Report) -> None:
     """The limiter, and the pool with and without a time limit on each claim."""
+    ours = ("pool, 1 x 16", "pool, 1 x 16, timeout")
     async with AsyncExitStack() as stack:
         lends = {
             "CapacityLimiter(16)": await stack.enter_async_context(limiter(16)),
-            "pool, 1 x 16": await stack.enter_async_context(qorb()),
-            "pool, 1 x 16, timeout": await stack.enter_async_context(qorb(timeout=3600)),
+            ours[0]: await stack.enter_async_context(qorb()),
+            ours[1]: await stack.enter_async_context(qorb(timeout=3600)),
         }
-        for question, tasks, claims, rounds in (
-            ("1,000 tasks x 20 claims", 1_000, 20, 7),
-            ("50,000 waiters", 50_000, 1, 3),
+        for question, tasks, claims, rounds, goal in (
+            ("1,000 tasks x 20 claims", report.size(1000, 50), report.size(20, 2), 9, 1.0),
+            ("50,000 waiters", report.size(50_000, 100), 1, 5, 1.2),
         ):
             contenders = {
                 name: crowd(lend, tasks=tasks, claims=claims) for name, lend in lends.items()
             }
-            await report.compare(f"{question}, 16 slots", "µs/claim", contenders, rounds=rounds)
+            await report.compare(
+                f"{question}, 16 slots",
+                "µs/claim",
+                contenders,
+                rounds=rounds,
+                goals=dict.fromkeys(ours, times(goal)),
+            )
 
 
 if __name__ == "__main__":

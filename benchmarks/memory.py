@@ -13,55 +13,62 @@ import trio
 import trio.testing
 
 from _pools import full_pool
-from _runner import Report, Sampler, run
-
-SLOTS = 10_000
+from _runner import Goal, Report, Sampler, run
 
 
-def tasks_living() -> int:
-    """How many tasks there are."""
-    return trio.lowlevel.current_statistics().tasks_living
-
-
-def bytes_per_slot(backends: int) -> Sampler:
+def bytes_per_slot(backends: int, slots: int) -> Sampler:
     """What is still allocated when all slots are idle."""
 
     async def sample() -> float:
         tracemalloc.start()
         try:
             before, _ = tracemalloc.get_traced_memory()
-            async with full_pool(backends=backends, slots_each=SLOTS // backends):
+            async with full_pool(backends=backends, slots_each=slots // backends):
                 await trio.testing.wait_all_tasks_blocked()
                 gc.collect()
                 after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        return (after - before) / SLOTS
+        return (after - before) / slots
 
     return sample
 
 
-def tasks_per_slot(backends: int) -> Sampler:
-    """How many tasks wait while all slots are idle, the pool's own included."""
-
-    async def sample() -> float:
-        before = tasks_living()
-        async with full_pool(backends=backends, slots_each=SLOTS // backends):
-            await trio.testing.wait_all_tasks_blocked()
-            return (tasks_living() - before) / SLOTS
-
-    return sample
+async def tasks_of(backends: int, slots_each: int) -> int:
+    """How many tasks there are while all slots are idle."""
+    async with full_pool(backends=backends, slots_each=slots_each):
+        await trio.testing.wait_all_tasks_blocked()
+        return trio.lowlevel.current_statistics().tasks_living
 
 
 async def measure(report: Report) -> None:
     """Bytes and tasks."""
-    shapes = {"pool, 1 x 10,000": 1, "pool, 1,000 x 10": 1000}
-    for question, unit, sampler in (
-        ("memory per idle slot", "bytes", bytes_per_slot),
-        ("tasks per idle slot", "tasks", tasks_per_slot),
+    slots, backends = report.size(10_000, 100), report.size(1000, 10)
+
+    async def per_slot() -> float:
+        return (await tasks_of(1, slots) - await tasks_of(1, 1)) / (slots - 1)
+
+    async def per_backend() -> float:
+        return (await tasks_of(backends, 1) - await tasks_of(1, 1)) / (backends - 1)
+
+    one = f"pool, 1 x {slots:,}"
+    await report.compare(
+        "memory per idle slot",
+        "bytes",
+        {
+            one: bytes_per_slot(1, slots),
+            f"pool, {backends:,} x {slots // backends}": bytes_per_slot(backends, slots),
+        },
+        rounds=1,
+        goals={one: Goal(600)},
+    )
+    for what, sampler, goals in (
+        ("slot", per_slot, {"pool": Goal(0)}),
+        ("backend", per_backend, {}),
     ):
-        contenders = {name: sampler(backends) for name, backends in shapes.items()}
-        await report.compare(question, unit, contenders, rounds=1)
+        await report.compare(
+            f"tasks per idle {what}", "tasks", {"pool": sampler}, rounds=1, goals=goals
+        )
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from typing import TypeAlias
 
 import trio
 
-from _pools import Lend, NoopConnector, nothing, some_backends
-from _runner import Report, Sampler, run
+from _pools import NoopConnector, nothing, some_backends
+from _runner import Report, Sampler, run, times
+from _work import Lend
 from qorb_trio import FixedResolver, open_pool
 
 Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[Lend]]
@@ -39,15 +40,16 @@ async def brief_claim(lend: Lend) -> None:
         await trio.sleep(50e-6)
 
 
-def whole_life(opener: Opener, tasks: int) -> Sampler:
-    """Milliseconds to open, to serve so many tasks, and to end."""
+def whole_life(opener: Opener, tasks: int, *, repeats: int) -> Sampler:
+    """Milliseconds to open, to serve so many tasks, and to end: the mean of some times."""
 
     async def sample() -> float:
         begin = perf_counter()
-        async with opener() as lend, trio.open_nursery() as nursery:
-            for _ in range(tasks):
-                nursery.start_soon(brief_claim, lend)
-        return (perf_counter() - begin) * 1e3
+        for _ in range(repeats):
+            async with opener() as lend, trio.open_nursery() as nursery:
+                for _ in range(tasks):
+                    nursery.start_soon(brief_claim, lend)
+        return (perf_counter() - begin) / repeats * 1e3
 
     return sample
 
@@ -55,9 +57,14 @@ def whole_life(opener: Opener, tasks: int) -> Sampler:
 async def measure(report: Report) -> None:
     """Ten, a hundred and a thousand tasks."""
     openers: dict[str, Opener] = {"no pool": nothing, "pool": partial(default_pool, 1)}
-    for tasks in (10, 100, 1000):
-        contenders = {name: whole_life(opener, tasks) for name, opener in openers.items()}
-        await report.compare(f"concurrently claim {tasks}", "ms", contenders)
+    for tasks in (10, 100, report.size(1000, 10)):
+        contenders = {
+            name: whole_life(opener, tasks, repeats=report.size(1000 // tasks, 1))
+            for name, opener in openers.items()
+        }
+        await report.compare(
+            f"concurrently claim {tasks}", "ms", contenders, rounds=11, goals={"pool": times(1.3)}
+        )
 
 
 if __name__ == "__main__":

@@ -6,20 +6,30 @@ import gc
 import math
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import pairwise
 from types import FrameType
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 import qorb_trio
-from qorb_trio import Backend, Connector, FixedResolver, Instrument, Policy, Pool, SetConfig
-from qorb_trio.testing import FakeConnection, HookedFakeConnector
+from qorb_trio import (
+    Backend,
+    Connector,
+    FixedResolver,
+    Instrument,
+    Policy,
+    Pool,
+    Resolver,
+    SetConfig,
+)
+from qorb_trio.testing import FakeConnection, HookedFakeConnector, ManualResolver
 
-#: Backends, and slots of each.
-SHAPES = [(1, 16), (1000, 4), (1, 10_000)]
+#: Backends, and slots of each: the smallest first, and points of two curves.
+SHAPES = [(1, 16), (20, 4), (1000, 4), (1, 500), (1, 10_000)]
 
 
 class PlainConnector(Connector[FakeConnection]):
@@ -29,6 +39,11 @@ class PlainConnector(Connector[FakeConnection]):
         return FakeConnection(number=0, backend=backend, opened=0)
 
 
+def some_backends(count: int, *, network: int = 0) -> list[Backend]:
+    """So many backends, others for each `network`."""
+    return [Backend((f"10.{network}.{i // 250}.{i % 250}", 80)) for i in range(count)]
+
+
 @asynccontextmanager
 async def full_pool(
     backends: int,
@@ -36,16 +51,18 @@ async def full_pool(
     *,
     connector: Connector[FakeConnection] | None = None,
     instruments: tuple[Instrument, ...] = (),
+    resolver: Resolver | None = None,
+    rebalance_interval: float = math.inf,
 ) -> AsyncIterator[Pool[FakeConnection]]:
     """A pool whose slots are all connected, with nothing left to do."""
     slots = backends * slots_each
     policy = Policy(
         spares_wanted=slots,
         max_slots=slots,
-        rebalance_interval=math.inf,
+        rebalance_interval=rebalance_interval,
         set_config=SetConfig(max_count=slots_each, health_interval=math.inf),
     )
-    resolver = FixedResolver([Backend((f"10.0.{i // 250}.{i % 250}", 80)) for i in range(backends)])
+    resolver = resolver or FixedResolver(some_backends(backends))
     async with (
         trio.open_nursery() as nursery,
         qorb_trio.open_pool(
@@ -66,8 +83,9 @@ async def claim_and_release(pool: Pool[FakeConnection]) -> None:
         pass
 
 
-async def count_calls(pool: Pool[FakeConnection]) -> Counter[str]:
-    """The functions of this project that one claim and its release call."""
+@contextmanager
+def counting_calls() -> Iterator[Counter[str]]:
+    """The functions of this project that are called in the block, by whichever task."""
     calls: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, arg: object) -> None:
@@ -77,9 +95,15 @@ async def count_calls(pool: Pool[FakeConnection]) -> Counter[str]:
     before = sys.getprofile()
     sys.setprofile(note)
     try:
-        await claim_and_release(pool)
+        yield calls
     finally:
         sys.setprofile(before)
+
+
+async def count_calls(pool: Pool[FakeConnection]) -> Counter[str]:
+    """The functions of this project that one claim and its release call."""
+    with counting_calls() as calls:
+        await claim_and_release(pool)
     return calls
 
 
@@ -122,15 +146,29 @@ async def count_steps(pool: Pool[FakeConnection], claims: int) -> Counter[str]:
     return counting.steps
 
 
-@pytest.mark.parametrize(("backends", "slots_each"), SHAPES[1:])
-async def test_the_number_of_calls_is_flat(backends: int, slots_each: int) -> None:
-    """Neither many backends nor many idle slots add calls to a claim, beyond one choice."""
+async def blocks_of_claims(pool: Pool[FakeConnection], claims: int = 10) -> int:
+    """The memory blocks that so many claims take while they are held: the least of some tries."""
+    blocks = []
+    for _ in range(5):
+        gc.collect()
+        before = sys.getallocatedblocks()
+        held = [await pool.acquire() for _ in range(claims)]
+        blocks.append(sys.getallocatedblocks() - before)
+        for claim in held:
+            claim.release()
+    return min(blocks)
+
+
+@pytest.mark.parametrize(("backends", "slots_each"), SHAPES[1:], ids=str)
+async def test_calls_and_memory_of_a_claim_are_flat(backends: int, slots_each: int) -> None:
+    """Neither many backends nor many idle slots add to a claim, beyond one choice."""
     async with full_pool(*SHAPES[0]) as pool:
-        small = await most_calls(pool)
+        calls, blocks = await most_calls(pool), await blocks_of_claims(pool)
     async with full_pool(backends, slots_each) as pool:
-        large = await most_calls(pool)
-    # To choose between two backends is to pick them, to ask both for their load, to compare.
-    assert large <= small + (4 if backends > 1 else 0)
+        # To choose between two backends is to pick them, to ask both for their load, to compare.
+        assert await most_calls(pool) <= calls + (4 if backends > 1 else 0)
+        assert await blocks_of_claims(pool) <= blocks + 10
+    assert blocks >= 10  # each claim is an object at least
 
 
 async def test_a_pool_with_one_spare_per_backend_pays_no_more() -> None:
@@ -173,6 +211,103 @@ async def test_a_plan_serves_many_claimants() -> None:
             for _ in range(100):
                 nursery.start_soon(claim_and_release, pool)
         assert plans.plans - before <= 1
+
+
+async def park(
+    pool: Pool[FakeConnection], waiters: int, nursery: trio.Nursery
+) -> list[trio.CancelScope]:
+    """So many tasks wait in line, until they are cancelled; who is served keeps what it has."""
+
+    async def claim_and_keep(scope: trio.CancelScope) -> None:
+        with scope:
+            async with pool.claim():
+                await trio.sleep_forever()
+
+    scopes = [trio.CancelScope() for _ in range(waiters)]
+    for scope in scopes:
+        nursery.start_soon(claim_and_keep, scope)
+    await wait_all_tasks_blocked()
+    return scopes
+
+
+async def calls_in_line(waiters: int) -> list[Counter[str]]:
+    """What it takes to come, to be served, and to leave, behind so many others."""
+    async with full_pool(1, 16) as pool, trio.open_nursery() as nursery:
+        claims = [await pool.acquire() for _ in range(16)]
+        await park(pool, waiters, nursery)
+        with counting_calls() as served:
+            claims.pop().release()
+            await wait_all_tasks_blocked()
+        with counting_calls() as came:
+            (late,) = await park(pool, 1, nursery)
+        with counting_calls() as left:
+            late.cancel()
+            await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        for claim in claims:
+            claim.release()
+    return [served, came, left]
+
+
+async def test_a_long_line_costs_no_more_than_a_short_one() -> None:
+    """Behind 5,000 waiters one comes, is served and leaves by the same calls as behind 16."""
+    short = await calls_in_line(16)
+    assert all(short)
+    assert await calls_in_line(5000) == short
+
+
+async def test_plans_do_not_grow_with_the_line() -> None:
+    """A thousand claimants that are served in turn cause no more plans than twenty."""
+    plans = []
+    for waiters in (20, 1000):
+        counting = CountingPlans()
+        async with full_pool(1, 4, instruments=(counting,)) as pool:
+            before = counting.plans
+            async with trio.open_nursery() as nursery:
+                for _ in range(waiters):
+                    nursery.start_soon(claim_and_release, pool)
+            plans.append(counting.plans - before)
+    assert plans[1] <= plans[0]
+
+
+async def calls_of_a_life(backends: int) -> list[float]:
+    """The calls that a slot takes on average: to start, to be replaced, to end."""
+    slots = 4 * backends
+    resolver = ManualResolver(some_backends(backends))
+    phases = []
+    with counting_calls() as calls:
+        async with full_pool(backends, 4, resolver=resolver):
+            phases.append(calls.total())
+            resolver.set(some_backends(backends, network=1))
+            await wait_all_tasks_blocked()
+            phases.append(calls.total())
+    phases.append(calls.total())
+    return [(after - before) / slots for before, after in pairwise([0, *phases])]
+
+
+async def test_slots_of_a_big_pool_take_no_more_calls() -> None:
+    """What it takes per slot to start, to replace and to end a pool is flat in its backends."""
+    small = await calls_of_a_life(20)
+    assert min(small) > 1
+    for few, many in zip(small, await calls_of_a_life(200), strict=True):
+        assert many <= 1.1 * few
+
+
+async def steps_while_idle(backends: int) -> Counter[str]:
+    """The steps that all tasks take in ten minutes in which nothing happens."""
+    counting = CountingSteps()
+    async with full_pool(backends, 4, rebalance_interval=60):
+        trio.lowlevel.add_instrument(counting)
+        await trio.sleep(630)
+        trio.lowlevel.remove_instrument(counting)
+    return counting.steps
+
+
+async def test_an_idle_pool_sleeps(autojump_clock: MockClock) -> None:
+    """Nothing happens in an idle pool but a look at the balance, however big it is."""
+    steps = await steps_while_idle(1)
+    assert steps.total() <= 10 + 1  # and this task's own
+    assert await steps_while_idle(100) == steps
 
 
 async def test_without_hooks_a_return_wakes_nobody() -> None:

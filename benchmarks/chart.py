@@ -1,0 +1,152 @@
+"""Draws the chart and writes the figures of README.md and docs/performance.md, from results/."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from _runner import Row, markdown, number
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+README = ROOT / "README.md"
+CHART = ROOT / "docs" / "performance"
+
+OURS, OTHERS = "#2a6f97", "#b8c4cc"
+#: In this order on the page.
+ORDER = (
+    "claim_release", "contention", "start_teardown", "echo", "memory", "start_up",
+    "replacement", "idle", "import_time", "peers", "scaling",
+)  # fmt: skip
+
+
+def read() -> dict[str, dict[str, Any]]:
+    """What each program has written."""
+    return {
+        name: json.loads((RESULTS / f"{name}.json").read_text())
+        for name in ORDER
+        if (RESULTS / f"{name}.json").exists()
+    }
+
+
+def rows_of(document: dict[str, Any], question: str = "") -> list[Row]:
+    """The rows whose question begins so."""
+    return [Row(**row) for row in document["rows"] if row["question"].startswith(question)]
+
+
+def bars(axes: Any, rows: list[Row], title: str) -> None:
+    """One bar each, the quickest on top."""
+    rows = sorted(rows, key=lambda row: row.median, reverse=True)
+    colours = [OURS if row.contender == "qorb_trio" else OTHERS for row in rows]
+    drawn = axes.barh([row.contender for row in rows], [row.median for row in rows], color=colours)
+    axes.bar_label(drawn, [number(row.median) for row in rows], padding=3, fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlim(left=1, right=max(row.median for row in rows) * 5)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("µs per claim and release, logarithmic", fontsize=8)
+
+
+def curves(axes: Any, document: dict[str, Any]) -> None:
+    """A line for each question."""
+    for question in dict.fromkeys(row["question"] for row in document["rows"]):
+        rows = rows_of(document, question)
+        sizes = [int(row.contender.replace(",", "")) for row in rows]
+        dashed = "CapacityLimiter" in question
+        axes.plot(
+            sizes, [row.median for row in rows], ":" if dashed else "-", marker="o", label=question
+        )
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    axes.set_title("The same claim in bigger pools", fontsize=10)
+    axes.set_xlabel("how many", fontsize=8)
+    axes.set_ylabel("µs per claim and release", fontsize=8)
+    axes.legend(fontsize=7)
+
+
+def draw(documents: dict[str, dict[str, Any]]) -> None:
+    """The chart, as PNG and as SVG, the same each time that the figures are."""
+    from matplotlib import pyplot as plt  # for this alone; --check does without
+
+    plt.rcParams["svg.hashsalt"] = "qorb_trio"
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
+    peers = documents["peers"]
+    bars(left, rows_of(peers, "warm claim, 16 "), "Warm claim, 16 connections")
+    bars(middle, rows_of(peers, "warm claim, 1,000 "), "Warm claim, 1,000 connections")
+    curves(right, documents["scaling"])
+    for axes in (left, middle, right):
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(CHART.with_suffix(".png"), dpi=110, metadata={"Software": None})
+    figure.savefig(CHART.with_suffix(".svg"), metadata={"Date": None})
+
+
+def targets(documents: dict[str, dict[str, Any]]) -> list[str]:
+    """What was aimed at, and what came of it: the lines of a table."""
+    lines = ["| question | ours | target | measured | |", "|---|---|---|---|---|"]
+    for document in documents.values():
+        for row in rows_of(document):
+            if row.goal:
+                of_ratio = row.goal.endswith("x")
+                measured = f"{row.ratio:.2f} x" if of_ratio else f"{row.median:.3g} {row.unit}"
+                verdict = "reached" if row.reached else "**missed**"
+                cells = (row.question, row.contender, row.goal, measured, verdict)
+                lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def figures(documents: dict[str, dict[str, Any]]) -> list[str]:
+    """Everything, a table for each program."""
+    lines = []
+    for name, document in documents.items():
+        lines += [f"### {document['benchmark']}", "", f"`benchmarks/{name}.py`, with "]
+        lines[-1] += f"Python {document['python']} and Trio {document['trio']} on "
+        lines[-1] += f"{document['cores']} shared cores:"
+        lines += ["", *markdown(rows_of(document)), ""]
+    return lines[:-1]
+
+
+def in_short(documents: dict[str, dict[str, Any]]) -> list[str]:
+    """A few sentences."""
+    some = documents["claim_release"]
+    _, warm, _, backends, slots = rows_of(some)
+    _, crowd, *_ = rows_of(documents["contention"])
+    memory, *_ = rows_of(documents["memory"])
+    text = f"""
+        A warm claim and its release take {warm.median:.0f} µs, {warm.ratio:.2f} times what a bare
+        `trio.CapacityLimiter` takes; with 1,000 backends {backends.ratio:.2f} times as much as
+        with one, with 10,000 idle slots {slots.ratio:.2f} times. Where 1,000 tasks crowd around
+        16 connections, a claim takes {crowd.ratio:.2f} times what it takes with the limiter. An
+        idle slot takes {memory.median:.0f} bytes. (Python {some["python"]}, Trio {some["trio"]},
+        {some["cores"]} shared cores; medians.)"""
+    return textwrap.wrap(" ".join(text.split()), 110)
+
+
+def replace(page: str, mark: str, lines: list[str]) -> str:
+    """The page with other lines between two marks."""
+    begin, end = f"<!-- {mark}: begin -->\n", f"<!-- {mark}: end -->\n"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return "".join([before, begin, "\n", *(f"{line}\n" for line in lines), "\n", end, after])
+
+
+def main() -> str | None:
+    """With ``--check``: only see whether the pages show what is in the results."""
+    measured = read()
+    page, readme = PAGE.read_text(), README.read_text()
+    new_page = replace(replace(page, "targets", targets(measured)), "figures", figures(measured))
+    new_readme = replace(readme, "figures", in_short(measured))
+    if "--check" in sys.argv:
+        same = (new_page, new_readme) == (page, readme)
+        return None if same else "README.md or docs/performance.md does not show what was measured"
+    draw(measured)
+    PAGE.write_text(new_page)
+    README.write_text(new_readme)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The benchmarks run, in miniature: what they measure here means nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+PROGRAMS = [
+    file
+    for file in sorted(BENCHMARKS.glob("[a-z]*.py"))
+    if "from _runner import" in file.read_text() and file.stem != "chart"
+]
+
+#: All in one process, since to start one takes longer than any of them.
+RUN_ALL = """
+import runpy, sys
+sys.path.insert(0, sys.argv[1])
+programs = sys.argv[2:]
+for program in programs:
+    sys.argv[:] = [program, "--quick"]
+    print("program:", program)
+    runpy.run_path(program, run_name="__main__")
+"""
+
+
+@pytest.mark.real
+def test_every_benchmark_runs() -> None:
+    """Each program prints a table with a figure for the pool; peers may be missing."""
+    assert len(PROGRAMS) > 8
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ALL, str(BENCHMARKS), *map(str, PROGRAMS)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    _, *parts = done.stdout.split("program: ")
+    assert len(parts) == len(PROGRAMS)
+    for part in parts:
+        assert part.count("\n| ") > 2, part
+
+
+@pytest.mark.real
+def test_figures_are_written(tmp_path: Path) -> None:
+    """With ``--json`` the figures are in a file, from which the page is made."""
+    file = tmp_path / "results" / "start_up.json"
+    subprocess.run(
+        [sys.executable, str(BENCHMARKS / "start_up.py"), "--quick", "--json", str(file)],
+        capture_output=True,
+        timeout=100,
+        check=True,
+    )
+    written = json.loads(file.read_text())
+    assert {"benchmark", "python", "trio", "cores"} < written.keys()
+    assert {row["unit"] for row in written["rows"]} == {"ms"}
+
+
+def test_the_pages_show_what_was_measured() -> None:
+    """The figures of README.md and docs/performance.md are those of benchmarks/results."""
+    chart = [sys.executable, str(BENCHMARKS / "chart.py"), "--check"]
+    done = subprocess.run(chart, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
