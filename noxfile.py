@@ -169,7 +169,7 @@ def examples(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Every benchmark, then the charts and the tables; arguments choose some by name."""
-    install(session, "bench")
+    install(session, "bench", "qtop")
     for program in programs(session, "benchmarks"):
         if program.stem != "chart":
             results = program.parent / "results" / f"{program.stem}.json"
