@@ -96,6 +96,8 @@ class Core(Generic[C]):
         self.closing: bool = False
         self.ended_at: float | None = None
         self._plan_requested: bool = False
+        #: Between two sets of backends: a plan after each slice would cost more than it gains.
+        self._exchanging: bool = False
         self._wake_planner: trio.MemorySendChannel[None]
         self.planner_wakes: trio.MemoryReceiveChannel[None]
         self._wake_planner, self.planner_wakes = trio.open_memory_channel[None](1)
@@ -285,7 +287,7 @@ class Core(Generic[C]):
 
         So however many things change in one go, there is one plan.
         """
-        if not self._plan_requested and not self.closing:
+        if not (self._plan_requested or self._exchanging or self.closing):
             self._plan_requested = True
             self._wake_planner.send_nowait(None)
 
@@ -386,9 +388,15 @@ class Core(Generic[C]):
                 coming.append(self._make_set(backend))
                 if len(coming) % SLICE == 0:
                     await trio.lowlevel.checkpoint()
-        if leaving or coming:
+        if not (leaving or coming):
+            return
+        self._exchanging = True
+        try:
             self._exchange(leaving, coming)
-        await self._clear(leaving)
+            await self._clear(leaving)
+        finally:
+            self._exchanging = False
+            self.request_plan()
 
     def _exchange(self, leaving: list[SlotSet[C]], coming: list[SlotSet[C]]) -> None:
         """From here on nothing old is lent, and the new ones may be dialled."""
@@ -397,7 +405,6 @@ class Core(Generic[C]):
         for home in coming:
             self._arrive(home)
         self.rebalance_due = True
-        self.request_plan()
 
     async def _clear(self, leaving: list[SlotSet[C]]) -> None:
         """Close what sets have that have left."""
