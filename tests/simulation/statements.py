@@ -205,6 +205,8 @@ class NineStatements(InvariantInstrument):
     def when_idle(self, stats: PoolStats) -> None:
         """All that must hold before time passes."""
         super().when_idle(stats)
+        if self.ending:
+            return  # nobody waits for a pool that ends, and it probes nobody
         self._check_parked(stats)
         self._check_failing(stats)
 
