@@ -230,6 +230,8 @@ class Play:
         tier = min((one.backend.priority for one in sets), default=0)
         best = [one for one in sets if one.backend.priority == tier]
         have = {one.backend: one.unclaimed + one.checking for one in best}
+        if math.isinf(policy.rebalance_interval):
+            return  # a change of weights alone moves nothing until then
         if policy.spares_wanted >= len(best) and policy.max_slots >= len(best):
             assert all(have.values()), f"somebody has nothing: {have}"
         if policy.rebalance_interval > 3:

@@ -186,11 +186,14 @@ class NineStatements(InvariantInstrument):
             return
         # A dial may have been decided upon before, and have waited for its back-off.
         early = now - self.policy.set_config.max_connection_backoff - self.policy.set_config.spread
+        # What could not be cleaned is being closed before the ledger hears of it.
+        online = {one.backend for one in stats.backends.values() if one.online}
         best = min(
             (
                 priorities.get(conn.backend, math.inf)
                 for conn in self.ledger.live
                 if not (conn.closes or conn.broken or conn.departed)
+                and conn.backend in online
                 and max(conn.opened, self._told_at) < early
             ),
             default=math.inf,
