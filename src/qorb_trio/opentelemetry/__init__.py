@@ -13,10 +13,10 @@ from typing import Any, final
 
 try:
     from opentelemetry import metrics
-except ImportError as exc:
+except ImportError as _error:
     raise ImportError(
         "qorb_trio.opentelemetry needs the OpenTelemetry API: pip install 'qorb-trio[otel]'"
-    ) from exc
+    ) from _error
 
 from .. import _check, _no_public_constructor
 from .._pool import Pool
