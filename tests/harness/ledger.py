@@ -76,6 +76,10 @@ class Script:
         """The next calls do these, one each."""
         self._next[hook, backend].extend(acts)
 
+    def is_waiting(self, hook: Hook, *, backend: str | None = None) -> bool:
+        """Whether a call that something was planned for has not come."""
+        return bool(self._next[hook, backend])
+
     def always(self, hook: Hook, act: Do, *, backend: str | None = None) -> None:
         """All calls do that, from now on."""
         self._always[hook, backend] = act
