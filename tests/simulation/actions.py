@@ -14,7 +14,7 @@ import trio
 
 from qorb_trio import Backend, ClaimError, PoolTerminatedError
 
-from ..harness import Do, Hook, LedgerConnection, When
+from ..harness import OK, Do, Hook, LedgerConnection, When
 
 if TYPE_CHECKING:
     from qorb_trio import Claim
@@ -174,6 +174,21 @@ class Break:
             conns = [conn for conn in conns if conn.backend.name == self.what]
         for conn in conns:
             conn.broken = True
+
+
+@attrs.frozen
+class Outage:
+    """Some backends die: what is connected breaks, and a dial does this; or they live again."""
+
+    backends: str
+    dial: Do
+
+    def do(self, play: Play) -> None:
+        """Let them."""
+        for name in self.backends:
+            play.bench.script.always("connect", self.dial, backend=name)
+            if self.dial is not OK:
+                Break(name).do(play)
 
 
 @attrs.frozen

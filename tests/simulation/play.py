@@ -23,7 +23,7 @@ from ..harness import OK, Bench, LedgerConnection, LedgerConnector, When, open_b
 from ..harness.ledger import Dial
 from .actions import BodyError, Cue
 from .statements import Loans, NineStatements
-from .worlds import HOOKS, World, make_world
+from .worlds import HOOKS, NAMES, World, make_world
 
 #: What a run counts.
 COUNTS = ("granted", "cancelled", "refused", "raised", "discarded", "leaked", "dials", "cues")
@@ -190,7 +190,7 @@ class Play:
         bench, world = self.bench, self.world
         self.cues.clear()
         for hook in HOOKS:
-            for backend in (None, *"abcd"):
+            for backend in (None, *NAMES):
                 bench.script.always(hook, OK, backend=backend)
         self.connector.born_broken.clear()
         bench.resolver.set(world.backends)

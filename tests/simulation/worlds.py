@@ -38,12 +38,15 @@ from .actions import (
     End,
     EndOfPool,
     EndPool,
+    Outage,
     Ready,
     Script,
     Set,
 )
 
 HOOKS: tuple[Hook, ...] = ("connect", "is_valid", "on_acquire", "on_recycle", "disconnect")
+
+NAMES = "abcdef"
 
 #: What can be waited for; `Ledger.note` tells of it.
 EVENTS = (
@@ -102,7 +105,7 @@ class _Drawn:
     def __init__(self, rng: random.Random, *, calm: bool) -> None:
         self.rng = rng
         self.calm = calm
-        self.names = "abcd"[: rng.choice([1, 2, 3, 4])]
+        self.names = NAMES[: rng.choice([1, 2, 3, 4, 4, 6])]
         self.uneven = rng.random() < 0.3
         self.tiers = rng.random() < 0.3
         self.policy = self._policy()
@@ -136,6 +139,7 @@ class _Drawn:
                 *draws,
                 (self._script, 3),
                 (self._break, 1),
+                (self._outage, 2),
                 (self._set, 1),
                 (self._cue, 3),
                 (self._accept_then_close, 1),
@@ -184,6 +188,12 @@ class _Drawn:
     def _break(self) -> Action:
         rng = self.rng
         return Break(rng.choice([1, 2, 3, *self.names]))
+
+    def _outage(self) -> Action:
+        rng = self.rng
+        names = rng.sample(self.names, rng.randint(1, max(1, len(self.names) - 1)))
+        dial = rng.choice([OK, fails(OSError), fails(OSError, after=0.25), HANG])
+        return Outage("".join(sorted(names)), dial)
 
     def _accept_then_close(self) -> Action:
         return AcceptThenClose(self.rng.choice(self.names), self.rng.random() < 0.5)
