@@ -274,7 +274,8 @@ class Cue:
     async def _later(self, play: Play) -> None:
         for _ in range(self.ticks):
             await trio.lowlevel.checkpoint()
-        self._now(play)
+        if not play.mended:
+            self._now(play)
 
     def _now(self, play: Play) -> None:
         play.note(f"! {self.then}")

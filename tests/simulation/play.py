@@ -94,6 +94,7 @@ class Play:
         self.leave_by: BodyError | None = None
         self.body_left = False
         self.ended = False
+        self.mended = False
         self.bench: Bench
         self.trace: list[str] | None = [] if tracing else None
         self._shown = ""
@@ -188,6 +189,7 @@ class Play:
     async def _recover(self) -> None:
         """All is well again, so all must be well with the pool."""
         bench, world = self.bench, self.world
+        self.mended = True
         self.cues.clear()
         for hook in HOOKS:
             for backend in (None, *NAMES):
