@@ -313,6 +313,7 @@ def _listening(wrong: list[str]) -> Iterator[list[warnings.WarningMessage]]:
     def unraisable(what: Any) -> None:
         wrong.append(f"raised where nobody can catch it: {what.exc_value!r}")
 
+    gc.freeze()  # what was there before is no garbage of ours: to look at it takes long
     hook, sys.unraisablehook = sys.unraisablehook, unraisable
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -323,3 +324,4 @@ def _listening(wrong: list[str]) -> Iterator[list[warnings.WarningMessage]]:
     finally:
         logging.disable(disabled)
         sys.unraisablehook = hook
+        gc.unfreeze()
