@@ -255,5 +255,8 @@ if __name__ == "__main__":
     no_colours = arguments.plain or not sys.stdout.isatty() or "NO_COLOR" in os.environ
     try:
         sys.exit(trio.run(partial(main, arguments.seconds, plain=no_colours)))
-    except* KeyboardInterrupt:
+    except (KeyboardInterrupt, BaseExceptionGroup) as stop:
+        # What else failed as all was torn down is of no interest then.
+        if isinstance(stop, BaseExceptionGroup) and not stop.subgroup(KeyboardInterrupt):
+            raise
         sys.exit(130)

@@ -157,5 +157,7 @@ def parse_arguments() -> argparse.Namespace:
 if __name__ == "__main__":
     try:
         sys.exit(trio.run(main, parse_arguments()))
-    except* KeyboardInterrupt:
-        pass  # Ctrl-C is one way to leave.
+    except (KeyboardInterrupt, BaseExceptionGroup) as stop:
+        # Ctrl-C is one way to leave; what else failed as all was torn down is of no interest.
+        if isinstance(stop, BaseExceptionGroup) and not stop.subgroup(KeyboardInterrupt):
+            raise

@@ -39,10 +39,7 @@ class Worker(Generic[C]):
         try:
             failure = await self._connect(slot)
         except BaseException:
-            if slot.connection is not None:
-                home.close(slot)
-            else:
-                home.closed(slot)
+            home.closed(slot)
             raise
         finally:
             slot.scope = None

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from qorb_trio import Backend, Connector, Policy, Pool, SetConfig, open_pool
+from qorb_trio import Backend, Connector, Instrument, Policy, Pool, SetConfig, open_pool
 from qorb_trio._balancer import Shelf
 from qorb_trio.testing import FakeConnector, ManualResolver
 
@@ -39,6 +39,55 @@ async def test_the_defaults_of_a_connector() -> None:
     await connector.disconnect(conn)
     assert connector.should_recycle(conn, None)
     assert not connector.should_recycle(conn, ValueError())
+
+
+class Refusing(Bare):
+    """Connects to nothing, and counts."""
+
+    dials = 0
+
+    async def connect(self, backend: Backend) -> object:
+        """Count, and fail."""
+        self.dials += 1
+        raise OSError("refused")
+
+
+async def test_a_large_plan_ends_where_it_is_overtaken(mock_clock: MockClock) -> None:
+    """A backend that fails while its slots are opened in slices is dialled no more."""
+    connector = Refusing()
+    policy = Policy(max_slots=1000, spares_wanted=1000, set_config=SetConfig(max_count=1000))
+    async with trio.open_nursery() as nursery:
+        async with open_pool(nursery, ManualResolver(["a.test:1"]), connector, policy=policy):
+            await wait_all_tasks_blocked()
+            assert connector.dials == 1
+
+
+async def test_a_plain_claim_that_waits_is_seen_by_who_comes_meanwhile(
+    autojump_clock: MockClock,
+) -> None:
+    """An instrument that is added while a claim waits hears of its grant."""
+    granted: list[int] = []
+
+    class Watching(Instrument):
+        def claim_done(self, pool: str, claim_id: int, slot_id: int) -> None:
+            granted.append(claim_id)
+
+    async with trio.open_nursery() as nursery:
+        resolver = ManualResolver(["a.test:1"])
+        policy = Policy(max_slots=1)
+        async with open_pool(nursery, resolver, Bare(), policy=policy) as pool:
+            claim = await pool.acquire()
+
+            async def waiter() -> None:
+                async with pool.claim():
+                    pass
+
+            nursery.start_soon(waiter)
+            await wait_all_tasks_blocked()
+            pool.add_instrument(Watching())
+            claim.release()
+            await wait_all_tasks_blocked()
+            assert len(granted) == 1
 
 
 class Validating(Bare):
