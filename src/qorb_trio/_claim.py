@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
+from ._exceptions import forget_frames
 from ._refusal import Refusal
 from ._slot import CLAIMED, Slot
 
@@ -230,8 +231,11 @@ class Claim(Generic[C]):
                 until = deadline if waits else float("inf")
                 failure = await self._set_up(slot, claim_id, until)
                 # What was cut short by the deadline tells less than what failed before.
-                cause = failure if failure and trio.current_time() < until else cause or failure
+                if failure and (cause is None or trio.current_time() < until):
+                    cause, failure = failure, cause
+                forget_frames(failure)
             if self._still_good(slot):
+                forget_frames(cause)
                 return slot
             self._end(None, keep=False)
             again = True
@@ -256,9 +260,7 @@ class Claim(Generic[C]):
             with scope:
                 await core.hooks.set_up(slot.connection)
         except Exception as exc:  # noqa: BLE001 - the user's code
-            # Without this frame: the failure outlives the claim, and would keep it alive.
             failure = exc
-            failure.__traceback__ = failure.__traceback__ and failure.__traceback__.tb_next
         if scope.cancelled_caught:
             failure = trio.TooSlowError("on_acquire took longer than its timeout")
         if failure is None:

@@ -14,7 +14,7 @@ from . import _check
 from ._backend import Backend
 from ._claim import Claim
 from ._core import Core
-from ._groups import sole_exception
+from ._exceptions import sole_exception
 from ._holders import Holder, find_holders, warn_of_leaks
 from ._no_public_constructor import NoPublicConstructor
 from ._policy import Policy

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 import trio
 
 from ._balancer import share
+from ._exceptions import forget_frames
 from ._slot import (
     AT_REST,
     CHECKING,
@@ -317,6 +318,7 @@ class SlotSet(Generic[C]):
         """A connection of this backend has failed: note it."""
         core = self._core
         logger.warning("pool %s: backend %s: %r", core.name, self.backend.name, exc)
+        logger.debug("where it was raised", exc_info=exc)
         if self.record.failed(exc, slot.epoch, trio.current_time()):
             self.rank = core.next_rank()  # for when it is back
             core.request_plan()
@@ -340,6 +342,7 @@ class SlotSet(Generic[C]):
             # First what must follow, then who must hear of it.
             self.close(slot)
             self.failed(slot, fault)
+            forget_frames(fault)
         return fault is not None
 
     def should_recycle(self, slot: Slot[C], exc: BaseException | None) -> bool:
@@ -348,6 +351,7 @@ class SlotSet(Generic[C]):
             return self._core.hooks.should_recycle(slot.connection, exc)
         except Exception as failure:  # noqa: BLE001 - the user's code
             self.noted(slot, failure)
+            forget_frames(failure)
             return False
         except BaseException:
             self.close(slot)
@@ -356,6 +360,7 @@ class SlotSet(Generic[C]):
     def noted(self, slot: Slot[C], exc: Exception) -> None:
         """The connector has failed in a way that says nothing about the backend."""
         logger.warning("pool %s: %r: %r", self._core.name, slot, exc)
+        logger.debug("where it was raised", exc_info=exc)
         self.record.noted(exc, trio.current_time())
 
     # The end.

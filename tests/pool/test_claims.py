@@ -568,6 +568,55 @@ async def test_ff52_a_failed_set_up_keeps_no_claim_alive(autojump_clock: MockClo
         assert bench.count("claimed") == 0
 
 
+class Faulty(qorb_trio.Connector[object]):
+    """A connector whose synchronous hooks raise while a task has two claims."""
+
+    def __init__(self, hook: str) -> None:
+        self.hook = hook
+        self.armed = False
+
+    async def connect(self, backend: qorb_trio.Backend) -> object:
+        return object()
+
+    def is_broken(self, conn: object) -> bool:
+        return self._answer("is_broken", False)
+
+    def should_recycle(self, conn: object, exc: BaseException | None) -> bool:
+        return self._answer("should_recycle", exc is None)
+
+    def _answer(self, hook: str, answer: bool) -> bool:
+        if self.armed and hook == self.hook:
+            self.armed = False
+            raise LookupError(hook) from OSError()
+        return answer
+
+
+@pytest.mark.parametrize("hook", ["is_broken", "should_recycle"])
+async def test_ff52_a_failed_hook_keeps_no_claim_alive(
+    autojump_clock: MockClock, hook: str
+) -> None:
+    """A claim that a task forgets is found, even if a hook has raised in that task meanwhile."""
+    connector = Faulty(hook)
+
+    async def forgetful() -> None:
+        claim = await pool.acquire()
+        connector.armed = True
+        other = await pool.acquire()
+        other.release()
+        assert claim.connection is not None
+
+    policy = policy_of(max_slots=3, spares_wanted=3)
+    async with trio.open_nursery() as nursery:
+        resolver = ManualSets(backends("a"))
+        async with qorb_trio.open_pool(nursery, resolver, connector, policy=policy) as pool:
+            await pool.wait_ready(3)
+            with pytest.warns(ResourceWarning, match="pool"):
+                await forgetful()
+                gc.collect()
+            (stats,) = pool.stats().backends.values()
+            assert repr(stats.last_error) == f"LookupError('{hook}')"
+
+
 async def test_ff52_a_waiter_is_served_by_the_garbage(autojump_clock: MockClock) -> None:
     """A claimant that waits gets the slot of a claim that is garbage collected."""
     async with open_bench(policy=policy_of(max_slots=1)) as bench:
