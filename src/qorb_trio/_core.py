@@ -166,7 +166,7 @@ class Core(Generic[C]):
         line = self.line
         if task in self.holding:
             self._warn_of_second()
-        if self.claimed + len(line.queue) + len(line.returned) >= self.covered:
+        if self.claimed + line.waiting >= self.covered:
             self.request_plan()
         return line.wait(task, claim_id, deadline, again=again)
 
@@ -195,21 +195,22 @@ class Core(Generic[C]):
                 slot.since = self.now()
             if home.record.streak:
                 home.proved(slot)
-            line = self.line
-            if line.queue or line.returned:
-                self.offer(slot)
+            if self.line.waiting:
+                self._hand_over(slot)
             else:
                 home.shelve(slot)
 
     def offer(self, slot: Slot[C]) -> None:
         """A connection is free: give it to the claimant who has waited longest."""
-        line = self.line
-        if not (line.queue or line.returned):
+        if not self.line.waiting:
             slot.home.shelve(slot)
             return
-        if slot.state is not CLAIMED:
-            slot.home.move(slot, CLAIMED)
-        claim_id, task = line.serve(slot)
+        slot.home.move(slot, CLAIMED)
+        self._hand_over(slot)
+
+    def _hand_over(self, slot: Slot[C]) -> None:
+        """Lend a connection that is CLAIMED, though by nobody, to the first in line."""
+        claim_id, task = self.line.serve(slot)
         self._lend(slot, task)
         if self.watch is not None:
             self.fire("handle_claimed", claim_id, slot.id, slot.home.backend)
@@ -274,7 +275,7 @@ class Core(Generic[C]):
             name=self.name,
             claims=self._retired_claims
             + sum(it.total_claims for it in (*self.sets.values(), *self.departed)),
-            waiting=len(self.line),
+            waiting=self.line.waiting,
             slots=slots,
             departed=slots - sum(len(it.slots) for it in self.sets.values()),
             backends={name: it.stats(now) for name, it in self.sets.items()},

@@ -62,7 +62,7 @@ class Rebalancer(Generic[C]):
         plan = make_plan(views, demand, rebalance=core.rebalance_due)
         if turn:
             plan = self._take_turns(views, demand, plan)
-        claims = core.claimed + len(core.line)
+        claims = core.claimed + core.line.waiting
         core.covered = float("inf") if plan.saturated else claims
         core.enough = plan.target
         if plan.settled:
@@ -96,7 +96,7 @@ class Rebalancer(Generic[C]):
 
     def _demand(self, views: list[SlotSet[C]]) -> Demand:
         core = self._core
-        claims = sum(home.claimed for home in views) + len(core.line)
+        claims = sum(home.claimed for home in views) + core.line.waiting
         spares = core.policy.spares_wanted
         if core.rebalance_due and not self._floor:
             # What is needed as a rebalance begins is not given up while it goes on, or
@@ -105,7 +105,7 @@ class Rebalancer(Generic[C]):
         return Demand(
             max_slots=core.policy.max_slots,
             departed=core.slots - sum(len(home.slots) for home in views),
-            waiting=len(core.line),
+            waiting=core.line.waiting,
             spares=spares,
             at_least=max(self._floor, *core.ready_wanted, 0),
         )

@@ -70,8 +70,8 @@ def the_last_comes_first(patch: pytest.MonkeyPatch) -> None:
     serve = _line.Line.serve
 
     def wrong(self: Any, slot: Any) -> Any:
-        if self.queue:
-            self.queue.move_to_end(next(reversed(self.queue)), last=False)
+        if self._queue:
+            self._queue.rotate()
         return serve(self, slot)
 
     patch.setattr(_line.Line, "serve", wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any, cast
 
 import pytest
@@ -54,16 +55,16 @@ async def test_first_come_first_served(autojump_clock: MockClock) -> None:
     """Slots go to claimants in order of their arrival, and each slot to one of them."""
     async with trio.open_nursery() as nursery:
         queue = Queue(nursery)
-        assert not queue.line
+        assert queue.line.waiting == 0
         for ticket in (1, 2, 3):
             await queue.join(ticket)
-        assert len(queue.line) == 3
+        assert queue.line.waiting == 3
         assert [queue.line.serve(a_slot(10 + number))[0] for number in (1, 2)] == [1, 2]
-        assert len(queue.line) == 1
+        assert queue.line.waiting == 1
         await wait_all_tasks_blocked()
         assert queue.served == [(1, 11), (2, 12)]
         assert queue.line.serve(a_slot(13))[0] == 3
-        assert not queue.line
+        assert queue.line.waiting == 0
 
 
 async def test_who_had_its_turn_goes_first(autojump_clock: MockClock) -> None:
@@ -85,7 +86,7 @@ async def test_a_cancelled_claimant_has_left(autojump_clock: MockClock, again: b
         queue.scopes[1].cancel()
         queue.scopes[3].cancel()
         await wait_all_tasks_blocked()
-        assert len(queue.line) == 1
+        assert queue.line.waiting == 1
         assert queue.line.serve(a_slot(7))[0] == 2
     assert queue.served == [(2, 7)]
 
@@ -107,7 +108,7 @@ async def test_all_are_refused(autojump_clock: MockClock) -> None:
         for ticket in range(4):
             await queue.join(ticket, again=ticket > 1)
         queue.line.refuse_all(REFUSAL)
-        assert len(queue.line) == 0
+        assert queue.line.waiting == 0
     assert queue.served == [(ticket, REFUSAL) for ticket in range(4)]
 
 
@@ -161,18 +162,79 @@ async def test_the_reason_is_looked_for_once(autojump_clock: MockClock) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_deadlines_of_those_who_left_are_swept_out(autojump_clock: MockClock) -> None:
-    """However many claimants come and go, the heap of deadlines stays small, and those
-    who are still parked keep theirs."""
+@pytest.mark.parametrize("seed", range(30))
+async def test_deadlines_in_any_order(autojump_clock: MockClock, seed: int) -> None:
+    """Whatever timeouts claimants come with, whoever leaves and whoever is served meanwhile,
+    each of the others is refused at its own deadline, not earlier and not later."""
+    rng = random.Random(seed)
     async with trio.open_nursery() as nursery:
         queue = Queue(nursery)
         nursery.start_soon(queue.line.run_alarm, lambda: REFUSAL)
+        deadlines: dict[int, float] = {}
+        waiting: list[int] = []
+        for ticket in range(60):
+            timeout = rng.choice([5, 5, 5, 2, 9, 9, 30, math.inf])
+            deadlines[ticket] = trio.current_time() + timeout
+            await queue.join(ticket, deadlines[ticket], again=rng.random() < 0.1)
+            waiting = [one for one in range(ticket + 1) if one not in dict(queue.served)]
+            chance = rng.random()
+            if chance < 0.2 and queue.line.waiting:
+                queue.line.serve(a_slot(1000 + ticket))
+            elif chance < 0.4:
+                queue.scopes[rng.choice(waiting)].cancel()
+            await trio.sleep(rng.choice([0, 0.5, 1]))
+        await trio.sleep(40)
+        refused = {ticket: time for ticket, what, time in queue.answers if what is REFUSAL}
+        assert refused
+        assert refused == {ticket: deadlines[ticket] for ticket in refused}
+        for ticket, deadline in deadlines.items():
+            gone = queue.scopes[ticket].cancelled_caught or ticket in dict(queue.served)
+            assert gone or deadline == math.inf
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("deadline", [2000, 500, math.inf])
+async def test_those_who_left_are_swept_out(autojump_clock: MockClock, deadline: float) -> None:
+    """However many claimants come and go, the line stays small, and those who are still
+    parked keep their places and deadlines."""
+    async with trio.open_nursery() as nursery:
+        queue = Queue(nursery)
+        line = queue.line
+        nursery.start_soon(line.run_alarm, lambda: REFUSAL)
         await queue.join(0, 1000)
-        for ticket in range(1, 5 * _SWEEP):
-            await queue.join(ticket, 2000)
+        await queue.join(1, 900)
+        for ticket in range(2, 5 * _SWEEP):
+            await queue.join(ticket, deadline)
             queue.scopes[ticket].cancel()
             await wait_all_tasks_blocked()
-            assert len(queue.line._deadlines) <= _SWEEP + 2 * len(queue.line) + 3
+            assert len(line._deadlines) <= _SWEEP + 2 * line.waiting + 3
+            assert len(line._queue) == line.waiting + line._gone <= _SWEEP + 2 * line.waiting + 3
+        await trio.sleep_until(950)
+        await queue.join(1000, 1000)
+        assert line.serve(a_slot(7))[0] == 0
         await trio.sleep_until(1001)
-        assert queue.answers == [(0, REFUSAL, 1000)]
+        assert queue.answers == [(1, REFUSAL, 900), (0, 7, 950), (1000, REFUSAL, 1000)]
+        assert line.waiting == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_passed_over_is_counted_once(autojump_clock: MockClock) -> None:
+    """Those who left are forgotten as they are passed over, by a slot or by a deadline."""
+    async with trio.open_nursery() as nursery:
+        queue = Queue(nursery)
+        line = queue.line
+        nursery.start_soon(line.run_alarm, lambda: REFUSAL)
+        for ticket, deadline in enumerate([10, 10, 10, 20, 15]):
+            await queue.join(ticket, deadline)
+        queue.scopes[0].cancel()
+        queue.scopes[2].cancel()
+        await wait_all_tasks_blocked()
+        assert (len(line._queue), line._gone) == (5, 2)
+        assert line.serve(a_slot(7))[0] == 1
+        assert (len(line._queue), line._gone) == (3, 1)
+        await trio.sleep_until(16)
+        assert (len(line._queue), line._gone) == (2, 1)  # the last one was late before its turn
+        await trio.sleep_until(21)
+        assert (len(line._queue), line._gone) == (0, 0)
+        assert queue.served == [(1, 7), (3, REFUSAL), (4, REFUSAL)]
         nursery.cancel_scope.cancel()
