@@ -1,7 +1,8 @@
 """What does a pool add to a round trip over a real socket, and what does it save?
 
 One byte to an echo server on the loopback interface and back: over one connection that is
-held all the time, over one that is claimed each time, and over one that is made each time.
+held all the time, over one that is claimed each time, and over one that is made each time. And
+over one that is held, but behind a limiter, which has one more turn of Trio's loop as a claim has.
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ async def measure(report: Report) -> None:
             async def over_held() -> None:
                 await round_trip(held)
 
+            tokens = trio.CapacityLimiter(16)
+
+            async def over_limited() -> None:
+                async with tokens:
+                    await round_trip(held)
+
             async def over_pooled() -> None:
                 async with pool.claim() as stream:
                     await round_trip(stream)
@@ -66,14 +73,18 @@ async def measure(report: Report) -> None:
                     await round_trip(stream)
 
             trips = report.size(TRIPS, 2)
-            held_one, pooled, new = (
-                many(trip, trips) for trip in (over_held, over_pooled, over_new)
+            held_one, limited, pooled, new = (
+                many(trip, trips) for trip in (over_held, over_limited, over_pooled, over_new)
             )
             # At least 0.9 of the rate is at most 1 / 0.9 of the time.
             await report.compare(
                 "echo round trip",
                 "µs",
-                {"one connection, held": held_one, "pool": pooled},
+                {
+                    "one connection, held": held_one,
+                    "the same, CapacityLimiter(16)": limited,
+                    "pool": pooled,
+                },
                 rounds=25,
                 goals={"pool": times(1.11)},
             )

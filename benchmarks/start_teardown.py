@@ -2,7 +2,8 @@
 
 It is the benchmark "concurrently claim" of Oxide's qorb: the default policy, a connector
 that does nothing, so many tasks that each claim, sleep for 50 µs and release. The same
-tasks without a pool tell how much of that is Trio.
+tasks without a pool tell how much of that is Trio, and with a limiter, how much it takes to have
+them wait for one another.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TypeAlias
 
 import trio
 
-from _pools import NoopConnector, nothing, some_backends
+from _pools import NoopConnector, limiter, nothing, some_backends
 from _runner import Report, Sampler, run, times
 from _work import Lend
 from qorb_trio import FixedResolver, open_pool
@@ -56,7 +57,11 @@ def whole_life(opener: Opener, tasks: int, *, repeats: int) -> Sampler:
 
 async def measure(report: Report) -> None:
     """Ten, a hundred and a thousand tasks."""
-    openers: dict[str, Opener] = {"no pool": nothing, "pool": partial(default_pool, 1)}
+    openers: dict[str, Opener] = {
+        "no pool": nothing,
+        "CapacityLimiter(16)": partial(limiter, 16),
+        "pool": partial(default_pool, 1),
+    }
     for tasks in (10, 100, report.size(1000, 10)):
         contenders = {
             name: whole_life(opener, tasks, repeats=report.size(1000 // tasks, 1))

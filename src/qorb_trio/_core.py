@@ -34,8 +34,8 @@ from .abc import Connector, Instrument
 logger = logging.getLogger("qorb_trio.pool")
 
 #: So much is done in one go before all other tasks have their turn: so many backends made,
-#: or slots opened or closed. A slot takes some 50 µs, the first step of its dial included.
-SLICE = 100
+#: or slots opened or closed. A slot takes some 20 µs, the first step of its dial included.
+SLICE = 50
 
 A = TypeVar("A")
 C = TypeVar("C")
