@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies as st
 from rich.console import Console
 
 from qorb_trio.qtop._screen import COLUMNS, SHOWN, Screen, seconds, sparkline
@@ -194,12 +195,78 @@ def test_messages_of_qorb_come_at_any_time() -> None:
         '{"sets": []}',
         '{"sets": {"a": {"total_claims": "many"}}}',
         '{"sets": {"a": {"wanted_slots": "many"}}}',
+        '{"sets": {"a": []}}',
+        '{"sets": {"a": {"total_claims": -1}}}',
+        '{"sets": {"a": {"total_claims": true}}}',
+        '{"sets": {"a": {"total_claims": 1e3}}}',
+        '{"sets": {"a": {"total_claims": 99999999999999999999}}}',
+        '{"sets": {"a": {"wait_p50": Infinity}}}',
+        '{"sets": {"a": {"wait_p99": NaN}}}',
+        '{"sets": {}, "interval": -1}',
+        '{"sets": {}, "interval": "soon"}',
+        '{"sets": {}, "pools": null}',
+        '{"sets": {}, "pools": [1]}',
+        '{"sets": {}, "pools": [{"waiting": NaN}]}',
+        '{"sets": {}, "holders": 3}',
+        '{"sets": {}, "holders": [{"age": "x"}]}',
+        '{"sets": {}, "events": {}}',
+        '{"sets": {}, "events": [{"age": []}]}',
+        "[" * 100_000,
+        '{"sets": {}, "interval": ' + "[" * 100_000,
     ],
 )
 def test_what_is_no_message(text: str) -> None:
-    """Something else that speaks over a WebSocket is found out."""
+    """Something else that speaks over a WebSocket is found out, and nothing of it is shown."""
+    view = View()
+    view.take(json.dumps(ours()), 0.0)
+    before = (view.rows, view.pools, view.holders, list(view.events))
     with pytest.raises(ValueError, match=r".*"):
-        View().take(text, 0.0)
+        view.take(text, 1.0)
+    assert (view.rows, view.pools, view.holders, list(view.events)) == before
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def replace_something(data: st.DataObject, found: Any) -> Any:
+    """The same, but for one value in it, which is anything."""
+    if not (found and isinstance(found, dict | list)) or data.draw(st.integers(0, 3)) == 0:
+        return data.draw(JSON)
+    inside = found if isinstance(found, dict) else dict(enumerate(found))
+    key = data.draw(st.sampled_from(sorted(inside)))
+    inside = inside | {key: replace_something(data, inside[key])}
+    return inside if isinstance(found, dict) else [*inside.values()]
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_whatever_comes_is_refused_or_shown(data: st.DataObject) -> None:
+    """A message with anything anywhere is either none, or it can be drawn."""
+    screen = Screen("ws://x")
+    for number in range(3):
+        message = ours(claims=20 + number)
+        if number:
+            message = replace_something(data, message)
+        try:
+            screen.view.take(json.dumps(message), float(number))
+        except ValueError:
+            screen.view.lost()
+        for _ in SHOWN:
+            assert picture(screen)
+            screen.press("show")
+        assert drawn(screen.report())
+
+
+def test_an_interval_of_next_to_nothing() -> None:
+    """No rate is over an interval that can only be a mistake."""
+    view = View()
+    for interval, total in ((0.0, 10), (5e-324, 20), (1.0, 30)):
+        view.take(json.dumps(ours(interval, total=total)), 0.0)
+    assert view.rows[0].rate == 20
 
 
 def test_names_cannot_change_the_terminal() -> None:

@@ -207,18 +207,18 @@ class Screen:
 
     def _holders(self, room: int) -> tuple[Table, int]:
         table = _plain_table("SINCE", "TASK", "BACKEND", "POOL")
-        holders = [it for it in self.view.holders if self.pool in {None, it["pool"]}]
+        holders = [it for it in self.view.holders if self.pool in {None, it.pool}]
         for it in self._part(holders, room):
-            cells = (seconds(it["age"]), it["task"], it["backend"], it["pool"])
-            table.add_row(*(Text(printable(cell)) for cell in cells))
+            cells = (seconds(it.age), it.task, it.backend, it.pool)
+            table.add_row(*(Text(cell) for cell in cells))
         return table, len(holders)
 
     def _events(self, now: float, room: int) -> tuple[Table, int]:
         table = _plain_table("AGO", "EVENT", "BACKEND", "POOL", "WHAT")
-        events = [it for it in reversed(self.view.events) if self.pool in {None, it["pool"]}]
+        events = [it for it in reversed(self.view.events) if self.pool in {None, it.pool}]
         for it in self._part(events, room):
-            cells = (seconds(now - it["at"]), it["event"], it["backend"] or "", it["pool"])
-            table.add_row(*(Text(printable(cell)) for cell in (*cells, it["detail"])))
+            cells = (seconds(now - it.at), it.event, it.backend, it.pool, it.detail)
+            table.add_row(*(Text(cell) for cell in cells))
         return table, len(events)
 
     def _part(self, lines: list[Any], room: int | None) -> list[Any]:

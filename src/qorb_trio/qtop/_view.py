@@ -17,6 +17,11 @@ import attrs
 KEPT: Final = 300
 #: Where a message does not say what time it is about, rates are over so long at least.
 _LEAST_SECONDS: Final = 0.9
+#: ... and where it does, this is as good as no time at all.
+_LEAST_INTERVAL: Final = 0.01
+
+#: No number in a message is as great as this.
+_MOST: Final = 1 << 64
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -26,18 +31,41 @@ def printable(text: object) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
-def _count(found: dict[str, Any], key: str) -> int:
-    value = found.get(key, 0)
-    if not isinstance(value, int):
-        raise ValueError(f"{key} is {value!r}")  # noqa: TRY004 - the message is wrong, not a call
+def _wrong(key: str, value: object) -> ValueError:
+    return ValueError(f"a message whose {key} is {printable(repr(value))[:60]}")
+
+
+def _objects(found: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """A list of objects, empty if there is none."""
+    value = found.get(key, [])
+    if not (isinstance(value, list) and all(isinstance(it, dict) for it in value)):
+        raise _wrong(key, value)
     return value
 
 
-def _maybe(found: dict[str, Any], key: str) -> Any:
+def _maybe_count(found: dict[str, Any], key: str) -> int | None:
+    """A number of things; `bool` is a subclass of `int`, and none."""
     value = found.get(key)
-    if not isinstance(value, int | float | None):
-        raise ValueError(f"{key} is {value!r}")  # noqa: TRY004 - see above
+    if value is not None and not (type(value) is int and 0 <= value < _MOST):
+        raise _wrong(key, value)
     return value
+
+
+def _count(found: dict[str, Any], key: str) -> int:
+    return _maybe_count(found, key) or 0
+
+
+def _maybe_seconds(found: dict[str, Any], key: str) -> float | None:
+    value = found.get(key)
+    if value is not None and not (type(value) in {int, float} and 0 <= value < _MOST):
+        raise _wrong(key, value)
+    return value
+
+
+def _text(found: dict[str, Any], key: str, default: object = "") -> str:
+    """A text that can be shown, whatever was there."""
+    value = found.get(key, default)
+    return "" if value is None else printable(value)
 
 
 @final
@@ -79,14 +107,37 @@ class Totals:
 
 
 @final
+@attrs.frozen(kw_only=True)
+class Held:
+    """A connection that somebody holds."""
+
+    age: float
+    task: str
+    backend: str
+    pool: str
+
+
+@final
+@attrs.frozen(kw_only=True)
+class Happened:
+    """An event, and when it was, on the clock of whoever shows it."""
+
+    at: float
+    event: str
+    backend: str
+    pool: str
+    detail: str
+
+
+@final
 class View:
     """What is known so far."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.pools: list[Totals] = []
-        self.holders: list[dict[str, Any]] = []
-        self.events: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self.holders: list[Held] = []
+        self.events: deque[Happened] = deque(maxlen=KEPT)
         #: By the pool's name: claims per second, and the number of those waiting.
         self.claims: dict[str, deque[float]] = {}
         self.waiting: dict[str, deque[int]] = {}
@@ -101,20 +152,27 @@ class View:
         Raises:
           ValueError: it is none.
         """
-        message = json.loads(text)
-        if not (isinstance(message, dict) and isinstance(message.get("sets"), dict)):
-            raise ValueError("a message without sets of slots")  # noqa: TRY004
+        try:
+            self._take(text, now)
+        except RecursionError:
+            raise ValueError("a message that is nested too deeply") from None
+
+    def _take(self, text: str, now: float) -> None:
+        message = _parse(text)
         sets: dict[str, dict[str, Any]] = message["sets"]
-        pools: list[dict[str, Any]] = message.get("pools", [])
+        pools = _objects(message, "pools")
         totals = {f"set {key}": _count(it, "total_claims") for key, it in sets.items()}
-        totals |= {f"pool {it['name']}": _count(it, "claims") for it in pools}
+        totals |= {f"pool {_text(it, 'name')}": _count(it, "claims") for it in pools}
         if not pools:
             totals["pool "] = sum(totals.values())
-        news = self._reckon(totals, message.get("interval"), now)
-        self.rows = [self._row(key, it) for key, it in sets.items()]
-        self.pools = [self._pool(it) for it in pools] or [self._whole(totals["pool "])]
-        self.holders = message.get("holders", [])
-        self.events.extend(it | {"at": now - it.get("age", 0)} for it in message.get("events", []))
+        news = self._reckon(totals, _maybe_seconds(message, "interval"), now)
+        rows = [self._row(key, it) for key, it in sets.items()]
+        known = [self._pool(it) for it in pools] or [self._whole(rows, totals["pool "])]
+        holders = [_held(it) for it in _objects(message, "holders")]
+        events = [_happened(it, now) for it in _objects(message, "events")]
+        # A message is believed as a whole, or not at all.
+        self.rows, self.pools, self.holders = rows, known, holders
+        self.events.extend(events)
         if news:
             for pool in self.pools:
                 _history(self.claims, pool.name).append(pool.rate)
@@ -130,7 +188,7 @@ class View:
             self._since, self._before, self._rates = now, totals, {}
             return False
         seconds = interval or now - self._since
-        if not interval and seconds < _LEAST_SECONDS:
+        if seconds < (_LEAST_INTERVAL if interval else _LEAST_SECONDS):
             return False
         # A backend that has left and come back counts from zero again.
         self._rates = {
@@ -147,36 +205,37 @@ class View:
         }
         connected = slots["unclaimed"] + slots["checking"] + slots["claimed"]
         return Row(
-            name=printable(found.get("backend", key)),
-            pool=printable(found.get("pool", "")),
+            name=_text(found, "backend", key),
+            pool=_text(found, "pool"),
             online=bool(found.get("online", connected)),
             rate=self._rates.get(f"set {key}", 0.0),
-            closing=_maybe(found, "closing_slots"),
-            wanted=_maybe(found, "wanted_slots"),
+            closing=_maybe_count(found, "closing_slots"),
+            wanted=_maybe_count(found, "wanted_slots"),
             total=_count(found, "total_claims"),
-            failures=_maybe(found, "failures"),
-            p50=_maybe(found, "wait_p50"),
-            p99=_maybe(found, "wait_p99"),
-            error=printable(found.get("last_error") or ""),
+            failures=_maybe_count(found, "failures"),
+            p50=_maybe_seconds(found, "wait_p50"),
+            p99=_maybe_seconds(found, "wait_p99"),
+            error=_text(found, "last_error"),
             **slots,
         )
 
     def _pool(self, found: dict[str, Any]) -> Totals:
+        name = _text(found, "name")
         return Totals(
-            name=printable(found["name"]),
+            name=name,
             claims=_count(found, "claims"),
-            rate=self._rates.get(f"pool {found['name']}", 0.0),
-            waiting=_maybe(found, "waiting"),
+            rate=self._rates.get(f"pool {name}", 0.0),
+            waiting=_maybe_count(found, "waiting"),
             slots=_count(found, "slots"),
-            max_slots=_maybe(found, "max_slots"),
+            max_slots=_maybe_count(found, "max_slots"),
             departed=_count(found, "departed"),
-            p50=_maybe(found, "wait_p50"),
-            p99=_maybe(found, "wait_p99"),
+            p50=_maybe_seconds(found, "wait_p50"),
+            p99=_maybe_seconds(found, "wait_p99"),
         )
 
-    def _whole(self, claims: int) -> Totals:
+    def _whole(self, rows: list[Row], claims: int) -> Totals:
         """The pool of a message that tells of none."""
-        slots = sum(it.connecting + it.unclaimed + it.checking + it.claimed for it in self.rows)
+        slots = sum(it.connecting + it.unclaimed + it.checking + it.claimed for it in rows)
         return Totals(
             name="",
             claims=claims,
@@ -188,6 +247,35 @@ class View:
             p50=None,
             p99=None,
         )
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """A message, as far as one can tell by its outermost layers."""
+    message = json.loads(text)
+    sets = message.get("sets") if isinstance(message, dict) else None
+    if not (isinstance(sets, dict) and all(isinstance(it, dict) for it in sets.values())):
+        raise ValueError("a message without sets of slots")
+    found: dict[str, Any] = message
+    return found
+
+
+def _held(found: dict[str, Any]) -> Held:
+    return Held(
+        age=_maybe_seconds(found, "age") or 0.0,
+        task=_text(found, "task"),
+        backend=_text(found, "backend"),
+        pool=_text(found, "pool"),
+    )
+
+
+def _happened(found: dict[str, Any], now: float) -> Happened:
+    return Happened(
+        at=now - (_maybe_seconds(found, "age") or 0.0),
+        event=_text(found, "event"),
+        backend=_text(found, "backend"),
+        pool=_text(found, "pool"),
+        detail=_text(found, "detail"),
+    )
 
 
 def _history(histories: dict[str, deque[Any]], name: str) -> deque[Any]:
