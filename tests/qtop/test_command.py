@@ -42,6 +42,12 @@ async def run(*arguments: str) -> int:
     return await Watcher(parse_arguments(arguments)).run()
 
 
+def caused(exc: Exception, cause: Exception) -> Exception:
+    """An exception that was raised from another."""
+    exc.__cause__ = cause
+    return exc
+
+
 # --- Arguments --------------------------------------------------------------------------
 
 
@@ -54,6 +60,10 @@ async def run(*arguments: str) -> int:
         ("https://pools.test", ("wss", "pools.test", 443, "/qtop/stats?")),
         ("wss://x.test/a/b?c=d", ("wss", "x.test", 443, "/a/b?c=d&")),
         ("ws://me@x.test", ("ws", "x.test", 80, "/qtop/stats?")),
+        ("42069", ("ws", "127.0.0.1", 42069, "/qtop/stats?")),
+        (":80", ("ws", "127.0.0.1", 80, "/qtop/stats?")),
+        ("http://x.test/qtop", ("ws", "x.test", 80, "/qtop/stats?")),
+        ("ws://x.test/q\u00e9 %20", ("ws", "x.test", 80, "/q%C3%A9%20%20?")),
     ],
 )
 def test_targets(text: str, expected: tuple[str, str, int, str]) -> None:
@@ -75,6 +85,8 @@ def test_targets(text: str, expected: tuple[str, str, int, str]) -> None:
         (["--sort", "beauty"], "invalid choice"),
         (["--token-file", "/nonexistent"], "No such file"),
         (["--ca-file", "/nonexistent"], "No such file"),
+        (["--token-file", "/dev/null"], "token must be of visible ASCII"),
+        (["--json", "--pool", "db"], "--pool is for the table"),
     ],
 )
 def test_wrong_arguments(
@@ -93,10 +105,20 @@ def test_wrong_arguments(
         (trio.TooSlowError(), "no answer in time"),
         (OSError("re\nfused"), "re\ufffdfused"),
         (trio.ClosedResourceError(), "ClosedResourceError"),
+        (caused(OSError("all"), OSError(111, "no")), "cannot connect: Connection refused"),
+        (caused(OSError("all"), OSError("no")), "cannot connect: all"),
+        (
+            caused(
+                OSError("all"),
+                ExceptionGroup("", [OSError(111, "a"), OSError(111, "b"), OSError(101, "c")]),
+            ),
+            "cannot connect: Connection refused, Network is unreachable",
+        ),
+        (caused(trio.BrokenResourceError(), OSError(1, "no TLS")), "[Errno 1] no TLS"),
     ],
 )
 def test_reasons(exc: Exception, expected: str) -> None:
-    """What happened to a connection is told in one line."""
+    """What happened to a connection is told in one line, with what is behind it."""
     assert why(exc) == expected
 
 
@@ -129,7 +151,20 @@ async def test_once_without_a_program(capsys: pytest.CaptureFixture[str]) -> Non
     output = capsys.readouterr()
     assert output.out == ""
     assert "qtop: " in output.err
-    assert "connect" in output.err
+    assert "Connection refused" in output.err
+
+
+@pytest.mark.real
+async def test_once_without_that_pool(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is no pool of that name, `--once` says so and its status is 1."""
+    async with a_server() as port:
+        once = (f"127.0.0.1:{port}", "--once", "--interval", "0.1", "--pool")
+        assert await run(*once, "db") == 0
+        assert "a.test:80" in capsys.readouterr().out
+        assert await run(*once, "cache") == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "there is no pool 'cache'" in output.err
 
 
 @pytest.mark.real
@@ -144,6 +179,9 @@ async def test_tokens(
         monkeypatch.setenv("QTOP_TOKEN", "guess")
         assert await run(*once) == 1
         assert "the token is wrong" in capsys.readouterr().err
+        monkeypatch.setenv("QTOP_TOKEN", "a\nb")
+        with pytest.raises(ValueError, match="token must be of visible ASCII"):
+            await run(*once)
         file = tmp_path / "token"
         file.write_text("secret\n")
         assert await run(*once, "--token-file", str(file)) == 0
@@ -234,12 +272,25 @@ async def test_it_connects_again(
 
 
 @pytest.mark.parametrize(
-    ("raised", "expected"), [(KeyboardInterrupt, 0), (_command._OutputGoneError, 0)]
+    ("raised", "expected", "said"),
+    [
+        (KeyboardInterrupt(), 0, ""),
+        (caused(_command._OutputError(), BrokenPipeError()), 0, ""),
+        (
+            caused(_command._OutputError(), OSError(28, "disk full")),
+            1,
+            "qtop: [Errno 28] disk full",
+        ),
+    ],
 )
-def test_ends_that_are_no_errors(
-    raised: type[BaseException], expected: int, monkeypatch: pytest.MonkeyPatch
+def test_ends(
+    raised: BaseException,
+    expected: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Ctrl-C is one way to leave, and so is a reader of the output that has seen enough."""
+    """Ctrl-C is one way to leave, as is a reader that has seen enough; a full disk is an error."""
 
     async def run(self: Watcher) -> int:
         raise raised
@@ -250,6 +301,7 @@ def test_ends_that_are_no_errors(
         assert main([]) == expected
     finally:
         sys.stdout = stdout
+    assert capsys.readouterr().err.strip() == said
 
 
 def test_the_status_is_that_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,16 +315,30 @@ def test_the_status_is_that_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("how", [[], ["--json"]])
-def test_a_reader_that_has_seen_enough(how: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipe that nobody reads any longer ends the command."""
+def test_output_that_nobody_takes(how: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written ends the command; another connection would not help."""
 
     def refuse(*_: object, **__: object) -> None:
         raise BrokenPipeError
 
     monkeypatch.setattr("builtins.print", refuse)
     monkeypatch.setattr(Console, "print", refuse)
-    with pytest.raises(_command._OutputGoneError):
+    with pytest.raises(_command._OutputError):
         Watcher(parse_arguments(how))._print("{}")
+
+
+@pytest.mark.real
+async def test_a_terminal_that_knows_no_bars() -> None:
+    """Where the output's encoding has no word for something, it is replaced."""
+    async with a_server() as port:
+        once = ["-m", "qorb_trio.qtop", f"127.0.0.1:{port}", "--once", "--interval", "0.1"]
+        done = await trio.run_process(
+            [sys.executable, *once],
+            capture_stdout=True,
+            env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        )
+    assert b"a.test:80" in done.stdout
+    assert b"?" in done.stdout
 
 
 # --- On a terminal ----------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 from rich.console import Console
+from rich.text import Text
 
 from qorb_trio.qtop._screen import COLUMNS, SHOWN, Screen, seconds, sparkline
 from qorb_trio.qtop._view import View, printable
@@ -104,7 +105,7 @@ def ours(interval: float = 1.0, claims: int = 20, total: int = 10) -> dict[str, 
 
 def picture(screen: Screen, height: int = 24, now: float = 0.0, width: int = 200) -> str:
     """The screen as text."""
-    return drawn(screen.draw(height, now), width)
+    return drawn(screen.draw(height, width, now), width)
 
 
 def drawn(what: Any, width: int = 200) -> str:
@@ -258,7 +259,7 @@ def test_whatever_comes_is_refused_or_shown(data: st.DataObject) -> None:
         for _ in SHOWN:
             assert picture(screen)
             screen.press("show")
-        assert drawn(screen.report())
+        assert drawn(screen.report(200))
 
 
 def test_an_interval_of_next_to_nothing() -> None:
@@ -372,21 +373,83 @@ def test_more_backends_than_lines() -> None:
         assert len(text.splitlines()) <= 20
         return text.splitlines()[-1].partition(" of ")[0]
 
-    assert place() == "backends: 1 to 14"
+    assert place() == "backends 1-14"
     screen.press("up")
-    assert place() == "backends: 1 to 14"
+    assert place() == "backends 1-14"
     screen.press("down")
-    assert place() == "backends: 11 to 24"
+    assert place() == "backends 11-24"
     for _ in range(20):
         screen.press("down")
-    assert place() == "backends: 87 to 100"
-    assert len(lines_with(drawn(screen.report()), "b0")) == 100
+    assert place() == "backends 87-100"
+    assert len(lines_with(drawn(screen.report(200)), "b0")) == 100
 
 
 def test_a_terminal_that_is_much_too_small() -> None:
     """Nothing breaks where there is hardly any room."""
     assert picture(shown(ours()), height=1, width=20)
     assert picture(Screen("x"), height=1, width=5)
+    assert "BACKEND" in picture(shown(ours()), height=5, width=20)
+
+
+@pytest.mark.parametrize("width", [*range(10, 200, 7), 80, 200])
+def test_columns_that_there_is_room_for(width: int) -> None:
+    """A narrow terminal gets fewer columns, but no numbers that are cut, and what is sorted by."""
+    message = ours()
+    message["sets"]["db/a"]["backend"] = "a" * 60
+    message["sets"]["db/b"]["last_error"] = "e" * 300
+    for sort in COLUMNS:
+        screen = shown(message, sort=sort)
+        lines = picture(screen, width=width).splitlines()
+        assert len(lines) <= 24
+        assert max(map(len, lines)) <= width
+        if width > 40:
+            assert f"{COLUMNS[sort].title}▲" in lines[4]
+        table, _ = screen.backends(width)
+        for column in table.columns[1:]:
+            assert (
+                "LAST" in str(column.header)
+                or "POOL" in str(column.header)
+                or all(
+                    column.width is not None and cell.cell_len <= column.width
+                    for cell in column.cells
+                    if isinstance(cell, Text)
+                )
+            )
+
+
+def test_what_a_common_terminal_shows() -> None:
+    """Of 80 columns the failures, the longest waits and the last error get some."""
+    screen = shown(*(ours(1.0, claims=20 + n) for n in range(50)), pool="db")
+    lines = picture(screen, width=80).splitlines()
+    assert lines[3].split() == [
+        *("BACKEND▲", "UP", "CLAIMS/s", "CONN", "FREE", "CLAIMED", "WANT", "FAIL"),
+        *("WAIT", "P99", "LAST", "ERROR"),
+    ]
+    assert lines[1].startswith("db  1.0 claims/s ")
+    assert lines[1].endswith("6 of 16 slots  p50 1 ms  p99 250 ms")
+    assert lines[-1].endswith("↑↓ scroll")
+
+
+def test_more_pools_than_lines() -> None:
+    """Where there are many pools, the backends keep half of the terminal."""
+    message = ours()
+    message["pools"] = [a_pool(f"p{number}") for number in range(30)]
+    lines = picture(shown(message)).splitlines()
+    assert len(lines) <= 24
+    assert "and 21 more pools" in lines[10]
+    assert lines_with("\n".join(lines), "handler") == []
+    assert "BACKEND▲" in lines[12]
+    assert len(lines_with(drawn(shown(message).report(200)), "claims/s ")) == 30
+
+
+def test_a_pool_that_is_not_there() -> None:
+    """A name that no pool has is told, and the key that leads out of it works."""
+    screen = shown(ours(), pool="x")
+    assert not screen.knows_pool()
+    assert "There is no pool 'x'" in picture(screen)
+    screen.press("pool")
+    assert screen.knows_pool()
+    assert Screen("ws://x").knows_pool()
 
 
 @pytest.mark.parametrize(
@@ -413,3 +476,4 @@ def test_sparklines() -> None:
     assert sparkline([0, 0]) == "▁▁"
     assert sparkline([0, 1, 2, 4]) == "▁▃▅█"
     assert sparkline(range(100), 3) == "███"
+    assert sparkline([1], 0) == sparkline([1], -1) == ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, final
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 import attrs
 import trio
@@ -20,6 +21,7 @@ PATIENCE: Final = 10.0
 _LONGEST: Final = 100_000_000
 _CHUNK: Final = 65536
 _PORTS: Final = {"ws": 80, "wss": 443}
+_PAGES: Final = {"", "/", "/qtop", "/qtop/"}
 _SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 
@@ -36,16 +38,18 @@ class Target:
 
     @classmethod
     def parse(cls, url: str, interval: float) -> Target:
-        """Read what a user wrote: a URL, or as little of it as host and port.
+        """Read what a user wrote: a URL, the page's too, or host and port, or just a port.
 
         Raises:
           ValueError: it makes no sense.
         """
+        if re.fullmatch(r":?[0-9]{1,5}", url):
+            url = f"127.0.0.1:{url.removeprefix(':')}"
         parts: SplitResult = urlsplit(url if "://" in url else f"ws://{url}")
         scheme = _SCHEMES.get(parts.scheme)
         if scheme is None or not parts.hostname:
             raise ValueError(f"not the URL of a WebSocket: {url!r}")
-        path = "/qtop/stats" if parts.path in {"", "/"} else parts.path
+        path = "/qtop/stats" if parts.path in _PAGES else quote(parts.path, safe="/%:@!$&'()*+,;=")
         query = dict(parse_qsl(parts.query)) | {"update_secs": f"{interval:g}"}
         return cls(
             scheme,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import json
 import os
 import signal
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NoReturn, final
 
@@ -20,11 +21,12 @@ from wsproto.utilities import RemoteProtocolError
 
 from . import _keys
 from ._client import PATIENCE, Target, connect
+from ._guard import check_token
 from ._screen import COLUMNS, Screen
 from ._view import printable
 from ._websocket import MessageTooLongError, WebSocket
 
-OK, NO_CONNECTION = 0, 1  # 2 is argparse's
+OK, FAILED = 0, 1  # 2 is argparse's
 DEFAULT_URL: Final = "ws://127.0.0.1:42069/qtop/stats"
 #: Seconds between two tries to connect.
 RETRY: Final = 1.0
@@ -53,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qtop",
         description="Watch the connection pools of a program that serves them (qorb_trio.qtop).",
-        epilog="Exit status: 0, or 1 if --once finds no program there, or 2 for wrong arguments.",
+        epilog="Exit status: 0; 1 if --once finds no program there, or not that pool, or if the"
+        " output cannot be written; 2 for wrong arguments.",
     )
     add = parser.add_argument
     add("url", nargs="?", default=DEFAULT_URL, help="default: %(default)s")
@@ -73,15 +76,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _OutputGoneError(Exception):
-    """Whoever read the output has seen enough."""
+class _OutputError(Exception):
+    """The output cannot be written; its cause is why."""
 
 
 def why(exc: BaseException) -> str:
     """One line about what happened to a connection."""
     if isinstance(exc, trio.TooSlowError):
         return "no answer in time"
+    if isinstance(exc, OSError) and exc.__cause__ is not None:
+        # Trio says that all attempts to connect have failed, and its cause is why each of them.
+        found = (it for it in _leaves(exc.__cause__) if isinstance(it, OSError) and it.errno)
+        reasons = dict.fromkeys(os.strerror(it.errno or 0) for it in found)
+        return f"cannot connect: {', '.join(reasons) or exc}"
     return printable(str(exc) or str(exc.__cause__ or type(exc).__name__))
+
+
+def _leaves(exc: BaseException | None) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _leaves(inner)
+    elif exc is not None:
+        yield exc
+
+
+def _complain(exc: Exception) -> None:
+    print(f"qtop: {why(exc)}", file=sys.stderr, flush=True)  # noqa: T201 - a command's output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,14 +114,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         watcher = Watcher(parse_arguments(argv))
     except (ValueError, OSError) as exc:
         _parser().error(str(exc))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # There are terminals that know no bars.
+            stream.reconfigure(errors="replace")
+    status = OK
     try:
         return trio.run(watcher.run)
     except* KeyboardInterrupt:
         pass  # one way to leave
-    except* _OutputGoneError:
-        # Python would complain when it flushes what nobody reads.
-        sys.stdout = None
-    return OK
+    except* _OutputError as group:
+        status = _output_failed(group)
+    return status
+
+
+def _output_failed(group: BaseExceptionGroup) -> int:
+    # Python would complain when it flushes what cannot be written.
+    sys.stdout = None
+    (cause,) = (exc.__cause__ for exc in _leaves(group))
+    if isinstance(cause, BrokenPipeError):
+        return OK  # whoever read it has seen enough
+    assert isinstance(cause, OSError)
+    _complain(cause)
+    return FAILED
 
 
 @final
@@ -113,10 +148,14 @@ class Watcher:
         self._interval: float = arguments.interval
         if not 0.1 <= self._interval <= 3600:
             raise ValueError("--interval must be between 0.1 and 3600 seconds")
+        if arguments.json and arguments.pool is not None:
+            raise ValueError("--pool is for the table; with --json each message comes whole")
         target = Target.parse(arguments.url, self._interval)
         token = os.environ.get("QTOP_TOKEN") or None
         if arguments.token_file is not None:
             token = arguments.token_file.read_text().strip()
+        if token is not None:
+            check_token(token)
         context = None
         if arguments.ca_file is not None:
             context = ssl.create_default_context(cafile=arguments.ca_file)
@@ -133,7 +172,7 @@ class Watcher:
         if self._arguments.once:
             return await self._once()
         if self._arguments.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
-            await self._follow(self._print, self._complain)
+            await self._follow(self._print, _complain)
         await self._show()
         return OK
 
@@ -147,8 +186,11 @@ class Watcher:
                 while trio.current_time() < begin + 0.9 * self._interval:
                     text = await self._receive(socket)
         except _FAILURES as exc:
-            self._complain(exc)
-            return NO_CONNECTION
+            _complain(exc)
+            return FAILED
+        if not self._screen.knows_pool():
+            _complain(ValueError(f"there is no pool {self._arguments.pool!r}"))
+            return FAILED
         self._print(text)
         return OK
 
@@ -183,13 +225,11 @@ class Watcher:
                 # As one line, whatever it was.
                 print(json.dumps(json.loads(text)), flush=True)  # noqa: T201 - a command's output
             else:
-                Console(width=None if sys.stdout.isatty() else 200).print(self._screen.report())
-                sys.stdout.flush()
-        except BrokenPipeError:
-            raise _OutputGoneError from None
-
-    def _complain(self, exc: Exception) -> None:
-        print(f"qtop: {why(exc)}", file=sys.stderr, flush=True)  # noqa: T201 - as above
+                console = Console(width=None if Console().is_terminal else 200)
+                console.print(self._screen.report(console.width))
+                console.file.flush()
+        except OSError as exc:
+            raise _OutputError from exc
 
     # On a terminal.
 
@@ -203,7 +243,9 @@ class Watcher:
         ):
 
             def redraw() -> None:
-                live.update(screen.draw(console.size.height, trio.current_time()), refresh=True)
+                size = console.size
+                picture = screen.draw(size.height, size.width, trio.current_time())
+                live.update(picture, refresh=True)
 
             def take(_text: str) -> None:
                 screen.status = "live"

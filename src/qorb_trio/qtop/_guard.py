@@ -35,6 +35,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def check_token(token: str) -> None:
+    """Raise `ValueError` for what cannot be sent as a token; without repeating it."""
+    if not re.fullmatch(r"[!-~]+", token):
+        raise ValueError("token must be of visible ASCII characters, at least one, no space")
+
+
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
@@ -61,8 +67,8 @@ class Guard:
     allowed_hosts: Collection[str] = ()
 
     def __attrs_post_init__(self) -> None:
-        if self.token is not None and not re.fullmatch(r"[!-~]+", self.token):
-            raise ValueError("token must be of visible ASCII characters, at least one, no space")
+        if self.token is not None:
+            check_token(self.token)
         if self.token is None and not is_loopback(self.host):
             raise ValueError(
                 f"host {self.host!r} is not a loopback address, so that others could read the"

@@ -16,7 +16,7 @@ from ._view import Row, Totals, View, printable
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _SPARKLINE: Final = 40
-_HELP: Final = "q quit · Tab what to show · ← → sort by · r reverse · p pool · ↑ ↓ scroll"
+_HELP: Final = "q quit · Tab views · ←→ sort · r reverse · p pool · ↑↓ scroll"
 
 
 @final
@@ -42,7 +42,7 @@ def seconds(value: float | None) -> str:
 
 def sparkline(values: Iterable[float], width: int = _SPARKLINE) -> str:
     """The latest values as bars, the highest of them as a full one."""
-    shown = [*values][-width:]
+    shown = [*values][-width:] if width > 0 else []
     most = max(shown, default=0)
     if most <= 0:
         return _BLOCKS[0] * len(shown)
@@ -92,6 +92,13 @@ COLUMNS: Final = {
     ),
 }
 _NAMES: Final = tuple(COLUMNS)
+#: What is left out first where there is no room for all. What is sorted by stays.
+_LEAST_WANTED: Final = (
+    *("closing", "checking", "total", "p50", "wanted", "connecting", "unclaimed"),
+    *("failures", "online", "p99", "error", "pool", "claimed", "rate"),
+)
+#: To so many characters a text may be cut before a column is left out.
+_SHORTEST: Final = {"backend": 20, "pool": 10, "error": 12}
 SHOWN: Final = ("backends", "holders", "events")
 
 
@@ -130,28 +137,31 @@ class Screen:
         elif key in {"up", "down"}:
             self.first = max(0, self.first + (10 if key == "down" else -10))
 
-    def draw(self, height: int, now: float) -> RenderableType:
-        """The picture, for a terminal of that many lines."""
-        head = [self._headline(), *(self._pool_line(pool) for pool in self._pools())]
-        room = max(1, height - len(head) - 4)
+    def draw(self, height: int, width: int, now: float) -> RenderableType:
+        """The picture, for a terminal of that many lines and columns."""
+        head = [self._headline(), *self._pool_lines(width, (height - 4) // 2)]
+        # On the smallest of terminals there is the table and what it is about.
+        head += [Text()] if height >= 10 else []
+        foot = Text(no_wrap=True, overflow="ellipsis")
+        room = max(1, height - len(head) - 3)
         body: dict[str, Callable[[int], tuple[Table, int]]] = {
-            "backends": self.backends,
+            "backends": functools.partial(self.backends, width),
             "holders": self._holders,
             "events": functools.partial(self._events, now),
         }
         table, count = body[self.shown](room)
-        place = f"{self.shown}: {min(count, self.first + 1)} to {min(count, self.first + room)}"
-        foot = Text(no_wrap=True, overflow="ellipsis")
-        foot.append(f"{place} of {count}   ", "bold").append(_HELP, "dim")
-        return Group(*head, Text(), table, foot)
+        place = f"{self.shown} {min(count, self.first + 1)}-{min(count, self.first + room)}"
+        foot.append(f"{place} of {count}  ", "bold").append(_HELP, "dim")
+        return Group(*head, table, *([foot] if height >= 6 else []))
 
-    def report(self) -> RenderableType:
+    def report(self, width: int) -> RenderableType:
         """All of it, for those who read it from a pipe."""
-        table, _ = self.backends()
-        return Group(*(self._pool_line(pool) for pool in self._pools()), table)
+        table, _ = self.backends(width)
+        return Group(*self._pool_lines(width), table)
 
-    def _pools(self) -> list[Totals]:
-        return [pool for pool in self.view.pools if self.pool in {None, pool.name}]
+    def knows_pool(self) -> bool:
+        """Whether there is anything to show: the pool that was chosen is one of those there."""
+        return self.pool is None or any(self.pool == pool.name for pool in self.view.pools)
 
     def _headline(self) -> Text:
         good = self.status == "live"
@@ -160,21 +170,41 @@ class Screen:
             (self._title, "bold"),
             ("  ● " if good else "  ○ ", "green" if good else "red"),
             (self.status, "green" if good else "red"),
+            overflow="ellipsis",
+            no_wrap=True,
         )
 
-    def _pool_line(self, pool: Totals) -> Text:
+    def _pool_lines(self, width: int, most: int | None = None) -> list[Text]:
+        """A line for each pool that is shown, but not more than so many."""
+        if self.view.pools and not self.knows_pool():
+            return [Text(f"There is no pool {self.pool!r}; p shows those that there are.", "red")]
+        pools = [pool for pool in self.view.pools if self.pool in {None, pool.name}]
+        if most is None or len(pools) <= max(1, most):
+            return [self._pool_line(pool, width) for pool in pools]
+        shown = pools[: max(0, most - 1)]
+        more = Text(f"and {len(pools) - len(shown)} more pools; p shows one of them", "dim")
+        return [*(self._pool_line(pool, width) for pool in shown), more]
+
+    def _pool_line(self, pool: Totals, width: int) -> Text:
+        name = Text(pool.name and f"{pool.name}  ", "bold", end="")
+        name.truncate(max(12, width // 3), overflow="ellipsis")
+        rate = f"{pool.rate:,.1f} claims/s "
+        waiting = "" if pool.waiting is None else f"  {pool.waiting} waiting "
+        rest = f"  {pool.slots}{'' if pool.max_slots is None else f' of {pool.max_slots}'} slots"
+        rest += f" ({pool.departed} of departed backends)" if pool.departed else ""
+        rest += "" if pool.p50 is None else f"  p50 {seconds(pool.p50)}  p99 {seconds(pool.p99)}"
+        # The bars take what the words leave.
+        left = width - name.cell_len - len(rate + waiting + rest)
+        bars = min(_SPARKLINE, left // 2 if waiting else left)
+        claims = sparkline(self.view.claims.get(pool.name, ()), bars)
+        queue = sparkline(self.view.waiting.get(pool.name, ()), bars) if waiting else ""
         return Text.assemble(
-            (pool.name and f"{pool.name}  ", "bold"),
-            f"{pool.rate:,.1f} claims/s ",
-            (sparkline(self.view.claims.get(pool.name, ())), "green"),
-            "" if pool.waiting is None else f"  {pool.waiting} waiting ",
-            (
-                "" if pool.waiting is None else sparkline(self.view.waiting.get(pool.name, ())),
-                "yellow",
-            ),
-            f"  {pool.slots}{'' if pool.max_slots is None else f' of {pool.max_slots}'} slots",
-            f" ({pool.departed} of departed backends)" if pool.departed else "",
-            "" if pool.p50 is None else f"  p50 {seconds(pool.p50)}  p99 {seconds(pool.p99)}",
+            name,
+            rate,
+            (claims, "green"),
+            waiting,
+            (queue, "yellow"),
+            rest,
             overflow="ellipsis",
             no_wrap=True,
         )
@@ -186,24 +216,51 @@ class Screen:
         rows.sort(key=COLUMNS[self.sort].value, reverse=self.down)
         return rows
 
-    def backends(self, room: int | None = None) -> tuple[Table, int]:
+    def backends(self, width: int, room: int | None = None) -> tuple[Table, int]:
         """The table of backends, with so many of them; and how many there are."""
         rows = self.rows()
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+        part = self._part(rows, room)
         several = len(self.view.pools) > 1 and self.pool is None
-        columns = {name: it for name, it in COLUMNS.items() if several or name != "pool"}
-        for name, column in columns.items():
+        cells = {
+            name: [column.cell(row) for row in part]
+            for name, column in COLUMNS.items()
+            if several or name != "pool"
+        }
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+        widths = self._widths(cells, width)
+        for name, size in widths.items():
+            column = COLUMNS[name]
             mark = ("▼" if self.down else "▲") if name == self.sort else ""
             table.add_column(
                 f"{column.title}{mark}",
                 justify="right" if column.right else "left",
                 no_wrap=True,
                 overflow="ellipsis",
-                min_width=len(column.title) + 1 if column.right else 12,
+                width=size,
             )
-        for row in self._part(rows, room):
-            table.add_row(*(column.cell(row) for column in columns.values()))
+        for line in zip(*(cells[name] for name in widths), strict=True):
+            table.add_row(*line)
         return table, len(rows)
+
+    def _widths(self, cells: dict[str, list[Text]], width: int) -> dict[str, int]:
+        """The columns that there is room for, and how wide each of them is."""
+        full = {
+            name: max(len(COLUMNS[name].title) + 1, *(cell.cell_len for cell in column), 0)
+            for name, column in cells.items()
+        }
+        found = {name: min(size, _SHORTEST.get(name, size)) for name, size in full.items()}
+
+        def left() -> int:
+            return width - sum(found.values()) - len(found) + 1
+
+        for name in _LEAST_WANTED:
+            if left() >= 0:
+                break
+            if name != self.sort:
+                found.pop(name, None)
+        for name in [name for name in _SHORTEST if name in found]:
+            found[name] = max(1, found[name] + min(left(), full[name] - found[name]))
+        return found
 
     def _holders(self, room: int) -> tuple[Table, int]:
         table = _plain_table("SINCE", "TASK", "BACKEND", "POOL")
