@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from wsproto import ConnectionType, WSConnection, events
 from qorb_trio import qtop
 from qorb_trio.qtop import _report
 from qorb_trio.qtop._client import Target, connect
-from qorb_trio.qtop._server import MOST_CLIENTS, PATIENCE
+from qorb_trio.qtop._server import MOST_CLIENTS, MOST_STRANGERS, PATIENCE
 
 from .kit import HOST, a_pool, a_program, message, read_all
 
@@ -63,6 +64,8 @@ async def test_the_page(path: str) -> None:
         ("HEAD /qtop/stats", UPGRADE, 405),
         ("GET /", ("Host: evil.test",), 403),
         ("GET /", ("Origin: http://evil.test",), 403),
+        ("GET http://[", (), 400),
+        ("GET //[x", UPGRADE, 400),
         ("GET /other", UPGRADE, 404),
         ("GET /qtop/stats", ("Upgrade: websocket",), 400),
         ("GET /qtop/stats", ("Host: evil.test", *UPGRADE), 403),
@@ -118,13 +121,37 @@ async def test_a_request_that_never_ends(autojump_clock: trio.testing.MockClock)
 
 async def test_too_many_clients() -> None:
     """There is a limit to how many may watch, and room again when one has left."""
-    async with a_pool() as pool, a_program(pool) as program:
-        streams = [program.connect() for _ in range(MOST_CLIENTS)]
-        await trio.testing.wait_all_tasks_blocked()
-        assert status(await program.ask("GET /")) == 503
-        await streams.pop().aclose()
-        await trio.testing.wait_all_tasks_blocked()
+    async with a_pool() as pool, a_program(pool) as program, AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(program.watched()) for _ in range(MOST_CLIENTS)]
+        assert status(await program.ask("GET /qtop/stats", *UPGRADE)) == 503
         assert status(await program.ask("GET /")) == 200
+        await sockets.pop().close()
+        await trio.testing.wait_all_tasks_blocked()
+        async with program.watched() as socket:
+            assert await message(socket)
+
+
+async def test_those_who_never_ask(autojump_clock: trio.testing.MockClock) -> None:
+    """They are hung up on when too many wait behind them, and keep out nobody."""
+    async with a_pool() as pool, a_program(pool) as program, program.watched() as socket:
+        streams = []
+        for _ in range(3 * MOST_STRANGERS):
+            streams.append(program.connect())
+            await streams[-1].send_all(b"GET / HTTP/1.1\r\nX: ")
+            await trio.testing.wait_all_tasks_blocked()
+        assert len(program.server._strangers) == MOST_STRANGERS
+        begin = trio.current_time()
+        for stream in streams[: 2 * MOST_STRANGERS]:
+            assert await read_all(stream) == b""
+        assert status(await program.ask("GET /")) == 200
+        async with program.watched() as other:
+            assert await message(other)
+        assert trio.current_time() == begin
+        for stream in streams:
+            assert await read_all(stream) == b""
+        assert trio.current_time() <= begin + PATIENCE
+        assert not program.server._strangers
+        assert await message(socket)
 
 
 # --- WebSocket --------------------------------------------------------------------------
@@ -244,7 +271,7 @@ async def test_a_client_that_never_reads(autojump_clock: trio.testing.MockClock)
                 async with pool.claim(timeout=0):
                     pass
                 if number != PATIENCE:  # in that instant it is dropped
-                    assert program.server._clients == 1 + (number < PATIENCE)
+                    assert len(program.server._watchers) == 1 + (number < PATIENCE)
         with pytest.raises(trio.BrokenResourceError):
             await stream.send_all(b"x")
 

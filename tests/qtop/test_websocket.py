@@ -7,6 +7,7 @@ import trio
 import trio.testing
 from wsproto import ConnectionType, events
 from wsproto.connection import Connection
+from wsproto.utilities import RemoteProtocolError
 
 from qorb_trio.qtop._websocket import WebSocket
 
@@ -46,3 +47,12 @@ async def test_saying_goodbye() -> None:
     assert isinstance(event, events.CloseConnection)
     await stream.send_all(protocol.send(event.response()))
     assert await socket.receive() is None
+
+
+@pytest.mark.parametrize("said", [b"\x83\x01a", b"\xc1\x01a", b"\x81\x02\xff\xfe", b"\x88\x01a"])
+async def test_what_is_no_websocket(said: bytes) -> None:
+    """What breaks the protocol is not taken for a goodbye."""
+    socket, stream, _ = a_pair()
+    await stream.send_all(said)
+    with pytest.raises(RemoteProtocolError, match=r"."):
+        await socket.receive()

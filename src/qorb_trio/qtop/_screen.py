@@ -177,17 +177,19 @@ class Screen:
     def _pool_lines(self, width: int, most: int | None = None) -> list[Text]:
         """A line for each pool that is shown, but not more than so many."""
         if self.view.pools and not self.knows_pool():
-            return [Text(f"There is no pool {self.pool!r}; p shows those that there are.", "red")]
+            return [Text(f"There is no pool {printable(self.pool)}; p leads on.", "red")]
         pools = [pool for pool in self.view.pools if self.pool in {None, pool.name}]
         if most is None or len(pools) <= max(1, most):
             return [self._pool_line(pool, width) for pool in pools]
         shown = pools[: max(0, most - 1)]
-        more = Text(f"and {len(pools) - len(shown)} more pools; p shows one of them", "dim")
-        return [*(self._pool_line(pool, width) for pool in shown), more]
+        count = f"and {len(pools) - len(shown)} more" if shown else f"{len(pools)}"
+        rest = Text(f"{count} pools; p shows one", "dim", no_wrap=True, overflow="ellipsis")
+        return [*(self._pool_line(pool, width) for pool in shown), rest]
 
     def _pool_line(self, pool: Totals, width: int) -> Text:
-        name = Text(pool.name and f"{pool.name}  ", "bold", end="")
-        name.truncate(max(12, width // 3), overflow="ellipsis")
+        name = Text(pool.name, "bold")
+        name.truncate(max(10, width // 3), overflow="ellipsis")
+        name.append("  " if pool.name else "")
         rate = f"{pool.rate:,.1f} claims/s "
         waiting = "" if pool.waiting is None else f"  {pool.waiting} waiting "
         rest = f"  {pool.slots}{'' if pool.max_slots is None else f' of {pool.max_slots}'} slots"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from typing import Any, Final, final
 from urllib.parse import parse_qs, urlsplit
 
@@ -34,8 +34,11 @@ STATS_PATH: Final = "/qtop/stats"
 _PAGE_PATHS: Final = ("/", "/qtop", "/qtop/", STATS_PATH)
 #: A client has so many seconds for its request, and for each message that it is sent.
 PATIENCE: Final = 10.0
-#: So many may be connected at once: it is a handful of people that watch a program.
+#: So many may watch at once: it is a handful of people that watch a program.
 MOST_CLIENTS: Final = 32
+#: So many may be about to ask: beyond that, who has taken the longest is hung up on. So
+#: those who never ask cannot keep out those who do, nor use up the program's descriptors.
+MOST_STRANGERS: Final = 128
 #: How often a client is told, in seconds, unless it asks for something else within bounds.
 INTERVAL: Final = 1.0
 _LEAST_INTERVAL, _MOST_INTERVAL = 0.1, 3600.0
@@ -111,7 +114,9 @@ class Server:
         self._observer: Observer = Observer(tuple(pools))
         self._guard: Guard = guard
         self._page: Answer = load_page()
-        self._clients: int = 0
+        self._watchers: set[trio.abc.Stream] = set()
+        #: Those who have not asked yet, the first to come first.
+        self._strangers: dict[trio.CancelScope, None] = {}
 
     async def run(  # noqa: ASYNC114, ASYNC128 - `serve_listeners` does that
         self, port: int, task_status: trio.TaskStatus[list[trio.SocketListener]]
@@ -122,59 +127,82 @@ class Server:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one client, whatever it does; then close the stream."""
-        self._clients += 1
         try:
-            await self._talk(stream)
+            found = await self._hear_out(stream)
+            if found is not None:
+                await self._inform(*found)
         except* _CLIENT_FAULTS as group:
             logger.debug("a client is gone: %r", group.exceptions)
         except* Exception:
             logger.exception("a client could not be served")
         finally:
-            self._clients -= 1
+            self._watchers.discard(stream)
             # What is not sent by now has nobody to read it.
             await trio.aclose_forcefully(stream)  # noqa: ASYNC102 - it does not wait
 
-    async def _talk(self, stream: trio.abc.Stream) -> None:
+    async def _hear_out(self, stream: trio.abc.Stream) -> tuple[WebSocket, float] | None:
+        """Take a request, and answer it in time, or else not at all."""
+        if len(self._strangers) == MOST_STRANGERS:
+            slowest = next(iter(self._strangers))
+            del self._strangers[slowest]
+            slowest.cancel()
+        with trio.move_on_after(PATIENCE) as scope:
+            self._strangers[scope] = None
+            try:
+                return await self._answer(stream)
+            finally:
+                self._strangers.pop(scope, None)
+        return None
+
+    async def _answer(self, stream: trio.abc.Stream) -> tuple[WebSocket, float] | None:
+        """Answer a request; a WebSocket and its interval, if that was the answer."""
         http = h11.Connection(h11.SERVER)
-        with trio.fail_after(PATIENCE):
-            request = await read_request(stream, http)
-            if request is None:
-                return
-            answer = self._answer_to(request)
-            protocol = None
-            if answer is None:
-                try:
-                    protocol = await switch_protocols(stream, http, request)
-                except RemoteProtocolError as exc:
-                    answer = refuse(400, str(exc))
-            if answer is not None:
-                await send_answer(stream, http, answer, bare=request.method == b"HEAD")
-        if protocol is None:
-            return
-        socket = WebSocket(stream, protocol, longest=_LONGEST, patience=PATIENCE)
-        await self._inform(socket, update_interval(request.target))
+        request = await read_request(stream, http)
+        if request is None:
+            return None
+        answer = self._answer_to(request)
+        if answer is None:
+            self._watchers.add(stream)
+            try:
+                protocol = await switch_protocols(stream, http, request)
+            except RemoteProtocolError as exc:
+                answer = refuse(400, str(exc))
+            else:
+                socket = WebSocket(stream, protocol, longest=_LONGEST, patience=PATIENCE)
+                return socket, update_interval(request.target)
+        await send_answer(stream, http, answer, bare=request.method == b"HEAD")
+        return None
 
     def _answer_to(self, request: h11.Request) -> Answer | None:
         """What to say to a request, or `None` if it shall have its WebSocket."""
         headers = list(request.headers)
         answer = self._guard.refuse_caller(headers)
-        if answer is None and self._clients > MOST_CLIENTS:
-            answer = refuse(503, "too many are watching already")
         if answer is not None:
             return answer
         methods = [b"GET"] if wants_websocket(request) else [b"GET", b"HEAD"]
         if request.method not in methods:
             return refuse(405, "there is only GET", (b"Allow", b", ".join(methods)))
-        path = urlsplit(request.target.decode("ascii")).path
+        try:
+            path = urlsplit(request.target.decode("ascii")).path
+        except ValueError:
+            return refuse(400, "there is no such address")
         if path not in ([STATS_PATH] if wants_websocket(request) else _PAGE_PATHS):
             return refuse(404, f"see {STATS_PATH}")
-        if not wants_websocket(request):
-            # The page tells nothing: what it connects to does, and asks for the token.
-            return self._page
-        if not math.isnan(update_interval(request.target)):
-            return self._guard.refuse_stranger(headers)
-        bounds = f"{_LEAST_INTERVAL:g} and {_MOST_INTERVAL:g}"
-        return refuse(400, f"update_secs must be a number between {bounds}")
+        if wants_websocket(request):
+            return self._refuse_watcher(request, headers)
+        # The page tells nothing: what it connects to does, and asks for the token.
+        return self._page
+
+    def _refuse_watcher(
+        self, request: h11.Request, headers: Sequence[tuple[bytes, bytes]]
+    ) -> Answer | None:
+        if math.isnan(update_interval(request.target)):
+            bounds = f"{_LEAST_INTERVAL:g} and {_MOST_INTERVAL:g}"
+            return refuse(400, f"update_secs must be a number between {bounds}")
+        answer = self._guard.refuse_stranger(headers)
+        if answer is None and len(self._watchers) >= MOST_CLIENTS:
+            answer = refuse(503, "too many are watching already")
+        return answer
 
     async def _inform(self, socket: WebSocket, interval: float) -> None:
         """Tell a client how things are, again and again, until it goes away.

@@ -8,6 +8,7 @@ import trio
 import wsproto
 from wsproto import events
 from wsproto.connection import Connection, ConnectionState
+from wsproto.utilities import RemoteProtocolError
 
 _CHUNK: Final = 65536
 
@@ -70,6 +71,9 @@ class WebSocket:
                 elif isinstance(event, events.Ping):
                     await self._reply(event.response())
                 elif isinstance(event, events.CloseConnection):
+                    if self._protocol.state is ConnectionState.OPEN:
+                        # Not the peer has said so, but wsproto, of what it cannot make out.
+                        raise RemoteProtocolError(event.reason or "not a WebSocket")
                     if self._protocol.state is ConnectionState.REMOTE_CLOSING:
                         await self._reply(event.response())
                     return None
