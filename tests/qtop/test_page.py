@@ -61,10 +61,15 @@ async def test_the_page_in_a_browser(tmp_path: Path) -> None:
         assert await tab.ask("document.querySelector('tr.offline .name').textContent") in names
         assert await tab.ask("document.querySelector('.bar .claimed').textContent") == "3"
 
+        # Of several pools, whose backend it is goes with its name.
+        await tab.wait_until("byId('holders').textContent.includes('db/good')")
+        assert "db#2/good" in await tab.ask("byId('holders').textContent")
+
         # One pool of the two, and where one of its holders is.
         await tab.ask("byId('pool').value = 'db'; byId('pool').dispatchEvent(new Event('change'))")
         await tab.wait_until("document.querySelectorAll('#holders tbody tr').length === 3")
         assert "handler 0" in await tab.ask("byId('holders').textContent")
+        assert "db/good" not in await tab.ask("byId('holders').textContent")
         await tab.ask("document.querySelector('#holders tbody tr').click()")
         await tab.wait_until("document.querySelector('#holders pre')?.textContent.includes('hold')")
 
@@ -84,6 +89,8 @@ async def test_the_page_in_a_browser(tmp_path: Path) -> None:
         png = await tab.screenshot(tmp_path / "page.png")
         assert png.startswith(b"\x89PNG")
         assert len(png) > 20_000  # an empty page is a few thousand bytes
+        assert await tab.ask("document.documentElement.scrollWidth <= innerWidth")
+        await tab.resize(400, 800, scheme="dark")
         assert await tab.ask("document.documentElement.scrollWidth <= innerWidth")
         # That it was refused at first is in the browser's log; nothing else is.
         assert not [it for it in tab.complaints if '"source": "network"' not in it]
