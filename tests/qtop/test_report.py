@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -261,3 +263,27 @@ async def test_an_instrument_that_was_removed_before() -> None:
         assert not observer.recorders
         with observer.watching():
             assert pool._core.watch is not None
+
+
+async def test_the_table_of_the_messages() -> None:
+    """docs/observability.md lists each key of a message, and no other, in their order."""
+    page = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")
+    section = page.partition("### The messages")[2]
+    listed = {
+        key: re.findall(r"`(\w+)`", rest)
+        for key, rest in re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE)
+    }
+    resolver = ManualResolver(["a.test:80"])
+    async with a_pool(resolver=resolver) as pool, pool.claim():
+        observer = Observer([pool])
+        with observer.watching():
+            resolver.set(["a.test:80", "b.test:80"])
+            await trio.testing.wait_all_tasks_blocked()
+            message = await told(Report(observer))
+    examples = {
+        "sets": message["sets"]["a.test:80"],
+        "pools": message["pools"][0],
+        "holders": message["holders"][0],
+        "events": message["events"][0],
+    }
+    assert listed == {key: list(examples.get(key, ())) for key in message}

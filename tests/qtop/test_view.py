@@ -418,6 +418,24 @@ def test_columns_that_there_is_room_for(width: int) -> None:
             )
 
 
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_holders_and_events_that_there_is_room_for(width: int) -> None:
+    """Long texts are cut, and so do not push out when it was or what has happened."""
+    message = ours()
+    long = {"backend": "b" * 60, "detail": "d" * 300, "task": "t" * 300}
+    message["holders"] = [message["holders"][0] | long]
+    message["events"] = [message["events"][0] | long]
+    screen = shown(message)
+    for line in ("12.5 s  ttttt", "1 s  connect_failed  bbbbb"):
+        screen.press("show")
+        lines = picture(screen, width=width).splitlines()
+        assert lines[5].startswith(line)
+        assert " db " in f"{lines[5]} "
+        assert max(map(len, lines)) <= width
+    message["pools"] = [a_pool("db")]
+    assert "POOL" not in picture(shown(message), width=width)
+
+
 def test_what_a_common_terminal_shows() -> None:
     """Of 80 columns the failures, the longest waits and the last error get some."""
     screen = shown(*(ours(1.0, claims=20 + n) for n in range(50)), pool="db")

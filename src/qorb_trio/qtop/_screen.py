@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, final
 
 import attrs
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -97,9 +98,29 @@ _LEAST_WANTED: Final = (
     *("closing", "checking", "total", "p50", "wanted", "connecting", "unclaimed"),
     *("failures", "online", "p99", "error", "pool", "claimed", "rate"),
 )
-#: To so many characters a text may be cut before a column is left out.
-_SHORTEST: Final = {"backend": 20, "pool": 10, "error": 12}
+#: To so many characters a text may be cut before a column is left out; what is to spare
+#: goes to the first of them first.
+_SHORTEST: Final = {
+    "backend": 20,
+    "pool": 10,
+    "error": 12,
+    # ... and in the other tables:
+    "EVENT": 20,
+    "BACKEND": 16,
+    "TASK": 20,
+    "POOL": 8,
+    "WHAT": 20,
+}
 SHOWN: Final = ("backends", "holders", "events")
+
+
+def stretch(full: dict[str, int], shortest: dict[str, int], width: int) -> dict[str, int]:
+    """How wide columns are, of which some can be shorter than they would like to be."""
+    found = {name: min(size, shortest.get(name, size)) for name, size in full.items()}
+    for name in [name for name in shortest if name in found]:
+        more = min(width - sum(found.values()), full[name] - found[name])
+        found[name] = max(1, found[name] + more)
+    return found
 
 
 @final
@@ -146,8 +167,8 @@ class Screen:
         room = max(1, height - len(head) - 3)
         body: dict[str, Callable[[int], tuple[Table, int]]] = {
             "backends": functools.partial(self.backends, width),
-            "holders": self._holders,
-            "events": functools.partial(self._events, now),
+            "holders": functools.partial(self._holders, width),
+            "events": functools.partial(self._events, width, now),
         }
         table, count = body[self.shown](room)
         place = f"{self.shown} {min(count, self.first + 1)}-{min(count, self.first + room)}"
@@ -222,11 +243,10 @@ class Screen:
         """The table of backends, with so many of them; and how many there are."""
         rows = self.rows()
         part = self._part(rows, room)
-        several = len(self.view.pools) > 1 and self.pool is None
         cells = {
             name: [column.cell(row) for row in part]
             for name, column in COLUMNS.items()
-            if several or name != "pool"
+            if self._several() or name != "pool"
         }
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
         widths = self._widths(cells, width)
@@ -250,35 +270,55 @@ class Screen:
             name: max(len(COLUMNS[name].title) + 1, *(cell.cell_len for cell in column), 0)
             for name, column in cells.items()
         }
-        found = {name: min(size, _SHORTEST.get(name, size)) for name, size in full.items()}
-
-        def left() -> int:
-            return width - sum(found.values()) - len(found) + 1
-
+        least = {name: min(size, _SHORTEST.get(name, size)) for name, size in full.items()}
         for name in _LEAST_WANTED:
-            if left() >= 0:
+            if sum(least.values()) + len(least) - 1 <= width:
                 break
             if name != self.sort:
-                found.pop(name, None)
-        for name in [name for name in _SHORTEST if name in found]:
-            found[name] = max(1, found[name] + min(left(), full[name] - found[name]))
-        return found
+                least.pop(name, None)
+        return stretch({name: full[name] for name in least}, _SHORTEST, width - len(least) + 1)
 
-    def _holders(self, room: int) -> tuple[Table, int]:
-        table = _plain_table("SINCE", "TASK", "BACKEND", "POOL")
+    def _several(self) -> bool:
+        """Whether more than one pool is shown."""
+        return len(self.view.pools) > 1 and self.pool is None
+
+    def _holders(self, width: int, room: int) -> tuple[Table, int]:
         holders = [it for it in self.view.holders if self.pool in {None, it.pool}]
-        for it in self._part(holders, room):
-            cells = (seconds(it.age), it.task, it.backend, it.pool)
-            table.add_row(*(Text(cell) for cell in cells))
-        return table, len(holders)
+        lines = [
+            {"SINCE": seconds(it.age), "TASK": it.task, "BACKEND": it.backend, "POOL": it.pool}
+            for it in self._part(holders, room)
+        ]
+        return self._plain_table(("SINCE", "TASK", "BACKEND", "POOL"), lines, width), len(holders)
 
-    def _events(self, now: float, room: int) -> tuple[Table, int]:
-        table = _plain_table("AGO", "EVENT", "BACKEND", "POOL", "WHAT")
+    def _events(self, width: int, now: float, room: int) -> tuple[Table, int]:
         events = [it for it in reversed(self.view.events) if self.pool in {None, it.pool}]
-        for it in self._part(events, room):
-            cells = (seconds(now - it.at), it.event, it.backend, it.pool, it.detail)
-            table.add_row(*(Text(cell) for cell in cells))
-        return table, len(events)
+        lines = [
+            {
+                "AGO": seconds(now - it.at),
+                "EVENT": it.event,
+                "BACKEND": it.backend,
+                "POOL": it.pool,
+                "WHAT": it.detail,
+            }
+            for it in self._part(events, room)
+        ]
+        titles = ("AGO", "EVENT", "BACKEND", "POOL", "WHAT")
+        return self._plain_table(titles, lines, width), len(events)
+
+    def _plain_table(
+        self, titles: Sequence[str], lines: Sequence[dict[str, str]], width: int
+    ) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        full = {
+            title: max(len(title), *(cell_len(line[title]) for line in lines), 0)
+            for title in titles
+            if self._several() or title != "POOL"
+        }
+        for title, size in stretch(full, _SHORTEST, width - 2 * len(full) + 2).items():
+            table.add_column(title, no_wrap=True, overflow="ellipsis", width=size)
+        for line in lines:
+            table.add_row(*(Text(line[title]) for title in full))
+        return table
 
     def _part(self, lines: list[Any], room: int | None) -> list[Any]:
         """Those lines that there is room for."""
@@ -286,10 +326,3 @@ class Screen:
             return lines
         self.first = max(0, min(self.first, len(lines) - room))
         return lines[self.first : self.first + room]
-
-
-def _plain_table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in titles:
-        table.add_column(title, no_wrap=True, overflow="ellipsis")
-    return table
