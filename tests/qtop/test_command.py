@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -296,11 +297,9 @@ def test_ends(
         raise raised
 
     monkeypatch.setattr(Watcher, "run", run)
-    stdout = sys.stdout
-    try:
-        assert main([]) == expected
-    finally:
-        sys.stdout = stdout
+    # Whoever calls `main` may have put anything there; in the end it is put back.
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert main([]) == expected
     assert capsys.readouterr().err.strip() == said
 
 

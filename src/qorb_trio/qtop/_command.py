@@ -92,11 +92,11 @@ def why(exc: BaseException) -> str:
     return printable(str(exc) or str(exc.__cause__ or type(exc).__name__))
 
 
-def _leaves(exc: BaseException | None) -> Iterator[BaseException]:
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
     if isinstance(exc, BaseExceptionGroup):
         for inner in exc.exceptions:
             yield from _leaves(inner)
-    elif exc is not None:
+    else:
         yield exc
 
 
