@@ -210,6 +210,9 @@ class Claim(Generic[C]):
         waits = deadline != NEVER
         cause: Exception | None = None
         late = False
+        # Who does not wait tries those that are there now. While each is being set up others
+        # connect, and to try them too would be to wait for them, perhaps for ever.
+        tries = 0 if waits else core.unclaimed
         while True:
             if core.closing:
                 # The pool may be ending because all of the program is being cancelled.
@@ -239,7 +242,8 @@ class Claim(Generic[C]):
                 return slot
             self._end(None, keep=False)
             again = True
-            late = waits and trio.current_time() >= deadline
+            tries -= 1
+            late = trio.current_time() >= deadline if waits else tries <= 0
 
     def _hold(self, slot: Slot[C]) -> Slot[C]:
         self._held = self._slot = slot

@@ -334,8 +334,12 @@ class Core(Generic[C]):
         At most half of those that are not in use, so that claims find the others; but
         a single one too must be checked some day.
         """
-        unclaimed = self.connected - self.claimed - self.checking
-        return self.checking == 0 or self.checking < unclaimed
+        return self.checking == 0 or self.checking < self.unclaimed
+
+    @property
+    def unclaimed(self) -> int:
+        """How many spares there are."""
+        return self.connected - self.claimed - self.checking
 
     def start(self, work: Callable[[A], Awaitable[None]], what: A) -> None:
         """Start a task of the pool."""

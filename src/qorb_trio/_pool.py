@@ -147,7 +147,8 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         Args:
           timeout: seconds for the whole acquisition: waiting, and every ``on_acquire``
             that is tried. `None` means ``policy.claim_timeout``, ``math.inf`` no limit,
-            and 0 not to wait for a connection. The body is not under the timeout.
+            and 0 not to wait for a connection: no more are tried than are idle now, each
+            for ``health_check_timeout`` at most. The body is not under the timeout.
 
         Raises:
           ClaimTimeoutError: in one of its subclasses, when time is up.

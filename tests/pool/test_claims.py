@@ -227,6 +227,23 @@ async def test_a_timeout_of_zero_gives_up_after_the_last_spare(
         bench.script.always("on_acquire", OK)
 
 
+async def test_a_timeout_of_zero_tries_no_connection_that_is_still_to_come(
+    autojump_clock: MockClock,
+) -> None:
+    """With a timeout of zero, what connects while a spare is being set up is not tried too."""
+    policy = policy_of(spares_wanted=3, max_slots=3, health_check_timeout=3)
+    async with open_bench(policy=policy) as bench:
+        await bench.pool.wait_ready(3)
+        bench.script.always("on_acquire", HANG)
+        before = trio.current_time()
+        with pytest.raises(ClaimTimeoutError) as caught:
+            await bench.use(timeout=0)
+        assert isinstance(caught.value.__cause__, trio.TooSlowError)
+        assert trio.current_time() == before + 9
+        assert acquired(bench.connector) == 3
+        bench.script.always("on_acquire", OK)
+
+
 async def test_the_timeout_covers_on_acquire(autojump_clock: MockClock) -> None:
     """Waiting and every ``on_acquire`` that is tried share the one timeout."""
     policy = policy_of(max_slots=1, health_check_timeout=4)
