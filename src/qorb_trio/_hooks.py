@@ -104,7 +104,12 @@ class Hooks(Generic[C]):
 
     def closes(self, connection: C) -> bool:
         """Whether there is anything to do to close this connection."""
-        return self.always_closes or hasattr(connection, "aclose")
+        if self.always_closes:
+            return True
+        try:
+            return hasattr(connection, "aclose")
+        except Exception:  # noqa: BLE001 - the user's code
+            return True  # `disconnect` will meet the same, where it is a failure to close
 
     def fault(self, connection: C) -> Exception | None:
         """What is wrong with a connection as far as can be told at once."""

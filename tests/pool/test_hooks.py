@@ -231,6 +231,38 @@ async def test_disconnect_defaults_to_aclose(autojump_clock: MockClock) -> None:
     assert [stream.closed for stream in connector.made] == [1] * len(connector.made)
 
 
+class Unasked:
+    """A connection that raises when it is asked for an attribute that it has not."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+class UnaskedConnector(Connector[Unasked]):
+    """Overrides nothing, so that the pool looks for an ``aclose``."""
+
+    async def connect(self, backend: Backend) -> Unasked:
+        """A new one."""
+        return Unasked()
+
+
+async def test_a_connection_that_raises_when_asked_for_aclose(autojump_clock: MockClock) -> None:
+    """To look for an ``aclose`` may raise: that is a failure to close, and no slot is lost."""
+    resolver = ManualSets(backends("a"))
+    async with (
+        trio.open_nursery() as nursery,
+        qorb_trio.open_pool(nursery, resolver, UnaskedConnector(), policy=ONE) as pool,
+    ):
+        for _ in range(3):
+            (await pool.acquire(timeout=5)).discard()
+        await pool.wait_ready()
+        assert isinstance(pool.stats().backends["a"].last_error, KeyError)
+        resolver.set(backends("b"))
+        (await pool.acquire(timeout=5)).release()
+        assert pool.stats().departed == 0
+    assert pool.stats().slots == 0
+
+
 def test_a_connector_must_connect() -> None:
     """`Connector` and `Resolver` cannot be instantiated without their abstract method."""
     with pytest.raises(TypeError, match="connect"):
