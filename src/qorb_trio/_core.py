@@ -253,11 +253,20 @@ class Core(Generic[C]):
     def timed_out(self) -> _refusal.Refusal:
         """Why there is no connection."""
         held_by = describe(find_holders(self))
-        records = [it.record for it in self.sets.values() if it.record.last_error]
-        latest = max(records, key=lambda it: it.last_error_at, default=None)
         return _refusal.timed_out(
-            self.stats(), self.policy.max_slots, latest and latest.last_error, held_by
+            self.stats(), self.policy.max_slots, self._latest_error(), held_by
         )
+
+    def _latest_error(self) -> Exception | None:
+        """What the latest connect met, or else the latest failure of any other kind.
+
+        While backends are down, connections to them fail to close too, and what that says
+        is not why there are none.
+        """
+        records = [it.record for it in self.sets.values()]
+        met = [(it.connect_error_at, it.connect_error) for it in records if it.connect_error]
+        met = met or [(it.last_error_at, it.last_error) for it in records if it.last_error]
+        return max(met, key=lambda it: it[0], default=(0.0, None))[1]
 
     def terminated(self) -> _refusal.Refusal:
         """The pool is ending."""

@@ -43,6 +43,8 @@ class TrackRecord:
         "_config",
         "_failures",
         "_rng",
+        "connect_error",
+        "connect_error_at",
         "epoch",
         "last_error",
         "last_error_at",
@@ -62,6 +64,9 @@ class TrackRecord:
         self.on_probation: bool = False
         self.last_error: Exception | None = None
         self.last_error_at: float = float("-inf")
+        #: The latest of these that a connect met, since the backend was last known to work.
+        self.connect_error: Exception | None = None
+        self.connect_error_at: float = float("-inf")
 
     @property
     def failing(self) -> bool:
@@ -82,6 +87,11 @@ class TrackRecord:
         self._failures.add(now)
         self.last_error = exc
         self.last_error_at = now
+
+    def refused(self, exc: Exception, now: float) -> None:
+        """Note which failure was one to connect, besides what else it means."""
+        self.connect_error = exc
+        self.connect_error_at = now
 
     def gave_up(self, epoch: int, now: float) -> bool:
         """A dial of `epoch` has come to nothing; is that new evidence?"""
@@ -121,6 +131,7 @@ class TrackRecord:
             return False
         self.streak = 0
         self.on_probation = False
+        self.connect_error = None
         return True
 
     def _delay(self) -> float:

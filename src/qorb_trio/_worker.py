@@ -47,6 +47,7 @@ class Worker(Generic[C]):
             unwanted = slot.state is CLOSING
             home.closed(slot)
             if failure is not None and not unwanted:
+                home.record.refused(failure, trio.current_time())
                 home.failed(slot, failure)
             return
         probation = 0.0

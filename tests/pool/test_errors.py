@@ -110,6 +110,23 @@ async def test_the_cause_is_the_latest_error(autojump_clock: MockClock) -> None:
         assert caught.value.__cause__ is late
 
 
+async def test_the_cause_is_an_error_of_a_connect(autojump_clock: MockClock) -> None:
+    """That a connection could not be closed either is not why there is none."""
+    refused = ConnectionRefusedError("nobody home")
+    connector = LedgerConnector()
+    policy = policy_of(max_slots=2, spares_wanted=0, min_connection_backoff=20)
+    async with open_bench("a", connector=connector, policy=policy) as bench:
+        claim = await bench.acquire()
+        connector.script.always("connect", fails(refused))
+        connector.script.always("disconnect", fails(OSError("gone"), after=0.5))
+        bench.discard(claim)
+        with pytest.raises(NoBackendsOnlineError) as caught:
+            await bench.use(timeout=2)
+        assert isinstance(caught.value.stats.backends["a"].last_error, OSError)
+        assert caught.value.stats.backends["a"].last_error is not refused
+        assert caught.value.__cause__ is refused
+
+
 async def test_no_backends_online_without_a_cause(autojump_clock: MockClock) -> None:
     """While the first dials are still under way there is no cause to tell."""
     async with open_bench("a", connector=LedgerConnector(HANG)) as bench:

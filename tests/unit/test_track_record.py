@@ -72,6 +72,18 @@ def test_a_failed_close_is_only_noted() -> None:
     assert not record.failing
 
 
+def test_the_error_of_a_connect_is_kept_apart() -> None:
+    """It outlasts what fails besides, and is forgotten when the backend works again."""
+    record = a_record()
+    refused = OSError()
+    record.refused(refused, 3)
+    record.failed(refused, 0, 3)
+    record.noted(OSError(), 4)
+    assert (record.connect_error, record.connect_error_at) == (refused, 3)
+    assert record.proved(1)
+    assert record.connect_error is None
+
+
 def test_a_dial_given_up_leaves_no_error() -> None:
     """A dial that was given up is evidence, but no failure that anybody saw."""
     record = a_record()
