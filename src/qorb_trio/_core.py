@@ -41,6 +41,14 @@ A = TypeVar("A")
 C = TypeVar("C")
 
 
+class NotABackendError(TypeError, ValueError):
+    """What a resolver sent is no collection of backends.
+
+    The wrong kind of thing, and like two backends of one name, a set that no resolver may
+    send. This is both.
+    """
+
+
 @final
 class Core(Generic[C]):
     """The state of a pool: its slot sets, its claimants, and the totals."""
@@ -433,10 +441,14 @@ class Core(Generic[C]):
                 await trio.lowlevel.checkpoint()
 
     def _by_name(self, backends: Collection[Backend]) -> dict[str, Backend]:
+        if not isinstance(backends, Iterable):
+            raise NotABackendError(
+                f"pool {self.name!r}: the resolver sent {backends!r}, which is no collection"
+            )
         found: dict[str, Backend] = {}
         for backend in backends:
             if not isinstance(backend, Backend):
-                raise TypeError(
+                raise NotABackendError(
                     f"pool {self.name!r}: the resolver sent {backend!r}, which is not a Backend"
                 )
             known = found.setdefault(backend.name, backend)

@@ -340,29 +340,32 @@ async def test_two_addresses_under_one_name_crash_the_pool(autojump_clock: MockC
 
 
 class _Careless(Resolver):
-    """Sends what is no backend."""
+    """Sends what is no set of backends."""
 
     def __init__(self, bad: object) -> None:
         self.bad = bad
 
     async def run(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
-        await updates.send([self.bad])  # type: ignore[list-item]  # that is the point
+        await updates.send(self.bad)  # type: ignore[arg-type]  # that is the point
 
 
+@pytest.mark.parametrize("error_type", [ValueError, TypeError])
 @pytest.mark.parametrize("bad", [None, "host:80", ("host", 80), 7])
+@pytest.mark.parametrize("in_a_set", [False, True])
 async def test_something_else_than_a_backend_crashes_the_pool(
-    bad: object, autojump_clock: MockClock
+    error_type: type[Exception], bad: object, in_a_set: bool, autojump_clock: MockClock
 ) -> None:
-    """A set with anything but backends in it is a bug of the resolver, and says what it is."""
-    resolver = _Careless(bad)
+    """Anything but a set of backends is a bug of the resolver, and the error says what it is."""
+    resolver = _Careless([bad] if in_a_set else bad)
     connector = ScriptedConnector()
     with pytest.raises(BaseExceptionGroup) as info:
         async with trio.open_nursery() as nursery, open_pool(nursery, resolver, connector):
             with trio.fail_after(60):
                 await trio.sleep_forever()
     (error,) = _leaves(info.value)
-    assert isinstance(error, ValueError | TypeError)
-    assert repr(bad) in str(error)
+    assert isinstance(error, error_type)
+    first = bad if in_a_set or not isinstance(bad, str | tuple) else bad[0]
+    assert repr(first) in str(error)
     connector.assert_clean()
 
 
