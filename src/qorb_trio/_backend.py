@@ -14,6 +14,8 @@ from . import _check
 Address: TypeAlias = "tuple[str, int] | str"
 
 _HOST_PORT = re.compile(r"[^/\0]*:\d+")
+#: Rather loose: it is to find out what is left of a list, a URL or a path.
+_HOST = re.compile(r"[^\s/,\[\]]+")
 
 
 def format_host_port(host: str, port: int) -> str:
@@ -28,7 +30,7 @@ def parse_host_port(text: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         raise ValueError(f"an IPv6 address needs brackets, as in '[::1]:80': {text!r}")
-    if not colon or not host or not (port.isascii() and port.isdigit()):
+    if not colon or not _HOST.fullmatch(host) or not (port.isascii() and port.isdigit()):
         raise ValueError(f"not 'host:port': {text!r}")
     return host, int(port)
 

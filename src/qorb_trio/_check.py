@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 
 def count(name: str, value: object, *, least: int = 0) -> None:
@@ -20,12 +21,14 @@ def seconds(name: str, value: object, *, zero: bool = True, endless: bool = True
     """A duration in seconds; `zero` and `endless` (``math.inf``) may be forbidden."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds (or math.inf), not {value!r}")
-    if math.isnan(value) or value < 0:
+    if value != value or value < 0:  # noqa: PLR0124 - `isnan` fails for what no float can hold
         raise ValueError(f"{name} must not be negative or NaN, not {value!r}")
     if value == 0 and not zero:
         raise ValueError(f"{name} must be greater than zero")
-    if math.isinf(value) and not endless:
+    if value == math.inf and not endless:
         raise ValueError(f"{name} must be finite")
+    if math.inf > value > sys.float_info.max:
+        raise ValueError(f"{name} must not be greater than any float")
 
 
 def instance(name: str, value: object, kind: type) -> None:

@@ -88,6 +88,14 @@ def test_the_ends_of_seconds(kind: Any, name: str, zero: bool, endless: bool) ->
     assert outcome(lambda: kind(**{name: math.inf})) is (None if endless else ValueError)
 
 
+@pytest.mark.parametrize("field", SECONDS)
+def test_more_seconds_than_a_float_can_hold(field: Any) -> None:
+    """A duration with which one cannot calculate is refused, naming the field."""
+    kind, name, *_ = field
+    with pytest.raises(ValueError, match=f"^{name} "):
+        kind(**{name: 10**400})
+
+
 @pytest.mark.parametrize(
     ("shortest", "longest", "fine"), [(1, 1, True), (1, 2, True), (2, 1, False), (31, 30, False)]
 )
