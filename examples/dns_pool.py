@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from contextlib import suppress
 
 import trio
 
@@ -66,8 +67,9 @@ async def start_echo_server(nursery: trio.Nursery) -> int:
     """An echo server on all loopback addresses; its port."""
 
     async def echo(stream: trio.SocketStream) -> None:
-        async for data in stream:
-            await stream.send_all(data)
+        with suppress(trio.BrokenResourceError):  # the client hung up before it had its answer
+            async for data in stream:
+                await stream.send_all(data)
 
     listeners = await trio.open_tcp_listeners(0, host="0.0.0.0")
     nursery.start_soon(trio.serve_listeners, echo, listeners)
