@@ -61,7 +61,8 @@ class SetConfig:
     """The bound on each single ``is_valid``, ``on_acquire`` and ``on_recycle``."""
 
     connect_timeout: float = attrs.field(default=10.0, validator=_seconds(zero=False))
-    """The bound on each single ``connect``."""
+    """The bound on each single ``connect``. If it is endless, a connect that seems to hang is
+    still begun anew, after `max_connection_backoff` or some more."""
 
     disconnect_timeout: float = attrs.field(default=1.0, validator=_seconds())
     """The bound on each single ``disconnect``; it is cancelled after that."""
