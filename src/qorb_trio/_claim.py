@@ -277,5 +277,9 @@ class Claim(Generic[C]):
         return failure
 
     def __del__(self) -> None:
-        if self._held is not None:
-            self._core.abandoned(self._held)
+        try:
+            slot = self._held
+        except AttributeError:
+            return  # it was not made: wrong arguments, or interrupted in `__init__`
+        if slot is not None:
+            self._core.abandoned(slot)

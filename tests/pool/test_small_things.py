@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from qorb_trio import Backend, Connector, Instrument, Policy, Pool, SetConfig, open_pool
+from qorb_trio import Backend, Claim, Connector, Instrument, Policy, Pool, SetConfig, open_pool
 from qorb_trio._balancer import Shelf
 from qorb_trio.testing import FakeConnector, ManualResolver
 
@@ -123,6 +124,13 @@ async def test_a_pool_is_opened_once_and_made_by_nobody_else(nursery: trio.Nurse
             await pool.wait_ready(17)
     with pytest.raises(TypeError, match="no public constructor"):
         Pool()  # type: ignore[call-arg]
+
+
+def test_a_claim_that_was_never_made() -> None:
+    """With wrong arguments there is no claim, and nothing to be said when it is collected."""
+    with pytest.raises(TypeError):
+        Claim()  # type: ignore[call-arg]  # that is the point
+    gc.collect()
 
 
 async def test_a_claim_before_its_grant_and_after_the_end(autojump_clock: MockClock) -> None:
