@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import attrs
+import dns.flags
+import dns.rdatatype
 import pytest
 import trio
 import trio.lowlevel
@@ -22,6 +24,7 @@ from qorb_trio.resolvers import DnsResolver, DnsResolverConfig
 from qorb_trio.testing import DnsQuery, DnsServer
 
 from .test_transport import descriptors
+from .wire_server import Asked, wire_server
 
 pytestmark = pytest.mark.real
 
@@ -229,6 +232,30 @@ async def test_cancelled_at_any_time() -> None:
                 nursery.cancel_scope.cancel()
         await trio.sleep(0.2)  # the server's own connections
         assert len(descriptors() - before) <= 0
+
+
+async def test_a_reset_is_outlived() -> None:
+    """A TCP connection that is reset is a failure: the resolver runs on, and tries again."""
+
+    async def handler(asked: Asked) -> None:
+        if asked.tcp and len(server.asked) < 4:
+            asked.reset()
+        elif asked.tcp:
+            await asked.send(asked.answer("0 1 7001 a.test."))
+        elif asked.query.question[0].rdtype == dns.rdatatype.SRV:
+            message = asked.answer()
+            message.flags |= dns.flags.TC
+            await asked.send(message)
+        else:
+            await asked.send(asked.answer("127.0.0.1"))
+
+    async with wire_server(handler) as server:
+        config = DnsResolverConfig(min_refresh=0.01, families=("A",))
+        address = (server.server.host, server.server.port)
+        resolver = DnsResolver(SERVICE, nameservers=[address], config=config)
+        async with following(resolver) as updates:
+            assert names(await updates.receive()) == {"a.test:7001@127.0.0.1"}
+        assert [asked.tcp for asked in server.asked].count(True) == 2
 
 
 async def test_nobody_listens_any_more() -> None:

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dns.edns
 import dns.flags
@@ -158,6 +159,46 @@ async def test_a_lost_packet_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> N
         assert len({asked.wire for asked in server.asked}) == 1
 
 
+async def test_junk_over_tcp_is_skipped() -> None:
+    """Over TCP, too, what is no answer to the query is skipped until the right one comes."""
+
+    async def handler(asked: Asked) -> None:
+        right = asked.answer("10.0.0.1")
+        if not asked.tcp:
+            right.flags |= dns.flags.TC
+            await asked.send(right)
+            return
+        wrong_id = asked.answer("10.6.6.6")
+        wrong_id.id = (right.id + 1) % 65536
+        for junk in (b"", os.urandom(40), right.to_wire()[:-3], wrong_id, asked.wire, right):
+            await asked.send(junk)
+
+    async with wire_server(handler) as server:
+        assert (await ask(server.server)).records == ("10.0.0.1",)
+
+
+async def test_an_answer_that_is_cut_off_leads_to_tcp() -> None:
+    """TC in an answer that ends within a record: not junk, but a reason to ask over TCP."""
+    everything = [f"10.0.0.{i}" for i in range(1, 20)]
+
+    async def handler(asked: Asked) -> None:
+        message = asked.answer(*everything)
+        if asked.tcp:
+            await asked.send(message)
+            return
+        message.flags |= dns.flags.TC
+        other = dns.message.make_response(dns.message.make_query("b.test.", "A"))
+        other.id = message.id
+        other.flags |= dns.flags.TC
+        await asked.send(other.to_wire()[:-1])  # cut off within its question: junk
+        await asked.send(other.to_wire() + b"x")
+        await asked.send(message.to_wire()[:-5])
+
+    async with wire_server(handler) as server:
+        assert set((await ask(server.server)).records) == set(everything)
+        assert [asked.tcp for asked in server.asked] == [False, True]
+
+
 @pytest.mark.parametrize("partial", [True, False])
 async def test_truncation_leads_to_tcp(partial: bool) -> None:
     """TC, with part of the records or none: all of them come over TCP."""
@@ -183,6 +224,7 @@ async def test_truncation_leads_to_tcp(partial: bool) -> None:
         ("half", "closed the TCP connection"),
         ("garbage", "too short|a wrong id|not a response"),
         ("malformed", "malformed"),
+        ("reset", "connection broken"),
         ("hang", "no answer"),
     ],
 )
@@ -201,6 +243,8 @@ async def test_tcp_going_wrong(what: str, error: str) -> None:
             await asked.send(os.urandom(40))
         elif what == "malformed":
             await asked.send(wire[:-5])
+        elif what == "reset":
+            asked.reset()
         elif what == "hang":
             await trio.sleep_forever()
 
@@ -211,8 +255,9 @@ async def test_tcp_going_wrong(what: str, error: str) -> None:
 
 async def test_tcp_that_is_refused() -> None:
     """TC from a server that does not take TCP is a failure, not part of the set."""
-    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
-        await sock.bind(("127.0.0.1", 0))
+    with trio.socket.socket() as silent, trio.socket.socket(type=socket.SOCK_DGRAM) as sock:
+        await silent.bind(("127.0.0.1", 0))  # so that nobody else listens there
+        await sock.bind(silent.getsockname())
 
         async def answer_once() -> None:
             wire, peer = await sock.recvfrom(65535)
@@ -320,10 +365,33 @@ async def test_a_nameserver_by_name() -> None:
     async with wire_server(handler) as server:
         with pytest.raises(QueryError, match=re.escape("[Errno")):
             await ask(Server("no-such-host.invalid", 53))
-        found = await trio.socket.getaddrinfo("localhost", 53, type=socket.SOCK_DGRAM)
-        if found[0][0] == socket.AF_INET:
-            answer = await ask(Server("localhost", server.server.port))
-            assert answer.records == ("10.0.0.1",)
+        with pytest.raises(QueryError, match="encoding"):
+            await ask(Server("a..b", 53))
+        answer = await ask(Server("localhost", server.server.port))
+        assert answer.records == ("10.0.0.1",)
+
+
+async def test_a_nameserver_by_a_name_with_several_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where one address of a nameserver's name does not work, the next one is tried."""
+
+    async def handler(asked: Asked) -> None:
+        await asked.send(asked.answer("10.0.0.1"))
+
+    async def getaddrinfo(_host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        hosts = [
+            (socket.AF_INET6, "::1"),
+            (socket.AF_INET, "127.0.0.2"),
+            (socket.AF_INET, "127.0.0.1"),
+        ]
+        return [(family, 0, 0, "", (host, port)) for family, host in hosts]
+
+    async with wire_server(handler) as server:
+        monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+        answer = await ask(Server("ns.test", server.server.port))
+        assert answer.records == ("10.0.0.1",)
+        assert len(server.asked) == 1
 
 
 async def test_an_unreachable_server() -> None:
@@ -362,10 +430,10 @@ async def test_cancelled_at_each_stage(  # noqa: C901
 
     if stage == "tcp connect":
 
-        async def open_socket(server: Server, kind: socket.SocketKind) -> trio.socket.SocketType:
+        async def open_socket(where: Any, kind: socket.SocketKind) -> trio.socket.SocketType:
             if kind is socket.SOCK_STREAM:
                 await stop_here()
-            return await original(server, kind)
+            return await original(where, kind)
 
         original = _dns_transport._open_socket
         monkeypatch.setattr(_dns_transport, "_open_socket", open_socket)

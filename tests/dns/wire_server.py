@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -23,6 +25,7 @@ class Asked:
     tcp: bool
     peer: tuple[str, int]
     _send: Callable[[bytes], Awaitable[None]]
+    _stream: trio.SocketStream | None = None
 
     @property
     def query(self) -> dns.message.Message:
@@ -43,6 +46,11 @@ class Asked:
         """Send a message, over whatever the query came."""
         wire = message if isinstance(message, bytes) else message.to_wire(max_size=65535)
         await self._send(len(wire).to_bytes(2, "big") + wire if self.tcp else wire)
+
+    def reset(self) -> None:
+        """Have the TCP connection end with a reset, as of a server that has crashed."""
+        assert self._stream is not None
+        self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def send_raw(self, data: bytes) -> None:
         """Send bytes without a length in front."""
@@ -75,7 +83,8 @@ class WireServer:
                 if not chunk:
                     return
                 data += chunk
-            await self._handle(Asked(data[2:], True, stream.socket.getpeername(), stream.send_all))
+            peer = stream.socket.getpeername()
+            await self._handle(Asked(data[2:], True, peer, stream.send_all, stream))
 
     async def _handle(self, asked: Asked) -> None:
         self.asked.append(asked)

@@ -74,15 +74,19 @@ class Engine:
 
     async def run(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
         """Send the set each time it changes, until cancelled or nobody listens."""
-        try:
-            async with trio.open_nursery() as nursery:
-                if self._finder is not None:
-                    nursery.start_soon(self._finder.run, self._use_nameservers)
-                    with trio.move_on_after(self._config.query_timeout):
-                        await self._finder.tried.wait()
-                await self._runner.run(updates.send)
-        except* trio.BrokenResourceError:
-            pass  # whoever wanted to know has gone
+
+        async def publish(backends: tuple[Backend, ...]) -> None:
+            try:
+                await updates.send(backends)
+            except trio.BrokenResourceError:  # whoever wanted to know has gone
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            if self._finder is not None:
+                nursery.start_soon(self._finder.run, self._use_nameservers)
+                with trio.move_on_after(self._config.query_timeout):
+                    await self._finder.tried.wait()
+            await self._runner.run(publish)
 
     async def _use_nameservers(self, backends: tuple[Backend, ...]) -> None:
         self._servers.set_dynamic(backends)

@@ -6,9 +6,11 @@ block of one exchange, so that cancelling an exchange at any point closes it.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
-from typing import Protocol, final
+from collections.abc import Iterator
+from typing import Protocol, TypeAlias, final
 
 import attrs
 import trio
@@ -26,6 +28,13 @@ _LARGE = 2048
 _RESEND = (1.0, 2.0)
 
 _MAX_UDP = 65535
+
+#: Where a socket is to be connected to, and of what family it has to be.
+_Address: TypeAlias = "tuple[socket.AddressFamily, object]"
+
+# How the network fails. A name that cannot be encoded is a `UnicodeError`, and what is an
+# `OSError` of a socket is a `BrokenResourceError` of a Trio stream.
+_NETWORK_ERRORS = (OSError, UnicodeError, trio.BrokenResourceError)
 
 
 class Transport(Protocol):
@@ -60,16 +69,24 @@ class NetworkTransport:
         with trio.move_on_after(timeout):
             try:
                 return await self._exchange(server, question, junk)
-            except (OSError, JunkError) as exc:
-                raise QueryError(str(exc) or type(exc).__name__) from exc
-        ignored = f" (ignored: {junk.last})" if junk.last else ""
-        raise QueryError(f"no answer within {timeout:g} s{ignored}")
+            except _NETWORK_ERRORS as exc:
+                raise QueryError(f"{str(exc) or type(exc).__name__}{junk}") from exc
+        raise QueryError(f"no answer within {timeout:g} s{junk}")
 
     async def _exchange(self, server: Server, question: Question, junk: _Junk) -> Answer:
+        *others, last = await _addresses(server)
+        for address in others:  # such as ::1 of a "localhost" that listens on 127.0.0.1
+            with contextlib.suppress(*_NETWORK_ERRORS):
+                return await self._exchange_with(server, address, question, junk)
+        return await self._exchange_with(server, last, question, junk)
+
+    async def _exchange_with(
+        self, server: Server, address: _Address, question: Question, junk: _Junk
+    ) -> Answer:
         payload = None if server in self._without_edns else self._payload
-        reply = await _ask(server, make_query(question, payload=payload), junk)
+        reply = await _ask(address, make_query(question, payload=payload), junk)
         if payload is not None and reply.not_understood:
-            reply = await _ask(server, make_query(question, payload=None), junk)
+            reply = await _ask(address, make_query(question, payload=None), junk)
             if not reply.not_understood:
                 self._without_edns.add(server)
         if isinstance(reply.outcome, QueryError):
@@ -83,18 +100,34 @@ class _Junk:
 
     last: str | None = None
 
+    @contextlib.contextmanager
+    def ignored(self) -> Iterator[None]:
+        """Ignore what is junk in the block, and remember why."""
+        try:
+            yield
+        except JunkError as exc:
+            self.last = str(exc)
 
-async def _ask(server: Server, query: Query, junk: _Junk) -> Reply:
-    reply = await _ask_udp(server, query, junk)
-    return await _ask_tcp(server, query) if reply.truncated else reply
+    def __str__(self) -> str:
+        return f" (ignored: {self.last})" if self.last else ""
 
 
-async def _open_socket(server: Server, kind: socket.SocketKind) -> trio.socket.SocketType:
+async def _addresses(server: Server) -> list[_Address]:
+    """Where a nameserver is: one address, or those that the system knows for its name."""
     family = _family(server.host)
-    address: object = (server.host, server.port)
-    if family is None:
-        found = await trio.socket.getaddrinfo(server.host, server.port, type=kind)
-        family, _, _, _, address = found[0]
+    if family is not None:
+        return [(family, (server.host, server.port))]
+    found = await trio.socket.getaddrinfo(server.host, server.port, type=socket.SOCK_DGRAM)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+async def _ask(address: _Address, query: Query, junk: _Junk) -> Reply:
+    reply = await _ask_udp(address, query, junk)
+    return await _ask_tcp(address, query, junk) if reply.truncated else reply
+
+
+async def _open_socket(where: _Address, kind: socket.SocketKind) -> trio.socket.SocketType:
+    family, address = where
     sock = trio.socket.socket(family, kind)
     try:
         await sock.connect(address)
@@ -112,8 +145,8 @@ def _family(host: str) -> socket.AddressFamily | None:
     return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
-async def _ask_udp(server: Server, query: Query, junk: _Junk) -> Reply:
-    with await _open_socket(server, socket.SOCK_DGRAM) as sock:
+async def _ask_udp(address: _Address, query: Query, junk: _Junk) -> Reply:
+    with await _open_socket(address, socket.SOCK_DGRAM) as sock:
         await sock.send(query.wire)
         for delay in _RESEND:
             with trio.move_on_after(delay):
@@ -129,18 +162,19 @@ async def _receive_udp(sock: trio.socket.SocketType, query: Query, junk: _Junk) 
     """
     while True:
         wire = await sock.recv(_MAX_UDP)
-        try:
+        with junk.ignored():
             return await _read(wire, query)
-        except JunkError as exc:
-            junk.last = str(exc)
 
 
-async def _ask_tcp(server: Server, query: Query) -> Reply:
-    with await _open_socket(server, socket.SOCK_STREAM) as sock:
+async def _ask_tcp(address: _Address, query: Query, junk: _Junk) -> Reply:
+    with await _open_socket(address, socket.SOCK_STREAM) as sock:
         stream = trio.SocketStream(sock)
         await stream.send_all(len(query.wire).to_bytes(2, "big") + query.wire)
-        size = int.from_bytes(await _receive_exactly(stream, 2), "big")
-        return await _read(await _receive_exactly(stream, size), query)
+        while True:
+            size = int.from_bytes(await _receive_exactly(stream, 2), "big")
+            wire = await _receive_exactly(stream, size)
+            with junk.ignored():
+                return await _read(wire, query)
 
 
 async def _receive_exactly(stream: trio.SocketStream, size: int) -> bytes:
@@ -148,7 +182,7 @@ async def _receive_exactly(stream: trio.SocketStream, size: int) -> bytes:
     while len(data) < size:
         chunk = await stream.receive_some(size - len(data))
         if not chunk:
-            raise QueryError("the server closed the TCP connection")
+            raise ConnectionError("the server closed the TCP connection")
         data += chunk
     return bytes(data)
 

@@ -41,6 +41,9 @@ _TYPES = {
 }
 # Answers of servers that do not know EDNS (RFC 6891, section 7) or not our version of it.
 _NOT_UNDERSTOOD = frozenset({dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS})
+# What dnspython raises for a message that is none.
+_MALFORMED = (dns.exception.DNSException, ValueError, struct.error)
+_TRUNCATED = "the answer is truncated"
 
 
 class JunkError(Exception):
@@ -107,7 +110,9 @@ def read(wire: bytes, query: Query) -> Reply:
     check_header(wire, query)
     try:
         message = dns.message.from_wire(wire, keyring=False, ignore_trailing=True)
-    except (dns.exception.DNSException, ValueError, struct.error) as exc:
+    except _MALFORMED as exc:
+        if _is_cut_off(wire, query):
+            return Reply(QueryError(_TRUNCATED), truncated=True, not_understood=False)
         raise JunkError(f"malformed: {str(exc) or type(exc).__name__}") from exc
     if not _is_our_question(message, query.question):
         raise JunkError("the answer to another question")
@@ -116,6 +121,15 @@ def read(wire: bytes, query: Query) -> Reply:
         truncated=bool(message.flags & dns.flags.TC),
         not_understood=message.rcode() in _NOT_UNDERSTOOD,
     )
+
+
+def _is_cut_off(wire: bytes, query: Query) -> bool:
+    """Whether a reply to our query ends in the middle of a record, and says so by TC."""
+    try:
+        message = dns.message.from_wire(wire, question_only=True)
+    except _MALFORMED:
+        return False
+    return bool(message.flags & dns.flags.TC) and _is_our_question(message, query.question)
 
 
 def _is_our_question(message: dns.message.Message, question: Question) -> bool:
@@ -148,7 +162,7 @@ def _interpret(message: dns.message.Message, question: Question) -> Answer:
     """
     rcode = message.rcode()
     if message.flags & dns.flags.TC:
-        raise QueryError("the answer is truncated")
+        raise QueryError(_TRUNCATED)
     if rcode not in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
         raise QueryError(dns.rcode.to_text(rcode))
     sets = _sets(message.answer)
