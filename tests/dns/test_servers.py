@@ -57,6 +57,32 @@ async def test_a_fast_no_while_the_other_has_records(autojump_clock: MockClock) 
     assert net[0].count() == 1
 
 
+async def test_not_offered_here_is_a_no(autojump_clock: MockClock) -> None:
+    """The target "." is no records: another server that has some is asked, and wins."""
+    net = FakeNet("10.0.0.1", "10.0.0.2")
+    echo(net)
+    net[0].set(SERVICE, "SRV", "0 0 0 .")
+    async with watching(net) as watch:
+        await trio.sleep(500)
+        assert watch.sets == [echo_names()]
+        assert watch.updates[0][0] < 0.1
+        net[1].set(SERVICE, "SRV")
+        await trio.sleep(500)
+        assert watch.sets == [echo_names(), set()]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_not_offered_here_tells_more_than_a_no(autojump_clock: MockClock, first: int) -> None:
+    """One server says ".", the other nothing: confirmed at once, and there is no fallback."""
+    net = FakeNet("10.0.0.1", "10.0.0.2")
+    net.set("test.com", "A", "10.1.1.1")
+    net[first].set("test.com", "SRV", "0 0 0 .")
+    async with watching(net, "test.com", default_port=80) as watch:
+        await trio.sleep(500)
+        assert watch.sets == [set()]
+        assert watch.updates[0][0] < 0.1
+
+
 async def test_a_no_waits_for_others_no_longer_than_the_hedge(autojump_clock: MockClock) -> None:
     """A's NXDOMAIN stands when B and C hang; next time they are not waited for at all."""
     net = FakeNet(A, B, C)

@@ -7,8 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
+import attrs
+
 from .._backend import Backend, format_host_port
-from ._dns_records import ROOT, Srv
+from ._dns_records import ROOT, Answer, Kind, Srv
 
 #: Gives the addresses of a target that are known.
 AddressesOf: TypeAlias = Callable[[str], Sequence[str]]
@@ -24,6 +26,14 @@ def is_usable(srv: Srv) -> bool:
     The target "." says that the service is not offered, and port 0 cannot be dialled.
     """
     return srv.target != ROOT and srv.port != 0
+
+
+def as_nothing_if_unusable(answer: Answer) -> Answer:
+    """SRV records of which none can be connected to are as good as none at all."""
+    records = answer.records
+    if not records or any(not isinstance(one, Srv) or is_usable(one) for one in records):
+        return answer
+    return attrs.evolve(answer, kind=Kind.NOT_OFFERED, records=(), hints={})
 
 
 def usable(records: Iterable[Srv]) -> tuple[Srv, ...]:

@@ -14,7 +14,8 @@ from typing import TypeAlias, final
 import attrs
 import trio
 
-from ._dns_records import Answer, QueryError, Question
+from ._dns_assembly import as_nothing_if_unusable
+from ._dns_records import Answer, Kind, QueryError, Question
 from ._dns_servers import Server, ServerBook
 from ._dns_transport import Transport
 from ._dns_wire import MAX_CNAMES
@@ -181,7 +182,8 @@ class _Race:
     async def _ask(self, server: Server) -> None:
         outcome: Answer | QueryError
         try:
-            outcome = await self._transport.exchange(server, self._question, timeout=self._timeout)
+            answer = await self._transport.exchange(server, self._question, timeout=self._timeout)
+            outcome = as_nothing_if_unusable(answer)
         except QueryError as exc:
             outcome = exc
         self._results.append((server, outcome))
@@ -204,7 +206,8 @@ class _Race:
         self._blame()
         for server, _ in (*self._said_no, *answers):
             self._book.answered(server)
-        server, answer = answers[0]
+        # That the service is not offered is in a record, and so tells more than a "no".
+        server, answer = min(answers, key=lambda said: said[1].kind is not Kind.NOT_OFFERED)
         self._book.prefer(self._question, server, trio.current_time())
         return Verdict(answer, server, confirmed=len(self._said_no) > 1)
 

@@ -16,10 +16,8 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias, cast, final
 
-import attrs
-
 from .._backend import Backend
-from ._dns_assembly import assemble, is_usable, usable
+from ._dns_assembly import assemble, usable
 from ._dns_config import DnsResolverConfig
 from ._dns_lookup import Verdict
 from ._dns_records import Kind, Question, Srv
@@ -139,8 +137,6 @@ class Service:
         self._last_answer = now
         if self._assembled and not verdict.answer.negative:
             self._last_full = now
-        if tracker is self._own:
-            verdict = _without_the_unusable(verdict)
         changed = tracker.answered(verdict, now)
         self._after(tracker, now, changed=changed)
         if tracker is self._own:
@@ -338,15 +334,6 @@ class Service:
     def snapshot(self, now: float) -> tuple[NameSnapshot, ...]:
         """What is known of each name, the service's own first."""
         return tuple(tracker.snapshot(now) for tracker in self._trackers.values())
-
-
-def _without_the_unusable(verdict: Verdict) -> Verdict:
-    """SRV records of which none can be connected to are as good as none at all."""
-    answer = verdict.answer
-    if answer.negative or any(map(is_usable, cast("_Targets", answer.records))):
-        return verdict
-    answer = attrs.evolve(answer, kind=Kind.NOT_OFFERED, records=(), hints={})
-    return attrs.evolve(verdict, answer=answer, confirmed=False)
 
 
 def _in_full(backends: Iterable[Backend]) -> list[tuple[Backend, int, int]]:
