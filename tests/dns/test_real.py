@@ -93,8 +93,9 @@ class Gaps:
             wall, work = time.perf_counter(), time.thread_time()
 
 
+@pytest.mark.parametrize("families", [("A",), ("A", "AAAA")])
 @pytest.mark.parametrize("additional", [True, False])
-async def test_a_thousand_backends(additional: bool) -> None:
+async def test_a_thousand_backends(additional: bool, families: tuple[str, ...]) -> None:
     """1,000 SRV records: 1,000 backends in one update, and no stall of 20 ms.
 
     The nameserver is a process of its own, so that the stalls are the resolver's. Those of
@@ -107,7 +108,7 @@ async def test_a_thousand_backends(additional: bool) -> None:
         )
         address = ("127.0.0.1", int(await process.stdout.receive_some()))
         resolver = DnsResolver(
-            SERVICE, nameservers=[address], config=DnsResolverConfig(families=("A",))
+            SERVICE, nameservers=[address], config=DnsResolverConfig(families=families)
         )
         async with following(resolver):
             pass  # whatever has to be imported is

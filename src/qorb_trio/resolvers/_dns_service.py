@@ -73,16 +73,20 @@ class Service:
         return self._heap[0][0] if self._heap else math.inf
 
     def take_due(self, now: float) -> Tracker | None:
-        """The name that is to be asked for now, marked as being asked; or `None`."""
-        while self.next_due <= now:
-            tracker = heapq.heappop(self._heap)[2]
-            if tracker.doubted and self._can_spare(tracker):
-                tracker.accept_doubt(now)
-                self._schedule(tracker)
-            else:
-                self._begin(tracker)
-                return tracker
-        return None
+        """The name that is to be asked for now, marked as being asked; or `None`.
+
+        `None` also for a name that is due but need not be asked for, rather than going on
+        to the next: of those there may be thousands, and the caller has to come up for air.
+        """
+        if self.next_due > now:
+            return None
+        tracker = heapq.heappop(self._heap)[2]
+        if tracker.doubted and self._can_spare(tracker):
+            tracker.accept_doubt(now)
+            self._schedule(tracker)
+            return None
+        self._begin(tracker)
+        return tracker
 
     def _begin(self, tracker: Tracker) -> None:
         since = tracker.failing_since
@@ -200,9 +204,12 @@ class Service:
         return () if own.empty else None
 
     def _questions(self, targets: _Targets | None) -> Iterator[Question]:
-        for target in dict.fromkeys(srv.target for srv in targets or ()):
-            for family in self._config.families:
-                yield Question(target, family)
+        seen = set()  # as it goes: most callers do not need them all
+        for srv in targets or ():
+            if srv.target not in seen:
+                seen.add(srv.target)
+                for family in self._config.families:
+                    yield Question(srv.target, family)
 
     def _address_trackers(self, targets: _Targets | None) -> Iterator[Tracker]:
         return (self._trackers[question] for question in self._questions(targets))
