@@ -165,14 +165,33 @@ async def test_a_hanging_target_delays_the_first_snapshot_once(autojump_clock: M
 async def test_many_hanging_targets_delay_the_first_snapshot_no_longer(
     autojump_clock: MockClock,
 ) -> None:
-    """When every turn is taken by a target that hangs, others come as soon as they can."""
+    """When every turn is taken by a target that hangs, others come as soon as they can.
+
+    And all of them together: not the first that is found, and then another update for each.
+    """
     net = FakeNet()
     echo(net, hosts=12)
     hung = {f"echo{i:03}.test.com" for i in range(1, 9)}
     net.fault(lambda q: "hang" if q.name in hung else None)
     async with watching(net, query_timeout=2.0) as watch:
         await trio.sleep(100)
-        assert watch.names == echo_names(9, 10, 11, 12)
+        assert watch.sets == [echo_names(9, 10, 11, 12)]
+        assert watch.updates[0][0] == pytest.approx(6, abs=0.1)  # five turns, eight that hang
+
+
+@pytest.mark.parametrize(("turns", "hanging"), [(1, 1), (2, 1), (3, 2), (5, 3)])
+async def test_hanging_targets_cost_one_timeout_where_there_are_turns(
+    autojump_clock: MockClock, turns: int, hanging: int
+) -> None:
+    """A target that hangs delays the rest by one timeout, not by one for each family."""
+    net = FakeNet()
+    echo(net, hosts=12)
+    hung = {f"echo{i:03}.test.com" for i in range(1, hanging + 1)}
+    net.fault(lambda q: "hang" if q.name in hung else None)
+    async with watching(net, query_timeout=2.0, max_dns_concurrency=turns) as watch:
+        await trio.sleep(100)
+        assert watch.sets == [echo_names(*range(hanging + 1, 13))]
+        assert watch.updates[0][0] == pytest.approx(2, abs=0.3)
 
 
 async def test_a_hanging_new_target_does_not_hold_up_the_rest(autojump_clock: MockClock) -> None:

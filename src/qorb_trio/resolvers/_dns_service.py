@@ -155,6 +155,7 @@ class Service:
             changed = tracker.failed(error, now)
             self._failing.add(tracker)
             self._after(tracker, now, changed=changed)
+            self._put_off_siblings(tracker, now)
             if self._expiry(tracker) < before:
                 self.has_news = True
 
@@ -307,9 +308,31 @@ class Service:
         longer than one exchange takes. While none of them could be looked up at all, the
         backends known so far are better than nothing.
         """
-        if self._assembled and not self._is_usable(self._candidate):
-            return self._candidate_since + self._config.max_stale
-        return self._progress + self._config.query_timeout if self._unsettled else -math.inf
+        if not self._unsettled and not self._assembled:
+            return -math.inf
+        if not self._is_usable(self._candidate):
+            return self._candidate_since + self._config.max_stale if self._assembled else math.inf
+        if not self._unsettled:
+            return -math.inf
+        since = self._progress if self._is_any_hopeful() else self._candidate_since
+        return since + self._config.query_timeout
+
+    def _is_any_hopeful(self) -> bool:
+        """Whether a target is waited for of which not even one family has failed."""
+        return any(
+            not any(self._trackers[other].failures for other in self._siblings(question))
+            for question in self._unsettled
+        )
+
+    def _siblings(self, question: Question) -> Iterator[Question]:
+        return (Question(question.name, family) for family in self._config.families)
+
+    def _put_off_siblings(self, tracker: Tracker, now: float) -> None:
+        """A target hangs: let the others go first, not this one's other family."""
+        for question in self._siblings(tracker.question):
+            if question in self._unsettled and not self._trackers[question].asking:
+                self._trackers[question].due = now
+                self._schedule(self._trackers[question])
 
     def _is_usable(self, targets: _Targets | None) -> bool:
         """Whether it is known what these targets add up to, if only in part."""
