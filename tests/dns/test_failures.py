@@ -77,6 +77,36 @@ async def test_down_past_max_stale_is_one_removal(autojump_clock: MockClock, fau
         assert watch.sets == [echo_names(), set(), echo_names()]
 
 
+@pytest.mark.parametrize("max_stale", [0.0, 2.0, 15.0, 25.0])
+async def test_a_short_max_stale_is_one_removal(
+    autojump_clock: MockClock, max_stale: float
+) -> None:
+    """What has not been found to fail yet when `max_stale` is over goes with the rest.
+
+    A dozen names that hang take several timeouts, as only five are asked at once.
+    """
+    net = FakeNet()
+    echo(net, hosts=12, ttl=2)
+    net.set(SERVICE, "SRV", *net[0].records[SERVICE, "SRV"][1], ttl=300)
+    async with watching(net, max_stale=max_stale, query_interval=3600.0) as watch:
+        await trio.sleep(10)
+        net.fault("hang")
+        await trio.sleep(100)
+        assert watch.sets == [echo_names(*range(1, 13)), set()]
+        assert watch.updates[1][0] <= 10 + max(max_stale, 10) + 2.5
+
+
+async def test_a_failing_target_takes_no_other_along(autojump_clock: MockClock) -> None:
+    """However short `max_stale`: names that are only being asked for do not go with one."""
+    net = FakeNet()
+    echo(net, ttl=60)
+    net.fault(lambda q: "SERVFAIL" if q.name == HOST1 and trio.current_time() > 30 else None)
+    net[0].latency = 0.1
+    async with watching(net, max_stale=0.0) as watch:
+        await trio.sleep(200)
+        assert watch.sets == [echo_names(), echo_names(2, 3)]
+
+
 async def test_endless_max_stale(autojump_clock: MockClock) -> None:
     """`math.inf` keeps backends through any outage."""
     net = FakeNet()

@@ -55,6 +55,8 @@ class Service:
         self._progress = self._candidate_since = now
         self._failing: set[Tracker] = set()
         self._last_answer = self._last_full = now
+        # Since when there have been lookups, but no answer to any of them.
+        self._asking_in_vain_since = math.inf
         #: Whether `poll` should be called before `next_deadline`.
         self.has_news = False
         self._dirty = False
@@ -85,10 +87,11 @@ class Service:
             tracker.accept_doubt(now)
             self._schedule(tracker)
             return None
-        self._begin(tracker)
+        self._begin(tracker, now)
         return tracker
 
-    def _begin(self, tracker: Tracker) -> None:
+    def _begin(self, tracker: Tracker, now: float) -> None:
+        self._asking_in_vain_since = min(self._asking_in_vain_since, now)
         since = tracker.failing_since
         tracker.asking = True
         # If this fails too, it is not because all of DNS does.
@@ -139,6 +142,7 @@ class Service:
         if not self._tracks(tracker):
             return  # it has been dropped meanwhile
         self._last_answer = now
+        self._asking_in_vain_since = math.inf
         if self._assembled and not verdict.answer.negative:
             self._last_full = now
         changed = tracker.answered(verdict, now)
@@ -352,14 +356,26 @@ class Service:
 
     def _expire(self, now: float) -> None:
         self._expired = self._expired and not self._assembled
-        for tracker in [one for one in self._failing if one.records]:
-            if now >= self._expiry(tracker):
-                tracker.expire()
-                self._dirty = self._expired = True
-                if tracker is self._own:
-                    self._candidate = self._adopted = ()
+        for tracker in self._too_old(now):
+            tracker.expire()
+            self._dirty = self._expired = True
+            if tracker is self._own:
+                self._candidate = self._adopted = ()
         if self._dirty and self._candidate == ():
             self._drop_strays()
+
+    def _too_old(self, now: float) -> list[Tracker]:
+        expired = [one for one in self._failing if one.records and now >= self._expiry(one)]
+        silent = now >= self._asking_in_vain_since + self._config.query_timeout
+        if not silent or all(one.fails_alone for one in expired):
+            return expired
+        # Nothing is answered any more. What is still being asked for, or waits for its
+        # turn, would be found to fail one by one, and each would be another removal.
+        return [
+            one
+            for one in self._trackers.values()
+            if one.records and (one.asking or one.failures or one.due <= now)
+        ]
 
     def snapshot(self, now: float) -> tuple[NameSnapshot, ...]:
         """What is known of each name, the service's own first."""
