@@ -90,6 +90,10 @@ def test_wrong_kinds() -> None:
         (("::1", 5353), Server("::1", 5353)),
         ("ns.test", Server("ns.test", 53)),
         ("ns.test:54", Server("ns.test", 54)),
+        ("ns_1.test.", Server("ns_1.test.", 53)),
+        ("0:0::0:1", Server("::1", 53)),
+        (("0:0:0:0:0:0:0:1", 5353), Server("::1", 5353)),
+        ("[::A]:5353", Server("::a", 5353)),
     ],
 )
 def test_nameservers(given: tuple[str, int] | str, server: Server) -> None:
@@ -118,6 +122,16 @@ def test_nameservers(given: tuple[str, int] | str, server: Server) -> None:
         (["::1:x"], ValueError),
         ([""], ValueError),
         (["a b"], ValueError),
+        (["a..b"], ValueError),
+        (["a..b:53"], ValueError),
+        ([("x" * 64, 53)], ValueError),
+        ([".".join(["x" * 60] * 5)], ValueError),
+        (["256.1.1.1"], ValueError),
+        (["10.0.0:53"], ValueError),
+        (["10.0.0.1."], ValueError),
+        (["[ns.test]:53"], ValueError),
+        (["[::1"], ValueError),
+        (["[::1]x"], ValueError),
     ],
 )
 def test_bad_nameservers(given: object, error: type[Exception]) -> None:
@@ -139,7 +153,7 @@ def test_config_defaults() -> None:
     assert DnsResolverConfig(max_stale=math.inf, hardcoded_ttl=0, hedge_delay=0).max_stale > 1e9
 
 
-BAD_NUMBERS: list[object] = [-1, math.nan, True, "1", []]
+BAD_NUMBERS: list[object] = [-1, math.nan, True, "1", [], 10**400]
 DURATIONS = [
     "query_interval",
     "query_retry_if_no_records_found",
@@ -160,13 +174,17 @@ WRONG: list[tuple[str, object]] = [
     *(("default_port", value) for value in (0, 65536, True, "80")),
     *(("edns_payload", value) for value in (0, 511, 65536, None)),
     *(("families", value) for value in ((), ("A", "A"), ("B",), "A", None, [1])),
-    *(("on_empty", value) for value in ("Drop", None, True)),
+    *(("on_empty", value) for value in ("Drop", None, True, ["drop"])),
     *(("resolver_service", value) for value in ("", 1)),
     *(("search", value) for value in (None, 1, "x")),
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), WRONG)
+def shortened(value: object) -> str:
+    return str(value)[:20]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG, ids=shortened)
 def test_config_checks(name: str, value: object) -> None:
     """Each wrong number is an error at construction that names the field."""
     with pytest.raises((TypeError, ValueError), match=name):

@@ -213,13 +213,16 @@ async def test_an_absent_name_with_a_fallback(autojump_clock: MockClock) -> None
 
 
 async def test_search_list(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only where asked for, the suffixes of the system's search list are tried in turn."""
+    """Only where asked for, the suffixes of the system's search list are tried in turn.
+
+    Those that make no name are passed over.
+    """
     from qorb_trio.resolvers import DnsResolver, _dns
     from qorb_trio.resolvers._dns_servers import Server, SystemConfig
 
     async def read(self: object) -> SystemConfig:
         await trio.lowlevel.checkpoint()
-        return SystemConfig((Server("10.0.0.1"),), ("x.org", "y.org"), 1)
+        return SystemConfig((Server("10.0.0.1"),), ("x.org", "a..b", "x" * 250, "y.org"), 1)
 
     monkeypatch.setattr(_dns.DnsResolver, "_read_system_config", read)
     net = FakeNet()

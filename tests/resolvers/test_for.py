@@ -96,6 +96,7 @@ def test_config_is_passed_on() -> None:
         "a.b/c",
         "/",
         "/run/",
+        "/run/\0x",
         "user@a.b",
         "☃.test",
         "x" * 64 + ".test",

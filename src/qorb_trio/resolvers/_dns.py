@@ -99,13 +99,15 @@ class DnsResolver(Resolver):
         by several pools at a time; each run begins anew.
         """
         from ._dns_engine import Engine  # noqa: PLC0415
+        from ._dns_names import possible_names  # noqa: PLC0415
         from ._dns_transport import NetworkTransport  # noqa: PLC0415
 
         system = await self._read_system_config()
+        names = search_names(self._name, absolute=self._absolute, system=system)
         engine = Engine.make(
             self._name,
             self._finder,
-            names=search_names(self._name, absolute=self._absolute, system=system),
+            names=tuple(possible_names(names)),
             config=self._config,
             servers=ServerBook(self._nameservers or system.servers),
             transport=self._transport or NetworkTransport(edns_payload=self._config.edns_payload),

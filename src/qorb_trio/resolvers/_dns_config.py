@@ -43,7 +43,7 @@ def _service_or_none(_: object, field: attrs.Attribute[str | None], value: objec
 
 
 def _on_empty(_: object, field: attrs.Attribute[str], value: object) -> None:
-    if value not in {"drop", "keep"}:
+    if value not in ("drop", "keep"):
         raise ValueError(f"{field.name} must be 'drop' or 'keep', not {value!r}")
 
 

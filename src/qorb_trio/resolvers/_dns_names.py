@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
+from collections.abc import Iterable, Iterator
 
 import dns.exception
 import dns.name
@@ -49,3 +51,10 @@ def checked_name(field: str, text: object) -> str:
     if "\\" not in text and not _PLAIN.fullmatch(result):
         raise ValueError(f"{field} is not a domain name: {text!r}")
     return result
+
+
+def possible_names(texts: Iterable[str]) -> Iterator[str]:
+    """Those of some names that can exist, in the form of `name_text`."""
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            yield checked_name("", text)

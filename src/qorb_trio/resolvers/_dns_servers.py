@@ -27,7 +27,10 @@ _LONGEST_DEMOTION = 600.0
 
 _MAX_NDOTS = 15  # as in the C library
 
-_HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
+# The name of a host: no empty label, none that is too long, and not a number at the end,
+# where an address that is none was meant (RFC 3696).
+_LABEL = "[A-Za-z0-9_-]{1,63}"
+_HOST = re.compile(rf"(?!.{{254}})({_LABEL}\.)*(?!\d+\.?$){_LABEL}\.?")
 
 
 @final
@@ -78,30 +81,32 @@ def _checked_nameserver(given: object) -> Server:
     if not isinstance(host, str):
         raise TypeError(f"nameservers: the host must be a str, not {host!r}")
     _check.count("nameservers: the port", port, least=1)
-    if port > 65535 or not _HOST.fullmatch(host):
+    address = _ip(host)
+    if port > 65535 or not (address or _HOST.fullmatch(host)):
         raise ValueError(f"nameservers: not the address of a nameserver: {given!r}")
-    return Server(host, port)
+    return Server(address or host, port)
 
 
 def _parse_nameserver(text: str) -> tuple[str, int]:
-    if _is_ip(text):
+    if _ip(text):
         return text, DNS_PORT
-    if text.startswith("[") and text.endswith("]"):
-        return text[1:-1], DNS_PORT
-    if ":" not in text:
+    if ":" not in text and "[" not in text:
         return text, DNS_PORT
     try:
-        return parse_host_port(text)
+        host, port = parse_host_port(f"{text}:{DNS_PORT}" if text.endswith("]") else text)
     except ValueError as exc:
         raise ValueError(f"nameservers: {exc}") from None
+    if text.startswith("[") and not _ip(host):
+        raise ValueError(f"nameservers: no address between the brackets: {text!r}")
+    return host, port
 
 
-def _is_ip(text: str) -> bool:
+def _ip(text: str) -> str | None:
+    """An address in the one form in which it is compared; `None` for what is none."""
     try:
-        ipaddress.ip_address(text)
+        return str(ipaddress.ip_address(text))
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def parse_resolv_conf(text: str) -> SystemConfig:
@@ -130,7 +135,7 @@ def _system_nameserver(text: str) -> list[Server]:
         server = _checked_nameserver(text)
     except (TypeError, ValueError):
         return []
-    return [server] if _is_ip(server.host) else []
+    return [server] if _ip(server.host) else []
 
 
 def _ndots(options: Sequence[str], default: int) -> int:
@@ -233,7 +238,8 @@ class ServerBook:
     def prefer(self, question: Question, server: Server, now: float) -> None:
         """A server had records for `question`: stay with it."""
         self._favourites[question] = server
-        if self._preferred is None or self.is_demoted(self._preferred, now):
+        preferred = self._preferred
+        if preferred not in self._health or self.is_demoted(preferred, now):
             self._preferred = server
 
     def forget(self, question: Question) -> None:

@@ -75,7 +75,7 @@ def resolver_for(
 
 
 def _unix_socket(text: str) -> Backend:
-    if not text.startswith(("/", "./", "../")) or text.endswith("/"):
+    if not text.startswith(("/", "./", "../")) or text.endswith("/") or "\0" in text:
         raise ValueError(f"neither an address, nor a name, nor the path of a socket: {text!r}")
     return Backend(text)
 
