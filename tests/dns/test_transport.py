@@ -365,7 +365,7 @@ async def test_a_nameserver_by_name() -> None:
     async with wire_server(handler) as server:
         with pytest.raises(QueryError, match=re.escape("[Errno")):
             await ask(Server("no-such-host.invalid", 53))
-        with pytest.raises(QueryError, match="encoding"):
+        with pytest.raises(QueryError, match="codec"):
             await ask(Server("a..b", 53))
         answer = await ask(Server("localhost", server.server.port))
         assert answer.records == ("10.0.0.1",)
