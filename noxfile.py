@@ -191,6 +191,17 @@ def simulate(session: nox.Session) -> None:
     session.run("python", "-m", "tests.simulation", *session.posargs)
 
 
+@nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Whatever comes from DNS, by a coverage-guided fuzzer where that can be installed."""
+    install(session, "tests")
+    try:
+        session.install("--only-binary=atheris", "atheris>=2.3")
+    except nox.command.CommandFailed:
+        session.skip("atheris has no wheel for this Python on this machine")
+    session.run("pytest", "tests/fuzz", *session.posargs)
+
+
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Plant known faults, one at a time: the tests must catch each; arguments choose some."""

@@ -39,8 +39,8 @@ def assemble(answers: list[Answer]) -> None:
     now = 0.0
     for answer in answers:
         now += 1000
-        tracker = service.take_due(now)
-        assert tracker is not None
+        while (tracker := service.take_due(now)) is None:
+            assert service.next_due <= now, "nothing is asked for any more"
         verdict = Verdict(answer, SERVER, confirmed=False)
         if (tracker.question.rdtype == "SRV") == (answer.question.rdtype == "SRV"):
             service.answered(tracker, verdict, now)
