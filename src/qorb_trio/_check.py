@@ -31,11 +31,10 @@ def seconds(name: str, value: object, *, zero: bool = True, endless: bool = True
         raise ValueError(f"{name} must not be greater than any float")
 
 
-def instance(name: str, value: object, kind: type) -> None:
-    """An instance of `kind`; the class in its place gets a hint."""
+def instance(name: str, value: object, kind: type, hint: str = "") -> None:
+    """An instance of `kind`; what is not gets the hint, the class in its place another."""
     if isinstance(value, kind):
         return
-    hint = ""
     if isinstance(value, type) and issubclass(value, kind):
-        hint = f" (a class: did you mean {value.__name__}(...)?)"
-    raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}{hint}")
+        hint = f"a class: did you mean {value.__name__}(...)?"
+    raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}{hint and f' ({hint})'}")

@@ -118,6 +118,8 @@ class Core(Generic[C]):
         self.next_rank: Callable[[], int] = itertools.count(1).__next__
         self._retired_claims: int = 0
         # Set when the pool starts.
+        #: The resolver's `snapshot`.
+        self.resolution: Callable[[], object] = lambda: None
         #: The run's clock, found once: Trio's own way to it takes three calls.
         self.now: Callable[[], float] = trio.current_time
         self.nursery: trio.Nursery | None = None
@@ -262,7 +264,11 @@ class Core(Generic[C]):
         """Why there is no connection."""
         held_by = describe(find_holders(self))
         return _refusal.timed_out(
-            self.stats(), self.policy.max_slots, self._latest_error(), held_by
+            self.stats(),
+            self.policy.max_slots,
+            self._latest_error(),
+            held_by,
+            "" if self.sets else self._trouble(),
         )
 
     def _latest_error(self) -> Exception | None:
@@ -275,6 +281,13 @@ class Core(Generic[C]):
         met = [(it.connect_error_at, it.connect_error) for it in records if it.connect_error]
         met = met or [(it.last_error_at, it.last_error) for it in records if it.last_error]
         return max(met, key=lambda it: it[0], default=(0.0, None))[1]
+
+    def _trouble(self) -> str:
+        """Why there is no backend, where the resolver says it."""
+        trouble = None
+        with contextlib.suppress(Exception):  # the user's code, and but a hint
+            trouble = getattr(self.resolution(), "trouble", None)
+        return trouble if isinstance(trouble, str) else ""
 
     def terminated(self) -> _refusal.Refusal:
         """The pool is ending."""

@@ -61,9 +61,13 @@ def open_pool(
     Raises:
       TypeError, ValueError: for wrong arguments, before anything is started.
     """
-    _check.instance("nursery", nursery, trio.Nursery)
-    _check.instance("resolver", resolver, Resolver)
-    _check.instance("connector", connector, Connector)
+    _check.instance("nursery", nursery, trio.Nursery, "open one, and give it first")
+    _check.instance(
+        "resolver", resolver, Resolver, "such as FixedResolver([...]) or DnsResolver(...)"
+    )
+    _check.instance(
+        "connector", connector, Connector, "such as TcpConnector(), or a subclass with a connect"
+    )
     _check.instance("policy", policy, Policy)
     _check.instance("name", name, str)
     if not isinstance(instruments, Iterable):
@@ -296,6 +300,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         core = self._core
         core.token = trio.lowlevel.current_trio_token()
         core.now = trio.lowlevel.current_clock().current_time
+        core.resolution = self._resolver.snapshot
         updates, found = trio.open_memory_channel[Collection[Backend]](0)
         async with trio.open_nursery() as nursery:
             core.nursery = nursery

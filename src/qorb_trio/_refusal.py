@@ -47,27 +47,36 @@ def terminated(stats: PoolStats) -> Refusal:
 
 
 def timed_out(
-    stats: PoolStats, max_slots: int, last_error: Exception | None, held_by: str = ""
+    stats: PoolStats,
+    max_slots: int,
+    last_error: Exception | None,
+    held_by: str = "",
+    trouble: str = "",
 ) -> Refusal:
     """No connection came in time; `last_error` is the latest failure of any backend,
-    `held_by` says who has the connections."""
+    `held_by` says who has the connections, `trouble` why there is no backend."""
     backends = stats.backends.values()
     in_use = sum(b.claimed + b.checking for b in backends)
     spare = sum(b.unclaimed for b in backends)
     prefix = f"pool {stats.name!r}: no connection in time: "
     if not backends:
-        reason = "the resolver knows no backend"
+        reason = "the resolver knows no backend" + (trouble and f"; {trouble}")
         return Refusal(kind=NoBackendsError, message=prefix + reason, stats=stats)
     if in_use or stats.departed >= max_slots:
         in_use += stats.departed
-        reason = f"all {in_use} connections are in use, {stats.waiting} claimants wait{held_by}"
+        used = "the only connection is" if in_use == 1 else f"all {in_use} connections are"
+        wait = "1 claimant waits" if stats.waiting == 1 else f"{stats.waiting} claimants wait"
+        reason = f"{used} in use, {wait}{held_by}"
         return Refusal(kind=AllClaimsUsedError, message=prefix + reason, stats=stats)
     if spare:
         reason = "no connection could be set up"
         return Refusal(
             kind=ClaimTimeoutError, message=prefix + reason, stats=stats, cause=last_error
         )
-    reason = f"none of {len(backends)} backends is online; last error: {_text(last_error)}"
+    several = f"none of {len(backends)} backends is online"
+    state = "the only backend is not online" if len(backends) == 1 else several
+    whose = [f"{b.backend.name}: " for b in backends if b.last_error is last_error is not None]
+    reason = f"{state}; last error: {''.join(whose[:1])}{_text(last_error)}"
     return Refusal(
         kind=NoBackendsOnlineError, message=prefix + reason, stats=stats, cause=last_error
     )

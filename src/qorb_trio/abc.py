@@ -61,8 +61,10 @@ class Connector(abc.ABC, Generic[C]):
         Runs in the pool, off the claimant's path. Raising discards the connection.
         Bounded by ``health_check_timeout``.
         """
-        if not await self.is_valid(conn):
-            raise ConnectionError("the returned connection is not valid")
+        verdict: object = await self.is_valid(conn)
+        if not verdict:
+            nothing = ": is_valid returned None" if verdict is None else ""
+            raise ConnectionError(f"the returned connection is not valid{nothing}")
 
     async def disconnect(self, conn: C) -> None:
         """Close a connection; by default ``await conn.aclose()`` where it has one.
@@ -112,7 +114,9 @@ class Resolver(abc.ABC):
     def snapshot(self) -> object:
         """What the resolver knows, for people and for monitoring; by default nothing.
 
-        Synchronous and quick. ``Pool.stats()`` has it as ``resolution``.
+        Synchronous and quick. ``Pool.stats()`` has it as ``resolution``. If it has an
+        attribute ``trouble`` that is a string, `NoBackendsError` says it: why there is
+        no backend.
         """
         return None
 

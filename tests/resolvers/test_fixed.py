@@ -43,6 +43,12 @@ def test_a_bare_string_is_an_error(error: type[Exception]) -> None:
         FixedResolver("127.0.0.1:80")
 
 
+def test_a_bare_pair_is_an_error() -> None:
+    """One ``(host, port)`` where a collection belongs is an error that tells what to write."""
+    with pytest.raises(ValueError, match=r"addresses .* write \[\('127.0.0.1', 80\)\]"):
+        FixedResolver(("127.0.0.1", 80))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
     [

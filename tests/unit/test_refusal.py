@@ -56,6 +56,14 @@ def stats_of(departed: int = 0, **counts: int) -> PoolStats:
         (stats_of(claimed=3), AllClaimsUsedError, None, "all 3 connections"),
         (stats_of(checking=1), AllClaimsUsedError, None, "2 claimants wait"),
         (stats_of(claimed=1, unclaimed=1), AllClaimsUsedError, None, "in use"),
+        (stats_of(claimed=1), AllClaimsUsedError, None, "the only connection is in use"),
+        (
+            attrs.evolve(stats_of(claimed=1), waiting=1),
+            AllClaimsUsedError,
+            None,
+            "1 claimant waits",
+        ),
+        (attrs.evolve(EMPTY, backends={"a:1": NOTHING}), NoBackendsOnlineError, ERROR, "the only"),
         (stats_of(claimed=1, departed=2), AllClaimsUsedError, None, "all 3 connections"),
         (stats_of(unclaimed=1), ClaimTimeoutError, ERROR, "could be set up"),
     ],
@@ -70,6 +78,20 @@ def test_why_there_was_no_connection(
     assert str(error).startswith("pool 'db': no connection in time")
     assert words in str(error)
     assert (error.pool, error.stats) == ("db", stats)
+
+
+def test_whose_error_it_was() -> None:
+    """The last error is told with the backend that it is of, where there still is one."""
+    failed = attrs.evolve(NOTHING, last_error=ERROR)
+    stats = attrs.evolve(EMPTY, backends={"b:1": NOTHING, "a:1": failed})
+    assert "last error: a:1: OSError" in str(timed_out(stats, 4, ERROR).error())
+    assert "last error: None" in str(timed_out(stats, 4, None).error())
+
+
+def test_why_there_is_no_backend() -> None:
+    """What troubles the resolver is told where there is no backend, and only there."""
+    assert "no backend; timeout" in str(timed_out(EMPTY, 4, None, trouble="timeout").error())
+    assert "timeout" not in str(timed_out(stats_of(), 4, None, trouble="timeout").error())
 
 
 def test_the_end() -> None:

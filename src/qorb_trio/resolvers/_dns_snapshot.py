@@ -91,3 +91,19 @@ class DnsSnapshot:
 
     nameservers: tuple[NameserverSnapshot, ...]
     """The nameservers, in the order in which they would be asked."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the service's own name, in one line; `None` if nothing is.
+
+        A `NoBackendsError` says it, for there is no backend because of it.
+        """
+        for name in self.names:
+            what = f"{name.name} {name.rdtype}"
+            if name.last_error is not None:
+                return f"{what}: {name.last_error}"
+            if name.state == "unknown":
+                return f"{what}: not answered yet"
+            if name.state == "empty":
+                return f"{what}: no such records"
+        return None

@@ -43,7 +43,11 @@ def _as_backend(given: object) -> Backend:
     if isinstance(given, Backend):
         return given
     if isinstance(given, str):
-        return Backend(parse_host_port(given))
+        try:
+            pair = parse_host_port(given)
+        except ValueError as exc:
+            raise ValueError(f"addresses: {exc}") from None
+        return Backend(pair)
     if isinstance(given, tuple):
         return Backend(given)
     raise TypeError(
@@ -79,6 +83,8 @@ class FixedResolver(Resolver):
 
     def __init__(self, addresses: Iterable[BackendLike]) -> None:
         reject_bare_string("addresses", addresses)
+        if isinstance(addresses, tuple) and [type(it) for it in addresses] == [str, int]:
+            raise ValueError(f"addresses must be a collection: write [{addresses!r}]")
         self._backends = _unique(map(_as_backend, iterable("addresses", addresses)))
 
     @property
