@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+import warnings
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, final
 
 import trio
 
@@ -13,6 +15,16 @@ from ._backend import Backend
 from .abc import Connector
 
 logger = logging.getLogger("qorb_trio.connector")
+
+#: What may be left out, so that a slip of the pen goes unnoticed.
+_OPTIONAL: Final = (
+    "is_valid",
+    "on_acquire",
+    "on_recycle",
+    "disconnect",
+    "is_broken",
+    "should_recycle",
+)
 
 A = TypeVar("A")
 C = TypeVar("C")
@@ -24,6 +36,26 @@ def _overrides(connector: Connector[C], name: str) -> bool:
     return getattr(method, "__func__", None) is not getattr(Connector, name)
 
 
+def _is_slip(name: str, hook: str) -> bool:
+    """Whether `name` differs from `hook` by a letter, or by the order of its letters."""
+    if name.startswith(hook):
+        return False  # `disconnects` is a word of its own
+    written, meant = (Counter(it.replace("_", "").lower()) for it in (name, hook))
+    return max((written - meant).total(), (meant - written).total()) <= 1
+
+
+def misspelt_hooks(kind: type) -> list[tuple[str, str]]:
+    """The methods of a connector's class that nothing calls, and the hooks they resemble."""
+    own = [vars(it) for it in kind.__mro__ if it not in Connector.__mro__]
+    methods = [name for names in own for name, it in names.items() if inspect.isfunction(it)]
+    return [
+        (name, hook)
+        for name in methods
+        for hook in _OPTIONAL
+        if name not in _OPTIONAL and _is_slip(name, hook)
+    ]
+
+
 async def _call(hook: Callable[[A], Awaitable[R]], argument: A) -> R:
     """Call a hook; if it was cancelled and failed as well, only the former counts.
 
@@ -31,7 +63,11 @@ async def _call(hook: Callable[[A], Awaitable[R]], argument: A) -> R:
     one group. What is left of it after the cancellation would crash the pool.
     """
     try:
-        return await hook(argument)
+        result: Any = hook(argument)
+        if not hasattr(result, "__await__") and not inspect.isawaitable(result):
+            name = getattr(hook, "__name__", "a hook")
+            raise TypeError(f"connector: {name} must be async; it returned {result!r}")
+        return await result  # type: ignore[no-any-return]
     except BaseExceptionGroup as group:
         cancellation, failures = group.split(trio.Cancelled)
         if cancellation is None or not isinstance(failures, ExceptionGroup):
@@ -68,6 +104,11 @@ class Hooks(Generic[C]):
             if inspect.iscoroutinefunction(getattr(connector, name)):
                 # A coroutine counts as true, whatever it would have returned.
                 raise TypeError(f"connector: {name} must not be async")
+        for name, hook in misspelt_hooks(type(connector)):
+            warnings.warn(
+                f"{type(connector).__name__}.{name} is never called; did you mean {hook}?",
+                stacklevel=4,  # where open_pool is called
+            )
         self._connector: Connector[C] = connector
         self.validates: bool = _overrides(connector, "is_valid")
         self.tells_broken: bool = _overrides(connector, "is_broken")
@@ -87,8 +128,11 @@ class Hooks(Generic[C]):
         fault = self.fault(connection)
         if fault is not None:
             raise fault
-        if self.validates and not await _call(self._connector.is_valid, connection):
-            raise ConnectionError("the connection failed its health check")
+        if self.validates:
+            verdict: object = await _call(self._connector.is_valid, connection)
+            if not verdict:
+                nothing = ": is_valid returned None" if verdict is None else ""
+                raise ConnectionError(f"the connection failed its health check{nothing}")
 
     @trio.lowlevel.disable_ki_protection
     async def set_up(self, connection: C) -> None:

@@ -40,6 +40,11 @@ logger = logging.getLogger("qorb_trio.backend")
 C = TypeVar("C")
 
 
+def _traceback(exc: Exception) -> Exception | None:
+    """For the log: whose mistake it was, it tells; a server that is down has none to tell."""
+    return exc if logger.isEnabledFor(logging.DEBUG) else None
+
+
 @final
 class SlotSet(Generic[C]):
     """The slots of one backend; what the planner and the balancer look at."""
@@ -317,8 +322,9 @@ class SlotSet(Generic[C]):
     def failed(self, slot: Slot[C], exc: Exception) -> None:
         """A connection of this backend has failed: note it."""
         core = self._core
-        logger.warning("pool %s: backend %s: %r", core.name, self.backend.name, exc)
-        logger.debug("where it was raised", exc_info=exc)
+        logger.warning(
+            "pool %s: backend %s: %r", core.name, self.backend.name, exc, exc_info=_traceback(exc)
+        )
         if self.record.failed(exc, slot.epoch, trio.current_time()):
             self.rank = core.next_rank()  # for when it is back
             core.request_plan()
@@ -359,8 +365,9 @@ class SlotSet(Generic[C]):
 
     def noted(self, slot: Slot[C], exc: Exception) -> None:
         """The connector has failed in a way that says nothing about the backend."""
-        logger.warning("pool %s: %r: %r", self._core.name, slot, exc)
-        logger.debug("where it was raised", exc_info=exc)
+        logger.warning(
+            "pool %s: %r: %r", self._core.name, slot, exc, exc_info=_traceback(exc)
+        )
         self.record.noted(exc, trio.current_time())
 
     # The end.

@@ -280,6 +280,120 @@ async def test_ff49_connect_returns_none(autojump_clock: MockClock) -> None:
     assert connector.closed == []
 
 
+class Slips(Numbers):
+    """A connector by somebody who has forgotten an ``async`` and a ``return``."""
+
+    def connect(self, backend: Backend) -> Any:
+        """A connection, and not a promise of one."""
+        return super().connect(backend) if self.closed else object()
+
+    async def is_valid(self, conn: Any) -> bool:
+        """It is, but this does not say so."""
+        return None  # type: ignore[return-value]
+
+
+async def test_a_connect_that_is_not_async(autojump_clock: MockClock) -> None:
+    """A plain function in the place of a hook has failed, with an error that says what is wrong."""
+    connector = Slips(object)
+    async with open_plain(connector, policy=policy_of(max_slots=1)) as pool:
+        with pytest.raises(NoBackendsOnlineError, match="connect must be async; it returned"):
+            await pool.acquire(timeout=5)
+
+
+async def test_a_plain_function_may_return_an_awaitable(autojump_clock: MockClock) -> None:
+    """A hook may be a plain function that passes on what another one returns."""
+    connector = Slips(object)
+    connector.closed.append(None)
+    async with open_plain(connector, policy=policy_of(max_slots=1)) as pool, pool.claim():
+        pass
+
+
+@pytest.mark.parametrize("idle", [False, True])
+async def test_a_check_without_a_verdict(autojump_clock: MockClock, idle: bool) -> None:
+    """An ``is_valid`` that forgets to return has failed, and the error says so."""
+    connector = Slips(object)
+    connector.closed.append(None)
+    policy = policy_of(max_slots=1, health_interval=10 if idle else math.inf)
+    async with open_plain(connector, policy=policy) as pool:
+        await pool.wait_ready()
+        if not idle:
+            (await pool.acquire()).release()
+        await trio.sleep(15)
+        assert "is_valid returned None" in str(pool.stats().backends["a"].last_error)
+
+
+class Misspelt(Numbers):
+    """Hooks that nobody will ever call, and methods of its own that look a bit like hooks."""
+
+    async def on_recyle(self, conn: Any) -> None:
+        """A letter is missing."""
+
+    async def isVaild(self, conn: Any) -> bool:
+        """Two are exchanged."""
+        return True
+
+    def disconnects(self) -> int:
+        """Is no hook."""
+        return len(self.closed)
+
+    async def reconnect(self) -> None:
+        """Is none either."""
+
+
+async def test_a_misspelt_hook(nursery: trio.Nursery) -> None:
+    """A method that is a hook but for a slip of the pen is warned of, where the pool is opened."""
+    with pytest.warns(UserWarning, match="is never called") as caught:
+        qorb_trio.open_pool(nursery, ManualSets([]), Misspelt(object))
+    assert [str(one.message) for one in caught] == [
+        "Misspelt.on_recyle is never called; did you mean on_recycle?",
+        "Misspelt.isVaild is never called; did you mean is_valid?",
+    ]
+    assert {one.filename for one in caught} == {__file__}
+
+
+class NoTrouble:
+    """What a resolver tells of itself, for a person and not for us."""
+
+    trouble = 3
+
+
+@pytest.mark.parametrize("snapshot", [NoTrouble(), NotImplementedError()])
+async def test_a_resolver_that_does_not_tell_its_trouble(
+    autojump_clock: MockClock, snapshot: Any
+) -> None:
+    """A snapshot that has nothing to say, or that fails, does no harm to the error."""
+
+    class Silent(qorb_trio.Resolver):
+        async def run(self, updates: Any) -> None:
+            """Know of no backend."""
+
+        def snapshot(self) -> object:
+            """What it was told to tell."""
+            if isinstance(snapshot, Exception):
+                raise snapshot
+            return snapshot
+
+    async with (
+        trio.open_nursery() as nursery,
+        qorb_trio.open_pool(nursery, Silent(), Numbers(object)) as pool,
+    ):
+        with pytest.raises(qorb_trio.NoBackendsError, match=r"knows no backend$"):
+            await pool.acquire(timeout=1)
+
+
+async def test_the_log_has_tracebacks_for_who_asks(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failure is one line in the log; at the level DEBUG, with its traceback."""
+    for level, traced in (("INFO", False), ("DEBUG", True)):
+        caplog.clear()
+        caplog.set_level(level, logger="qorb_trio")
+        async with open_plain(Numbers(lambda: None), policy=policy_of(max_slots=1)):
+            await trio.sleep(1)
+        [first, *_] = [it for it in caplog.records if it.name == "qorb_trio.backend"]
+        assert (first.exc_info is not None) is traced
+
+
 async def test_ff49_connect_returns_an_int(autojump_clock: MockClock) -> None:
     """Connections may be ints: the pool does not look inside."""
     numbers = iter(range(1000, 2000))
