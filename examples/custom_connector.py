@@ -148,11 +148,11 @@ async def start_server(nursery: trio.Nursery) -> tuple[str, int]:
 async def use(pool: qorb_trio.Pool[Lines]) -> None:
     """Leave a note in one claim, and look for it in all those that come after."""
     async with pool.claim() as conn:
-        print("the first claim sets a note: ", await conn.ask("SET secret swordfish"))
-        print("and reads it again:          ", await conn.ask("GET secret"))
+        print("the first claim sets a note:", await conn.ask("SET secret swordfish"))
+        print("and reads it again:         ", await conn.ask("GET secret"))
     for number in range(2, 5):
         async with pool.claim() as conn:
-            print(f"claim {number} looks for the note:   ", await conn.ask("GET secret"))
+            print(f"claim {number} looks for the note: ", await conn.ask("GET secret"))
     for name, stats in pool.stats().backends.items():
         print(f"{name}: {stats.total_claims} claims, {stats.failures} failures")
 

@@ -165,8 +165,9 @@ class Demo:
             say(f"  {server.name}  {server.host}:{server.port}, process {server.process.pid}")
         say(f"  DNS      {dns.address[0]}:{dns.address[1]}, tells where {SERVICE} is")
         say()
-        use = f"uses it for {min(HOLD) * 1000:.0f} to {max(HOLD) * 1000:.0f} ms"
-        say(f"  {CLAIMERS} claimers: each claims a connection, {use}, lets go, and again")
+        use = f"use it for {min(HOLD) * 1000:.0f} to {max(HOLD) * 1000:.0f} ms"
+        say(f"  {CLAIMERS} claimers, again and again: claim a connection,")
+        say(f"  {use}, let it go")
         say(f"  slots: {self.printer.legend()}")
         say()
 
@@ -252,7 +253,12 @@ if __name__ == "__main__":
         "--plain", action="store_true", help="no colours, as is done anyhow off a terminal"
     )
     arguments = parser.parse_args()
-    no_colours = arguments.plain or not sys.stdout.isatty() or "NO_COLOR" in os.environ
+    no_colours = (
+        arguments.plain
+        or not (sys.stdout.isatty() and sys.stdout.encoding.lower().startswith("utf"))
+        or "NO_COLOR" in os.environ
+        or os.environ.get("TERM", "dumb") == "dumb"
+    )
     try:
         sys.exit(trio.run(partial(main, arguments.seconds, plain=no_colours)))
     except (KeyboardInterrupt, BaseExceptionGroup) as stop:

@@ -20,7 +20,7 @@ SLOTS = (
     ("connecting", "…", "?", 33),
     ("closing", "✕", "x", 31),
 )
-SLOTS_WIDTH = 11
+SLOTS_WIDTH = 10
 
 
 # --- The account -----------------------------------------------------------------------
@@ -155,7 +155,8 @@ class Printer:
             online = backend is not None and backend.online
             columns.append(f"{self.paint(name, 32 if online else 31)} {self.slots(backend)}")
         trouble = self.paint(f"  {failed} failed", 1, 31) if failed else ""
-        self.say(f"{self.clock()}  {rate:4.0f} claims/s   {' '.join(columns)}{trouble}")
+        line = f"{self.clock()}  {rate:4.0f} claims/s  {' '.join(columns)}{trouble}"
+        self.say(line.rstrip())  # of 80 columns, so that nothing is wrapped
 
     def report(self, account: Account, connector: CountingConnector) -> None:
         """Print the account."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -78,7 +79,12 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="::1", help="default: %(default)s")
     parser.add_argument("--port", type=int, default=1234, help="default: %(default)s")
     arguments = parser.parse_args()
+    failed = None
     try:
         trio.run(partial(main, arguments.zone, arguments.origin, arguments.host, arguments.port))
     except* KeyboardInterrupt:
         pass
+    except* (OSError, ValueError) as group:
+        # No such file, no zone, or no such address, or one that is taken.
+        failed = f"cannot serve {arguments.zone}: {group.exceptions[0]}"
+    sys.exit(failed)

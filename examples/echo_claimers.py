@@ -16,6 +16,7 @@ import attrs
 import trio
 
 import qorb_trio
+from qorb_trio.resolvers import DnsSnapshot
 
 State = Literal["resting", "waiting", "holding"]
 
@@ -215,6 +216,13 @@ class Tally:
             self._samples.popleft()
         then, claims = self._samples[0]
         return (self.claims - claims) / (now - then) if now > then else 0.0
+
+
+def no_backends(stats: qorb_trio.PoolStats) -> str:
+    """What to say where no backend is known: what DNS has answered, if anything."""
+    dns = stats.resolution
+    trouble = dns.trouble if isinstance(dns, DnsSnapshot) else None
+    return f"no backends known: {trouble}" if trouble else "no backends known"
 
 
 @attrs.define(eq=False)

@@ -24,7 +24,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from echo_claimers import Claimer, Workload
+from echo_claimers import Claimer, Workload, no_backends
 from qorb_trio import BackendStats, PoolStats
 
 REFRESH = 0.1
@@ -46,6 +46,10 @@ KEYS = {
     b"q": "quit",
 }
 HELP = "Tab add · Shift-Tab remove · ↑ ↓ select · ← → hold shorter, longer · q quit"
+SHORT_HELP = "Tab + · Shift-Tab - · ↑↓ · ←→ hold · q"
+
+# Terminals with fewer columns or lines than these get the essentials.
+NARROW, LOW = 78, 16
 
 SLOT_STATES = (
     ("claimed", "■", "green"),
@@ -171,19 +175,26 @@ class Screen:
         elif key == "shorter":
             claimer.set_hold(next((h for h in reversed(HOLDS) if h < claimer.hold), HOLDS[0]))
 
-    def draw(self, height: int) -> RenderableType:
-        """The whole picture, `height` lines high."""
+    def draw(self, height: int, width: int = NARROW) -> RenderableType:
+        """The whole picture, `height` lines high and `width` columns wide."""
         stats = self.workload.pool.stats()
-        backends_height = min(len(stats.backends) + 3, max(4, height // 2))
-        below = [Layout(self._log(), size=LOG_LINES)] if self.log.lines else []
-        claimers_height = height - 2 - backends_height - 2 - LOG_LINES * len(below)
+        low, narrow = height < LOW, width < NARROW
+        around = 1 if low else 3  # a table's lines that are not rows: its titles, its frame
+        foot_height = 1 if low else 2
+        backends_height = min(max(1, len(stats.backends)) + around, max(4, height // 2))
+        below = [Layout(self._log(), size=LOG_LINES)] if self.log.lines and not low else []
+        claimers_height = height - 2 - backends_height - foot_height - LOG_LINES * len(below)
+        claimers = self._claimers_table(claimers_height - around, narrow)
         layout = Layout()
         layout.split_column(
             Layout(self._head(stats), size=2),
-            Layout(backends_table(stats), size=backends_height),
-            Layout(self._claimers_panel(claimers_height - 3)),
+            Layout(
+                framed(backends_table(stats, narrow), f"{len(stats.backends)} backends", low),
+                size=backends_height,
+            ),
+            Layout(framed(claimers, f"{len(self.workload.claimers)} claimers", low)),
             *below,
-            Layout(_foot(), size=2),
+            Layout(_foot(low, narrow), size=foot_height),
         )
         return layout
 
@@ -200,38 +211,52 @@ class Screen:
             f"{stats.waiting} waiting  {stats.slots} slots",
             f" ({stats.departed} of departed backends)" if stats.departed else "",
         )
-        return Text("\n").join([first, second])
+        head = Text("\n").join([first, second])
+        head.no_wrap, head.overflow = True, "ellipsis"
+        return head
 
-    def _claimers_panel(self, room: int) -> RenderableType:
+    def _claimers_table(self, room: int, narrow: bool) -> Table:
         claimers = self.workload.claimers
         # With more claimers than lines, show those around the selected one.
         first = max(0, min(self.selected - room // 2, len(claimers) - room))
         table = Table(box=None, expand=True, pad_edge=False)
-        for column in ("  claimer", "state", "for", "hold", "claims", "failed"):
+        columns = ("  claimer", "state", "for", "hold", "claims", "failed")
+        shown = 4 if narrow else len(columns) + 1
+        for column in columns[:shown]:
             table.add_column(
                 column, no_wrap=True, justify="right" if column == "claims" else "left"
             )
-        table.add_column("connection to, or last error", no_wrap=True, ratio=1)
+        if not narrow:
+            table.add_column("connection to, or last error", no_wrap=True, ratio=1)
         for index, claimer in list(enumerate(claimers))[first : first + max(1, room)]:
             selected = index == self.selected
             name = ("▶ " if selected else "  ") + claimer.name
-            table.add_row(name, *claimer_cells(claimer), style="bold" if selected else "")
-        return Panel(table, title=f"{len(claimers)} claimers", title_align="left")
+            cells = [name, *claimer_cells(claimer)]
+            table.add_row(*cells[:shown], style="bold" if selected else "")
+        return table
 
     def _log(self) -> RenderableType:
         return Text("\n".join(self.log.lines), style="yellow", no_wrap=True, overflow="ellipsis")
 
 
-def backends_table(stats: PoolStats) -> RenderableType:
-    """Each backend with its slots, one sign for each."""
+def framed(table: RenderableType, title: str, low: bool) -> RenderableType:
+    """A table in a frame with a title, where there are lines to spare for that."""
+    return table if low else Panel(table, title=title, title_align="left")
+
+
+def backends_table(stats: PoolStats, narrow: bool) -> RenderableType:
+    """Each backend with its slots, one sign for each; or why there is none."""
+    if not stats.backends:
+        return Text(no_backends(stats), style="red", no_wrap=True, overflow="ellipsis")
     table = Table(box=None, expand=True, pad_edge=False)
-    table.add_column("backend", no_wrap=True)
-    table.add_column("slots", min_width=18, no_wrap=True, ratio=1)
-    for column in ("wanted", "claims", "failures"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("last error", ratio=2, no_wrap=True)
+    table.add_column("backend", no_wrap=True, ratio=1 if narrow else None)
+    table.add_column("slots", min_width=18, no_wrap=True, ratio=None if narrow else 1)
+    if not narrow:
+        for column in ("wanted", "claims", "failures"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("last error", ratio=2, no_wrap=True)
     for name, backend in sorted(stats.backends.items()):
-        table.add_row(
+        cells = (
             Text(name, style="green" if backend.online else "red"),
             slots_bar(backend),
             str(backend.wanted),
@@ -239,7 +264,8 @@ def backends_table(stats: PoolStats) -> RenderableType:
             str(backend.failures),
             error_text(backend.last_error),
         )
-    return Panel(table, title=f"{len(stats.backends)} backends", title_align="left")
+        table.add_row(*cells[: len(table.columns)])
+    return table
 
 
 def slots_bar(stats: BackendStats) -> Text:
@@ -272,9 +298,12 @@ def error_text(error: Exception | None) -> Text:
     return Text(text, style="red", overflow="ellipsis")
 
 
-def _foot() -> RenderableType:
+def _foot(low: bool, narrow: bool) -> RenderableType:
     legend = Text.assemble(*((f"{sign} {state}  ", style) for state, sign, style in SLOT_STATES))
-    return Text("\n").join([legend, Text(HELP, style="dim")])
+    keys = Text(SHORT_HELP if narrow else HELP, style="dim")
+    foot = keys if low else Text("\n").join([legend, keys])
+    foot.no_wrap, foot.overflow = True, "ellipsis"
+    return foot
 
 
 # --- Running it ------------------------------------------------------------------------
@@ -296,7 +325,7 @@ async def show(title: str, workload: Workload, fd: int = 0) -> None:
             screen.quit = nursery.cancel_scope.cancel
 
             def redraw() -> None:
-                live.update(screen.draw(console.size.height), refresh=True)
+                live.update(screen.draw(console.height, console.width), refresh=True)
 
             def press(key: str) -> None:
                 screen.press(key)

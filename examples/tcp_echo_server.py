@@ -31,18 +31,23 @@ async def wait_for_end_of_input() -> None:
             pass
 
 
-async def main(host: str, port: int, *, until_end_of_input: bool = False) -> None:
-    """Listen on `host` and `port`, say so, and serve until cancelled."""
+async def main(host: str, port: int, *, until_end_of_input: bool = False) -> int:
+    """Listen on `host` and `port`, say so, and serve until cancelled; the exit status."""
     async with trio.open_nursery() as nursery:
-        listeners: list[trio.SocketListener] = await nursery.start(
-            partial(trio.serve_tcp, echo, port, host=host)
-        )
+        try:
+            listeners: list[trio.SocketListener] = await nursery.start(
+                partial(trio.serve_tcp, echo, port, host=host)
+            )
+        except OSError as exc:
+            print(f"cannot listen on {format_address(host, port)}: {exc}", file=sys.stderr)
+            return 1  # noqa: ASYNC121 - nothing runs in it yet
         for listener in listeners:
             bound_host, bound_port = listener.socket.getsockname()[:2]
             print(f"listening on {format_address(bound_host, bound_port)}", flush=True)
         if until_end_of_input:
             await wait_for_end_of_input()
             nursery.cancel_scope.cancel()
+    return 0
 
 
 def format_address(host: str, port: int) -> str:
@@ -68,6 +73,9 @@ if __name__ == "__main__":
     )
     arguments = parser.parse_args()
     try:
-        trio.run(partial(main, *arguments.address, until_end_of_input=arguments.until_end_of_input))
+        status = trio.run(
+            partial(main, *arguments.address, until_end_of_input=arguments.until_end_of_input)
+        )
+        sys.exit(status)
     except* KeyboardInterrupt:
         pass  # Ctrl-C is how a person stops it; a traceback would say nothing.

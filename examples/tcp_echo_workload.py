@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import os
+import signal
 import sys
 
 import trio
 
 import qorb_trio
-from echo_claimers import EchoConnector, Workload
+from echo_claimers import EchoConnector, Workload, no_backends
 
 SERVICE = "_echo._tcp.test.com."
 NAMESERVER = "[::1]:1234"
@@ -39,12 +41,9 @@ async def main(arguments: argparse.Namespace) -> int:
     plain = arguments.plain or not can_show_screen()
     title = f"{arguments.service} by {arguments.nameserver}"
     async with trio.open_nursery() as nursery:
-        resolver = qorb_trio.DnsResolver(
-            arguments.service, nameservers=[arguments.nameserver], config=DNS_CONFIG
-        )
         async with (
             qorb_trio.open_pool(
-                nursery, resolver, EchoConnector(), policy=POLICY, name="echo"
+                nursery, arguments.resolver, EchoConnector(), policy=POLICY, name="echo"
             ) as pool,
             # The claimers get a nursery inside of the pool's block, so that they end first.
             trio.open_nursery() as claimers,
@@ -54,7 +53,11 @@ async def main(arguments: argparse.Namespace) -> int:
                 from qorb_trio import qtop
 
                 host, port = arguments.qtop
-                claimers.start_soon(qtop.serve, [pool], host, port)
+                try:
+                    await claimers.start(qtop.serve, [pool], host, port)
+                except OSError as exc:
+                    print(f"qtop cannot be served on {host}, port {port}: {exc}", file=sys.stderr)
+                    return 2  # noqa: ASYNC121 - no claimer runs in it yet
             workload = Workload(pool, arguments.hold, claimers)
             for _ in range(arguments.claimers):
                 workload.add()
@@ -66,13 +69,19 @@ async def main(arguments: argparse.Namespace) -> int:
 
 
 def can_show_screen() -> bool:
-    """Whether there is a terminal, and `rich` to draw on it."""
+    """Whether there is a terminal, one with a cursor and our signs, and `rich` to draw on it."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     if importlib.util.find_spec("rich") is None:
-        print("The screen needs the package `rich`; without it, these are lines.")
-        return False
-    return True
+        lacking = "the package `rich`"
+    elif os.environ.get("TERM", "dumb") == "dumb":
+        lacking = "a terminal with a cursor, and TERM does not name one"
+    elif not sys.stdout.encoding.lower().startswith("utf"):
+        lacking = "a locale with UTF-8"
+    else:
+        return True
+    print(f"The screen needs {lacking}; without it, these are lines.")
+    return False
 
 
 async def show_screen(title: str, workload: Workload) -> None:
@@ -84,11 +93,14 @@ async def show_screen(title: str, workload: Workload) -> None:
 
 
 async def print_lines(title: str, workload: Workload) -> None:
-    """Print a line each second, for ever."""
+    """Print a line each second, until Ctrl-C."""
     print(title, flush=True)
-    while True:
-        await trio.sleep(1)
-        print(line(workload), flush=True)
+    with trio.open_signal_receiver(signal.SIGINT) as stops:
+        while True:
+            with trio.move_on_after(1):
+                await anext(stops)
+                return
+            print(line(workload), flush=True)
 
 
 def line(workload: Workload) -> str:
@@ -104,7 +116,7 @@ def line(workload: Workload) -> str:
             f"{trio.current_time() - workload.started:.0f} s",
             f"{tally.claims} claims, {tally.rate():.1f}/s",
             f"{tally.failures} failed, {stats.waiting} waiting",
-            *(backends if stats.backends else ["no backends known"]),
+            *(backends if stats.backends else [no_backends(stats)]),
         ]
     )
 
@@ -121,7 +133,16 @@ def summary(workload: Workload) -> str:
 def host_and_port(text: str) -> tuple[str, int]:
     """Where to serve qtop: ``HOST:PORT``, or just the port."""
     host, _, port = text.rpartition(":")
+    if not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"not [HOST:]PORT: {text!r}")
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def not_negative(text: str) -> float:
+    """A number of seconds."""
+    if not (seconds := float(text)) >= 0:
+        raise argparse.ArgumentTypeError(f"it must not be negative: {text}")
+    return seconds
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -132,13 +153,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--claimers", type=int, default=4, help="to begin with; default: 4")
     parser.add_argument(
         "--hold",
-        type=float,
+        type=not_negative,
         default=0.2,
         metavar="SECONDS",
         help="how long they hold each claim, to begin with; default: %(default)s",
     )
     parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="stop after that; default: never"
+        "--seconds", type=not_negative, default=math.inf, help="stop after that; default: never"
     )
     parser.add_argument(
         "--qtop",
@@ -151,13 +172,24 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="print lines, as is done anyhow when this is not a terminal",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    try:
+        arguments.resolver = qorb_trio.DnsResolver(
+            arguments.service, nameservers=[arguments.nameserver], config=DNS_CONFIG
+        )
+    except ValueError as exc:
+        parser.error(str(exc))
+    return arguments
 
 
 if __name__ == "__main__":
     try:
         sys.exit(trio.run(main, parse_arguments()))
     except (KeyboardInterrupt, BaseExceptionGroup) as stop:
-        # Ctrl-C is one way to leave; what else failed as all was torn down is of no interest.
-        if isinstance(stop, BaseExceptionGroup) and not stop.subgroup(KeyboardInterrupt):
+        # Ctrl-C is one way to leave, `| head` is another; what else failed as all was torn
+        # down is of no interest.
+        leaving = (KeyboardInterrupt, BrokenPipeError)
+        if isinstance(stop, BaseExceptionGroup) and not stop.subgroup(leaving):
             raise
+        # Python would complain when it flushes what nobody reads.
+        sys.stdout = None

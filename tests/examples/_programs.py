@@ -134,14 +134,14 @@ class Terminal:
 
 
 @asynccontextmanager
-async def on_a_terminal(name: str, *arguments: str) -> AsyncIterator[Terminal]:
+async def on_a_terminal(name: str, *arguments: str, **environment: str) -> AsyncIterator[Terminal]:
     """Run an example on a terminal of 100 x 30, while the block runs."""
-    async with command_on_a_terminal(command(name, *arguments)) as terminal:
+    async with command_on_a_terminal(command(name, *arguments), **environment) as terminal:
         yield terminal
 
 
 @asynccontextmanager
-async def command_on_a_terminal(command: list[str]) -> AsyncIterator[Terminal]:
+async def command_on_a_terminal(command: list[str], **environment: str) -> AsyncIterator[Terminal]:
     """Run any program on a terminal of 100 x 30, while the block runs."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (30, 100))
@@ -155,7 +155,7 @@ async def command_on_a_terminal(command: list[str]) -> AsyncIterator[Terminal]:
                     stdin=slave,
                     stdout=slave,
                     stderr=slave,
-                    env=os.environ | {"TERM": "xterm-256color"},
+                    env=os.environ | {"TERM": "xterm-256color"} | environment,
                     check=False,
                 )
             )

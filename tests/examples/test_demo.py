@@ -64,6 +64,17 @@ async def test_demo_is_colourful_on_a_terminal() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"PYTHONIOENCODING": "latin-1"}])
+async def test_demo_on_a_simple_terminal(environment: dict[str, str]) -> None:
+    """Where there are no colours or not our signs, there are letters; no line is too long."""
+    async with on_a_terminal("demo.py", "--seconds", "60", **environment) as terminal:
+        await terminal.wait_until(lambda screen: screen.count("claims/s") > 3)
+        assert terminal.received.isascii()
+        assert "\x1b" not in terminal.received
+        assert max(map(len, terminal.received.splitlines())) <= 80
+
+
+@pytest.mark.real
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 async def test_demo_leaves_nothing_behind(how: signal.Signals) -> None:
     """However the demo is ended, its servers end with it."""

@@ -106,7 +106,7 @@ def picture(screen: Screen, width: int = 100, height: int = 30) -> str:
     """What is to be seen."""
     console = Console(file=io.StringIO(), width=width, height=height)
     with console.capture() as capture:
-        console.print(screen.draw(height), height=height)
+        console.print(screen.draw(height, width), height=height)
     return capture.get()
 
 
@@ -159,6 +159,25 @@ async def test_more_claimers_than_lines() -> None:
     for _ in range(60):
         screen.press("up")
     assert "▶ claimer 1" in picture(screen, height=24)
+
+
+async def test_a_small_terminal_shows_what_matters() -> None:
+    """On 40 columns and 10 lines there are the slots, the selected claimer and the keys."""
+    screen = a_screen(*map(backend, range(3)), claimers=20)
+    screen.log.lines.append("not now")
+    shown = picture(screen, 40, 10)
+    assert "■■■□□▣✕" in shown
+    assert "▶ claimer 20" in shown
+    assert "q quit" not in shown
+    assert "hold · q" in shown
+    assert "not now" not in shown
+    assert len(shown.splitlines()) == 10
+
+
+@pytest.mark.parametrize("width", [40, 100])
+async def test_no_backends_are_explained(width: int) -> None:
+    """Without backends the screen says so."""
+    assert "no backends known" in picture(a_screen(claimers=1), width)
 
 
 @pytest.mark.parametrize("size", [(20, 5), (1, 1), (300, 100)])

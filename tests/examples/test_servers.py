@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -114,3 +115,18 @@ async def test_dns_server_reloads_at_sighup() -> None:
         await server.wait_for("serving")
         server.process.send_signal(signal.SIGHUP)
         await server.wait_for("reloaded")
+
+
+async def test_an_address_that_is_taken() -> None:
+    """A server that cannot listen says where and why, in one line."""
+    async with running("tcp_echo_server.py", "127.0.0.1:0") as server:
+        address = (await server.wait_for("listening on ")).split()[-1]
+        port = address.rpartition(":")[2]
+        for command_line in (
+            ("tcp_echo_server.py", address),
+            ("dns_server.py", "--host", "127.0.0.1", "--port", port),
+            ("dns_server.py", "no-such.zone"),
+        ):
+            done = await run(*command_line)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert re.fullmatch(r"cannot (listen on|serve) .*\[Errno \d+\].*\n", done.stderr)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 
 import pytest
 import trio
 
 from qorb_trio.qtop._client import Target, connect
 
-from ._programs import PATIENCE, echo_service, on_a_terminal, run, running
+from ._programs import PATIENCE, command, echo_service, on_a_terminal, run, running
 
 pytestmark = pytest.mark.real
 
@@ -44,7 +45,7 @@ async def test_plain_workload_without_backends_is_a_failure() -> None:
             *("--nameserver", f"127.0.0.1:{dns.address[1]}", "--seconds", "1.2"),
         )
     assert done.returncode == 1
-    assert "no backends known" in done.stdout
+    assert "no backends known: _echo._tcp.test.com SRV: " in done.stdout
     assert "0 claims" in done.stdout
 
 
@@ -68,6 +69,74 @@ async def test_workload_watched_by_qtop() -> None:
                     message = json.loads(await socket.receive() or "")
                     online = sum(it["online"] for it in message["sets"].values())
         assert message["pools"][0]["name"] == "echo"
+
+
+async def test_a_port_that_is_taken() -> None:
+    """Where qtop cannot be served, the workload says why, in one line, and does not begin."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    done = await run("tcp_echo_workload.py", "--qtop", str(port))
+    await listener.aclose()
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert f"qtop cannot be served on 127.0.0.1, port {port}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--service", "a..b"), ("--hold", "-1"), ("--seconds", "nan"), ("--qtop", "x")],
+    ids=" ".join,
+)
+async def test_wrong_arguments(arguments: tuple[str, str]) -> None:
+    """A wrong argument is refused with a line that shows it, and not with a traceback."""
+    done = await run("tcp_echo_workload.py", *arguments)
+    assert done.returncode == 2
+    assert arguments[1] in done.stderr.splitlines()[-1]
+
+
+async def test_a_reader_who_has_seen_enough() -> None:
+    """When nobody reads its lines any more, the workload ends without a complaint."""
+    process = await trio.lowlevel.open_process(
+        command("tcp_echo_workload.py", "--nameserver", "127.0.0.1:9", "--claimers", "0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with trio.fail_after(PATIENCE):
+        assert await process.stdout.receive_some()
+        await process.stdout.aclose()
+        assert b"".join([chunk async for chunk in process.stderr]) == b""
+        await process.wait()
+    await process.stderr.aclose()
+
+
+async def test_an_interrupted_plain_workload() -> None:
+    """At Ctrl-C, the lines end with the summary."""
+    async with (
+        echo_service() as dns,
+        running(
+            "tcp_echo_workload.py",
+            *("--plain", "--nameserver", f"127.0.0.1:{dns.address[1]}"),
+        ) as program,
+    ):
+        await program.wait_for("1 s; ")
+        program.process.send_signal(signal.SIGINT)
+        await program.wait_for(" claims, 0 failed; the slowest")
+
+
+@pytest.mark.parametrize(
+    ("environment", "lacking"),
+    [({"TERM": "dumb"}, "TERM"), ({"PYTHONIOENCODING": "ascii"}, "UTF-8")],
+    ids=["TERM", "encoding"],
+)
+async def test_a_terminal_without_a_screen(environment: dict[str, str], lacking: str) -> None:
+    """On a terminal that cannot show the screen there are lines, and the reason why."""
+    async with on_a_terminal(
+        "tcp_echo_workload.py", *("--nameserver", "127.0.0.1:9", "--seconds", "0.1"), **environment
+    ) as terminal:
+        assert await terminal.wait() == 1
+        await terminal.wait_until(lambda _: "0 claims, " in terminal.received)
+        assert re.search(f"The screen needs .*{lacking}.*these are lines", terminal.received)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,6 @@ class DnsSnapshot:
                 return f"{what}: {name.last_error}"
             if name.state == "unknown":
                 return f"{what}: not answered yet"
-            if name.state == "empty":
+            if name.state in {"empty", "doubted"}:
                 return f"{what}: no such records"
         return None
