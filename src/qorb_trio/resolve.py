@@ -112,7 +112,8 @@ class _Printer:
         for name in snapshot.names:
             text = name.last_error or ", ".join(name.records) or "nothing"
             ttl = "" if name.ttl is None else f" TTL {name.ttl:g}"
-            self._print(f"  {name.name} {name.rdtype}{ttl} {name.state} ({name.server}): {text}")
+            whose = "" if name.server is None else f" ({name.server})"
+            self._print(f"  {name.name} {name.rdtype}{ttl} {name.state}{whose}: {text}")
         for server in snapshot.nameservers:
             kind = "dynamic" if server.dynamic else "given"
             error = f": {server.last_error}" if server.last_error else ""
@@ -176,6 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return trio.run(_resolve, resolver, arguments, printer)
     except* KeyboardInterrupt:  # alone, or in a group with what it interrupted
         pass
+    except* BrokenPipeError:  # whoever read the output has seen enough
+        sys.stdout = None  # or Python would complain when it flushes what nobody reads
     return OK if printer.last else NO_BACKENDS
 
 

@@ -208,3 +208,21 @@ class Lines:
             self._data += chunk
         line, self._data = self._data.split(b"\n", 1)
         return line.decode()
+
+
+async def test_a_reader_who_has_seen_enough(server: DnsServer) -> None:
+    """When nobody reads what it prints any more, the command ends without a complaint."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "qorb_trio.resolve", NAME, *at(server), "--watch"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with trio.fail_after(20):
+        assert await process.stdout.receive_some()
+        await process.stdout.aclose()
+        server.set("a", "A", "127.0.0.3")
+        assert b"".join([chunk async for chunk in process.stderr]) == b""
+        assert await process.wait() == 0
+    await process.stderr.aclose()
