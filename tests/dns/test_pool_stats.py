@@ -6,7 +6,7 @@ import attrs
 import pytest
 import trio
 
-from qorb_trio import DnsResolver, FixedResolver, NoBackendsError, Policy, open_pool
+from qorb_trio import Backend, DnsResolver, FixedResolver, NoBackendsError, Policy, open_pool
 from qorb_trio.resolvers import DnsSnapshot, NameSnapshot
 from qorb_trio.testing import DnsServer, FakeConnector
 
@@ -49,6 +49,7 @@ def test_no_trouble() -> None:
     assert empty.trouble is None
     new = NameSnapshot("x", "SRV", "unknown", (), None, None, None, 0, None, None, 0)
     assert attrs.evolve(empty, names=(new,)).trouble == "x SRV: not answered yet"
+    assert attrs.evolve(empty, names=(new,), backends=(Backend(("a", 1)),)).trouble is None
     good = attrs.evolve(new, state="good")
     assert attrs.evolve(empty, names=(good,)).trouble is None
 

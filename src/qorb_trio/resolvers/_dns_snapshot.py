@@ -94,10 +94,12 @@ class DnsSnapshot:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong with the service's own name, in one line; `None` if nothing is.
+        """Why there is no backend, in one line; `None` where there is one.
 
-        A `NoBackendsError` says it, for there is no backend because of it.
+        It is about the first name that is not in order. A `NoBackendsError` says it.
         """
+        if self.backends:
+            return None
         for name in self.names:
             what = f"{name.name} {name.rdtype}"
             if name.last_error is not None:
