@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-import warnings
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 import trio
 
@@ -15,16 +13,6 @@ from ._backend import Backend
 from .abc import Connector
 
 logger = logging.getLogger("qorb_trio.connector")
-
-#: What may be left out, so that a slip of the pen goes unnoticed.
-_OPTIONAL: Final = (
-    "is_valid",
-    "on_acquire",
-    "on_recycle",
-    "disconnect",
-    "is_broken",
-    "should_recycle",
-)
 
 A = TypeVar("A")
 C = TypeVar("C")
@@ -34,26 +22,6 @@ R = TypeVar("R")
 def _overrides(connector: Connector[C], name: str) -> bool:
     method = getattr(connector, name)
     return getattr(method, "__func__", None) is not getattr(Connector, name)
-
-
-def _is_slip(name: str, hook: str) -> bool:
-    """Whether `name` differs from `hook` by a letter, or by the order of its letters."""
-    if name.startswith(hook):
-        return False  # `disconnects` is a word of its own
-    written, meant = (Counter(it.replace("_", "").lower()) for it in (name, hook))
-    return max((written - meant).total(), (meant - written).total()) <= 1
-
-
-def misspelt_hooks(kind: type) -> list[tuple[str, str]]:
-    """The methods of a connector's class that nothing calls, and the hooks they resemble."""
-    own = [vars(it) for it in kind.__mro__ if it not in Connector.__mro__]
-    methods = [name for names in own for name, it in names.items() if inspect.isfunction(it)]
-    return [
-        (name, hook)
-        for name in methods
-        for hook in _OPTIONAL
-        if name not in _OPTIONAL and _is_slip(name, hook)
-    ]
 
 
 async def _call(hook: Callable[[A], Awaitable[R]], argument: A) -> R:
@@ -104,11 +72,6 @@ class Hooks(Generic[C]):
             if inspect.iscoroutinefunction(getattr(connector, name)):
                 # A coroutine counts as true, whatever it would have returned.
                 raise TypeError(f"connector: {name} must not be async")
-        for name, hook in misspelt_hooks(type(connector)):
-            warnings.warn(
-                f"{type(connector).__name__}.{name} is never called; did you mean {hook}?",
-                stacklevel=4,  # where open_pool is called
-            )
         self._connector: Connector[C] = connector
         self.validates: bool = _overrides(connector, "is_valid")
         self.tells_broken: bool = _overrides(connector, "is_broken")

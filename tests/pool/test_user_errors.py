@@ -322,35 +322,6 @@ async def test_a_check_without_a_verdict(autojump_clock: MockClock, idle: bool) 
         assert "is_valid returned None" in str(pool.stats().backends["a"].last_error)
 
 
-class Misspelt(Numbers):
-    """Hooks that nobody will ever call, and methods of its own that look a bit like hooks."""
-
-    async def on_recyle(self, conn: Any) -> None:
-        """A letter is missing."""
-
-    async def isVaild(self, conn: Any) -> bool:
-        """Two are exchanged."""
-        return True
-
-    def disconnects(self) -> int:
-        """Is no hook."""
-        return len(self.closed)
-
-    async def reconnect(self) -> None:
-        """Is none either."""
-
-
-async def test_a_misspelt_hook(nursery: trio.Nursery) -> None:
-    """A method that is a hook but for a slip of the pen is warned of, where the pool is opened."""
-    with pytest.warns(UserWarning, match="is never called") as caught:
-        qorb_trio.open_pool(nursery, ManualSets([]), Misspelt(object))
-    assert [str(one.message) for one in caught] == [
-        "Misspelt.on_recyle is never called; did you mean on_recycle?",
-        "Misspelt.isVaild is never called; did you mean is_valid?",
-    ]
-    assert {one.filename for one in caught} == {__file__}
-
-
 class NoTrouble:
     """What a resolver tells of itself, for a person and not for us."""
 
