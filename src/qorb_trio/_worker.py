@@ -183,7 +183,9 @@ class Worker(Generic[C]):
         called = False  # whether this task was woken because there is room for a check
         while True:  # noqa: ASYNC913 - each round waits, but for one that takes a spare
             now = trio.current_time()
-            due = home.spares[0].since + interval if home.spares else now + interval
+            # When its backend has left, this task may run once more before its end.
+            idle = home.active and home.spares
+            due = home.spares[0].since + interval if idle else now + interval
             if due > now:
                 if called:  # it is not needed here any more: somebody else's turn
                     core.check_lot.unpark()

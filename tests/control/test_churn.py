@@ -468,3 +468,20 @@ async def test_a_crash_during_the_drain_ends_the_drain(autojump_clock: MockClock
     assert trio.current_time() == pytest.approx(1)
     connector.assert_clean()
     claim.release()
+
+
+@pytest.mark.parametrize("steps", range(3))
+async def test_many_backends_leave_as_their_checks_fall_due(
+    steps: int, autojump_clock: MockClock
+) -> None:
+    """However many spares are to be closed, nobody begins to check one whose backend has left."""
+    old, new = make_backends(250, "old"), make_backends(2, "new")
+    connector = ScriptedConnector()
+    policy = Policy(spares_wanted=250, max_slots=500, set_config=SetConfig(health_interval=10))
+    async with a_pool(connector, old, policy) as rig:
+        await trio.sleep_until(10)
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        rig.resolver.set(new)
+        await pass_time(1)
+        assert {conn.backend.name for conn in connector.open} == {"new0", "new1"}
