@@ -7,7 +7,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from itertools import pairwise
 from types import FrameType
 
@@ -17,6 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import qorb_trio
 from qorb_trio import (
+    AllClaimsUsedError,
     Backend,
     Connector,
     FixedResolver,
@@ -291,6 +292,22 @@ async def test_slots_of_a_big_pool_take_no_more_calls() -> None:
     assert min(few) > 1
     for small, big in zip(few, many, strict=True):
         assert big <= 1.1 * small
+
+
+async def calls_of_a_refusal(slots: int) -> int:
+    """The calls that it takes to refuse a claim while so many are outstanding."""
+    async with full_pool(1, slots) as pool, AsyncExitStack() as claims:
+        for _ in range(slots):
+            await claims.enter_async_context(pool.claim())
+        with counting_calls() as calls:
+            with pytest.raises(AllClaimsUsedError):
+                await pool.acquire(timeout=0)
+    return calls.total()
+
+
+async def test_many_claims_do_not_make_a_refusal_dear() -> None:
+    """Who is refused while 5,000 claims are outstanding costs the same calls as with five."""
+    assert await calls_of_a_refusal(5000) == await calls_of_a_refusal(5)
 
 
 async def steps_while_idle(backends: int) -> Counter[str]:

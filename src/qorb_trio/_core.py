@@ -20,7 +20,7 @@ import trio
 from . import _refusal
 from ._backend import Backend
 from ._balancer import Shelf
-from ._holders import describe, find_holders
+from ._holders import describe_oldest
 from ._hooks import Hooks
 from ._line import Line
 from ._policy import Policy
@@ -262,12 +262,11 @@ class Core(Generic[C]):
 
     def timed_out(self) -> _refusal.Refusal:
         """Why there is no connection."""
-        held_by = describe(find_holders(self))
         return _refusal.timed_out(
             self.stats(),
             self.policy.max_slots,
             self._latest_error(),
-            held_by,
+            describe_oldest(self),
             "" if self.sets else self._trouble(),
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import traceback
+from heapq import nsmallest
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, final
 
 import attrs
@@ -13,8 +15,6 @@ from ._backend import Backend
 from ._slot import CLAIMED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ._core import Core
     from ._slot import Slot
 
@@ -22,6 +22,8 @@ logger = logging.getLogger("qorb_trio.claim")
 
 #: An error names so many holders; the one that never gives back is among the oldest.
 _NAMED = 3
+
+_SINCE = attrgetter("since")
 
 
 @final
@@ -62,15 +64,21 @@ def find_holders(core: Core[Any]) -> list[Holder]:
     if not core.claimed:
         return []
     now = trio.current_time()
-    holders = [_holder(slot, now) for slot in _claimed(core)]
-    holders.sort(key=lambda holder: holder.since)
-    return holders
+    return [_holder(slot, now) for slot in sorted(_claimed(core), key=_SINCE)]
 
 
-def describe(holders: list[Holder]) -> str:
-    """The oldest holders, as a part of an error's message."""
-    named = [f"{it.task} for {it.age:.3g} s ({it.backend.name})" for it in holders[:_NAMED]]
-    return "; held longest by " + ", ".join(named) if named else ""
+def describe_oldest(core: Core[Any]) -> str:
+    """The oldest holders, as a part of an error's message.
+
+    Each claim that fails asks for it, and it is when most claims fail that there are many
+    holders: so only those that are named are made.
+    """
+    if not core.claimed:
+        return ""
+    now = trio.current_time()
+    oldest = [_holder(slot, now) for slot in nsmallest(_NAMED, _claimed(core), key=_SINCE)]
+    named = [f"{it.task} for {it.age:.3g} s ({it.backend.name})" for it in oldest]
+    return "; held longest by " + ", ".join(named)
 
 
 async def warn_of_leaks(core: Core[Any], after: float) -> None:
@@ -109,10 +117,15 @@ def _warn(core: Core[Any], holder: Holder) -> None:
     )
 
 
-def _claimed(core: Core[Any]) -> Iterable[Slot[Any]]:
-    for home in (*core.sets.values(), *core.departed):
-        if home.claimed:
-            yield from (slot for slot in home.slots if slot.state is CLAIMED)
+def _claimed(core: Core[Any]) -> list[Slot[Any]]:
+    """The slots that are lent out, but for one that is being handed over just now."""
+    return [
+        slot
+        for home in (*core.sets.values(), *core.departed)
+        if home.claimed
+        for slot in home.slots
+        if slot.state is CLAIMED and slot.holder is not None
+    ]
 
 
 def _holder(slot: Slot[Any], now: float) -> Holder:

@@ -11,10 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from qorb_trio import AllClaimsUsedError, Instrument, Policy, open_pool
+from qorb_trio import AllClaimsUsedError, Instrument, Policy, Pool, open_pool
 from qorb_trio.testing import FakeConnector, ManualResolver
 
-from ..harness import backends, open_bench, policy_of
+from ..harness import LedgerConnection, backends, open_bench, policy_of
 
 
 async def test_the_holders_of_a_pool(autojump_clock: MockClock) -> None:
@@ -89,6 +89,27 @@ async def test_the_error_says_who_holds_them(autojump_clock: MockClock) -> None:
         assert f"held longest by worker 0 for 11 s ({name}), worker 1 for 9 s" in message
         assert "worker 2" in message
         assert "worker 3" not in message
+
+
+async def test_holders_can_be_asked_for_at_any_moment(autojump_clock: MockClock) -> None:
+    """Who asks in the middle of a claim or a release gets an answer, not an error."""
+
+    class Asks(Instrument):
+        def __init__(self) -> None:
+            self.pool: Pool[LedgerConnection] | None = None
+            self.found: list[int] = []
+
+        def slot_state_change(self, *_: object) -> None:
+            if self.pool is not None:
+                self.found.append(len(self.pool.holders()))
+
+    asks = Asks()
+    async with open_bench(instruments=[asks]) as bench:
+        await bench.settle()
+        asks.pool = bench.pool
+        async with bench.claim():
+            assert len(bench.pool.holders()) == 1
+        assert asks.found == [0, 0]
 
 
 async def test_a_claim_that_is_held_for_long_is_logged_once(
