@@ -8,7 +8,7 @@ neither time nor tasks: the pool calls it when something changed, and carries it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heapify, heapreplace
+from heapq import heapify, heapreplace, nsmallest
 from typing import Protocol, final
 
 import attrs
@@ -182,7 +182,7 @@ class _Division:
     """How many connections each view should have."""
 
     probes: list[int]
-    """The failing views that should be probed, in turn."""
+    """The failing views that should be probed."""
 
     target: int
     """How many connections there should be, if all worked that should."""
@@ -264,8 +264,12 @@ class _Planner:
             if fewer.probes:
                 division = fewer
         budget = min(self.failing_limit, self.room - sum(division.shares))
-        del division.probes[max(0, budget) :]
+        division.probes = nsmallest(max(0, budget), division.probes, key=self._turn)
         return division
+
+    def _turn(self, i: int) -> tuple[tuple[float, float], int]:
+        view = self.views[i]
+        return view.turn, view.rank
 
     def _divide(self, total: int) -> _Division:
         """Divide `total` over the best priority that works, and probe those before it."""
@@ -297,11 +301,10 @@ class _Planner:
         probes = [
             i
             for i, fair in candidates
-            if views[i].connected < views[i].limit
+            if self.connected_to[i] < views[i].limit
             and not views[i].on_probation
-            and (left or views[i].connected < fair)
+            and (left or self.connected_to[i] < fair)
         ]
-        probes.sort(key=lambda i: (views[i].turn, views[i].rank))
         return _Division(shares, probes, min(total, capacity), saturated=left > 0)
 
     def _tiers(self) -> list[list[int]]:
@@ -324,10 +327,9 @@ class _Planner:
 
     def _opens(self, needs: dict[int, int]) -> list[tuple[int, int]]:
         """Fill the free slots, the views that have least for their weight first."""
-        views = self.views
         free = self.free
         probes = self.failing_limit - sum(
-            views[i].connecting + views[i].closing for i in self.failing
+            [self.dialling_to[i] + self.closing_at[i] for i in self.failing if needs]
         )
         opens = []
         for i in sorted(needs, key=self._fullness):
@@ -353,8 +355,11 @@ class _Planner:
         all backends are just slow, and to give each a turn would let none finish.
         """
         views = self.views
-        excess = max(shortage, sum(views[i].connecting for i in self.failing) - self.failing_limit)
-        excess -= self.closing  # these will be free in a moment
+        dialling = sum([self.dialling_to[i] for i in self.failing])
+        # Those that are closing will be free in a moment.
+        excess = max(shortage, dialling - self.failing_limit) - self.closing
+        if excess <= 0:
+            return []
         patient = 0 if self.connected else self.room // 2
         hung = sum(views[i].connecting for i in self.failing if views[i].hung)
         aborts = []
