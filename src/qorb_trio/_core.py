@@ -24,7 +24,7 @@ from ._holders import describe_oldest
 from ._hooks import Hooks
 from ._line import Line
 from ._policy import Policy
-from ._slot import CLAIMED, Slot
+from ._slot import CHECKING, CLAIMED, Slot
 from ._slot_set import SlotSet
 from ._stats import PoolStats
 from ._watch import Watch
@@ -101,6 +101,9 @@ class Core(Generic[C]):
         self.ready_wanted: list[int] = []
         #: Set when the resolver has sent another set, and at each rebalance interval.
         self.rebalance_due: bool = False
+        #: Whether a spare would have given way to another backend, by the last plan, if there
+        #: had been one: the next that comes back does, of those that `SlotSet.gives_way`.
+        self.lacks_spare: bool = False
         self.closing: bool = False
         self.ended_at: float | None = None
         self._plan_requested: bool = False
@@ -205,18 +208,31 @@ class Core(Generic[C]):
                 slot.since = self.now()
             if home.record.streak:
                 home.proved(slot)
-            if self.line.waiting:
+            if self.lacks_spare and self._gives_way(slot):
+                pass
+            elif self.line.waiting:
                 self._hand_over(slot)
             else:
                 home.shelve(slot)
 
     def offer(self, slot: Slot[C]) -> None:
         """A connection is free: give it to the claimant who has waited longest."""
+        if slot.state is CHECKING and self._gives_way(slot):
+            return
         if not self.line.waiting:
             slot.home.shelve(slot)
             return
         slot.home.move(slot, CLAIMED)
         self._hand_over(slot)
+
+    def _gives_way(self, slot: Slot[C]) -> bool:
+        """Close what comes back, though somebody waits, if another backend needs the place."""
+        home = slot.home
+        if not (self.lacks_spare and home.gives_way and self.connected > 1):
+            return False
+        self.lacks_spare = False  # one is enough
+        home.close(slot)
+        return True
 
     def _hand_over(self, slot: Slot[C]) -> None:
         """Lend a connection that is CLAIMED, though by nobody, to the first in line."""

@@ -112,6 +112,10 @@ class Plan:
     closes: list[tuple[int, int]]
     """(view, how many spares to close)."""
 
+    donors: list[int]
+    """The views of which one connection is to be closed as it comes back, instead of lent on,
+    the first that does: there is no spare to close."""
+
     target: int
     """How many connections there should be, if all worked that should."""
 
@@ -227,13 +231,18 @@ class _Planner:
         closes: list[tuple[int, int]] = []
         if rebalance:
             closes = self._surplus(division)
+        donors: list[int] = []
         if not closes and not aborts:
-            closes = self._give_way(wanted, needs, rebalance=rebalance)
+            donors = self._donors(wanted, needs, rebalance=rebalance)
+            ready = [i for i in donors if self.views[i].unclaimed]
+            if ready:
+                closes, donors = [(self._fullest(ready, wanted), 1)], []
         return Plan(
             wanted=wanted,
             opens=opens,
             aborts=aborts,
             closes=closes,
+            donors=donors,
             target=division.target,
             saturated=division.saturated or self.demand >= self.room - bool(division.probes),
             settled=not closes and self._settled(division, needs),
@@ -394,12 +403,12 @@ class _Planner:
                 excess -= count
         return closes
 
-    def _give_way(
-        self, wanted: list[int], needs: dict[int, int], *, rebalance: bool
-    ) -> list[tuple[int, int]]:
-        """One spare of an over-full cap, for a probe or for a backend that has too few.
+    def _donors(self, wanted: list[int], needs: dict[int, int], *, rebalance: bool) -> list[int]:
+        """Who might give a connection of a full cap, for a probe or for one that has too few.
 
-        One at a time: the next follows when what took its place has worked or failed.
+        One at a time: the next follows when what took its place has worked or failed. Where
+        nobody has a spare to give, because claimants wait for whatever comes back, it is
+        the next connection that does: or else overload would keep all others out.
         """
         views = self.views
         if not needs or self.free > 0 or self.closing or self.connected < 2:
@@ -412,15 +421,17 @@ class _Planner:
         wanting = any(
             (not probing) if views[i].failing else (rebalance and not moving) for i in needs
         )
-        donors = [
-            i
-            for i, v in enumerate(views)
-            if v.unclaimed and v.connected > wanted[i] and not v.on_probation
-        ]
-        if not wanting or not donors:
+        if not wanting:
             return []
-        donor = max(donors, key=lambda i: (views[i].connected - wanted[i], -views[i].rank))
-        return [(donor, 1)]
+        return [
+            i
+            for i, connected in enumerate(self.connected_to)
+            if connected > wanted[i] and not views[i].on_probation
+        ]
+
+    def _fullest(self, donors: list[int], wanted: list[int]) -> int:
+        """The one that has most beyond its part; of equals, that of the lowest rank."""
+        return max(donors, key=lambda i: (self.connected_to[i] - wanted[i], -self.views[i].rank))
 
 
 def next_turn(views: Sequence[View], plan: Plan) -> tuple[int, int] | None:

@@ -118,6 +118,10 @@ class Rebalancer(Generic[C]):
         """
         for home, wanted in zip(views, plan.wanted, strict=True):
             home.wanted = wanted
+            home.gives_way = False
+        for i in plan.donors:
+            views[i].gives_way = True
+        self._core.lacks_spare = bool(plan.donors)
         for i, count in plan.aborts:
             views[i].abort_dials(count)
         for i, count in plan.closes:

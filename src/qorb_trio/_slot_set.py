@@ -57,6 +57,7 @@ class SlotSet(Generic[C]):
         "claimed",
         "connected",
         "dials",
+        "gives_way",
         "hung",
         "limit",
         "place",
@@ -89,6 +90,9 @@ class SlotSet(Generic[C]):
         self.checker: trio.CancelScope | None = None
         #: Whether a dial takes suspiciously long, as of the last plan.
         self.hung: bool = False
+        #: Whether a connection that comes back may be closed, to make room for another
+        #: backend (see `Core.lacks_spare`).
+        self.gives_way: bool = False
         self.limit: int = core.policy.set_config.max_count
         self.rank: int = rank
         self.place: int = 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import trio
@@ -22,6 +24,7 @@ from ._harness import (
     pass_time,
     run_load,
     settle,
+    watch,
 )
 
 
@@ -145,3 +148,41 @@ async def test_the_error_of_an_overloaded_pool_says_so(autojump_clock: MockClock
         assert info.value.stats.backends["b0"].claimed == 2
         for claim in claims:
             claim.release()
+
+
+async def test_overload_keeps_no_new_backend_out(autojump_clock: MockClock) -> None:
+    """Where claimants wait for whatever comes back, a new backend gets its share all the same,
+    by one connection after the other, and nothing moves after that."""
+    old, new = make_backends(2)
+    connector = ScriptedConnector(connect_delay=0.01)
+    counts: list[int] = []
+    async with a_pool(connector, [old], Policy(max_slots=4)) as rig:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(run_load, rig.pool, claimants=12, seconds=200, work=0.1))
+            await trio.sleep(10)
+            rig.resolver.set([old, new])
+            await watch(1, 0.01, lambda: counts.append(sum(connected(rig.stats()).values())))
+            assert connected(rig.stats()) == {"b0": 2, "b1": 2}
+            assert min(counts) == 3, "more than one moves at a time"
+            await trio.sleep(180)
+        assert len(connector.dials) == 4 + 2
+
+
+async def test_overload_keeps_no_dead_backend_from_its_probes(autojump_clock: MockClock) -> None:
+    """Where claimants wait for whatever comes back, a better backend that is back is found."""
+    (best,), (other,) = make_backends(1, "best"), make_backends(1, "other", priority=1)
+    connector = ScriptedConnector(connect_delay=0.01)
+    policy = Policy(max_slots=4, set_config=SetConfig(max_connection_backoff=5))
+    async with a_pool(connector, [other], policy) as rig:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(run_load, rig.pool, claimants=12, seconds=200, work=0.1))
+            await trio.sleep(10)
+            connector.crash(best)
+            rig.resolver.set([best, other])
+            await trio.sleep(50)
+            assert connected(rig.stats()) == {"best0": 0, "other0": 3}
+            probes = [dial.at for dial in connector.dials_to(best)]
+            assert all(later - before < 5.1 for before, later in pairwise(probes))
+            connector.recover(best)
+            await trio.sleep(70)
+            assert connected(rig.stats()) == {"best0": 4, "other0": 0}

@@ -543,6 +543,22 @@ def test_a_full_pool_is_rebalanced_one_by_one() -> None:
     assert make_plan(works, demand, rebalance=True).closes == [(0, 1)]
 
 
+def test_what_comes_back_gives_way_where_there_is_no_spare() -> None:
+    """With all in use, the next one that comes back gives way: to a probe, or in a rebalance."""
+    demand = Demand(max_slots=4, waiting=4)
+    for other, rebalance, expected in [
+        (View(failing=True), False, [0]),
+        (View(), True, [0]),
+        (View(), False, []),
+        (View(failing=True, connecting=1), False, []),
+    ]:
+        busy = View(claimed=4 - other.connecting)
+        plan = make_plan(ranked([busy, other]), demand, rebalance=rebalance)
+        assert (plan.closes, plan.donors) == ([], expected)
+    spares = make_plan(ranked([View(claimed=2), View(unclaimed=2), View(failing=True)]), demand)
+    assert (spares.closes, spares.donors) == ([(1, 1)], [])
+
+
 @pytest.mark.parametrize("rebalance", [False, True])
 @pytest.mark.parametrize(
     ("views", "why"),
@@ -594,7 +610,14 @@ def test_next_turn(situation: Situation, rng: random.Random) -> None:
     views, _ = situation
     wanted = [rng.randrange(3) for _ in views]
     plan = Plan(
-        wanted=wanted, opens=[], aborts=[], closes=[], target=0, saturated=True, settled=True
+        wanted=wanted,
+        opens=[],
+        aborts=[],
+        closes=[],
+        donors=[],
+        target=0,
+        saturated=True,
+        settled=True,
     )
     needy = {
         view.priority
@@ -620,7 +643,14 @@ def test_next_turn_is_whose_was_longest_ago() -> None:
     """Of several that could give and several that could take, those of the lowest rank do."""
     views = ranked([View(), View(unclaimed=1), View(), View(unclaimed=1)])
     plan = Plan(
-        wanted=[0, 1, 0, 1], opens=[], aborts=[], closes=[], target=0, saturated=True, settled=True
+        wanted=[0, 1, 0, 1],
+        opens=[],
+        aborts=[],
+        closes=[],
+        donors=[],
+        target=0,
+        saturated=True,
+        settled=True,
     )
     assert next_turn(views, plan) == (1, 0)
     assert next_turn(views[::-1], plan) is None, "who is wanted has nothing to give"
