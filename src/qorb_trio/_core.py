@@ -391,10 +391,11 @@ class Core(Generic[C]):
         assert self.nursery is not None
         self.nursery.start_soon(work, what)
 
-    def checks_ended(self) -> None:
+    def checks_ended(self, home: SlotSet[C]) -> None:
         """A check or a recycling is over."""
         self.check_lot.unpark()  # one ended, so there is room for one
-        if self.rebalance_due:  # the spare may be surplus
+        surplus = self.rebalance_due and self.connected > self.enough
+        if surplus or home.gives_way:  # perhaps this spare may go
             self.request_plan()
 
     def start_closing(self, slot: Slot[C]) -> None:

@@ -250,8 +250,9 @@ class _Planner:
 
     def _settled(self, division: _Division, needs: dict[int, int]) -> bool:
         """Whether the rest of the surplus, if any, is in use, and no move under way."""
-        if any(not self.fails[i] for i in needs):
-            return False
+        stuck = self.connected == 1 and self.free == 0 and not self.closing
+        if not stuck and any(not self.fails[i] for i in needs):
+            return False  # the last connection never moves, so that it is not waited for
         if self.dialling and any(
             dials and not fails
             for dials, fails in zip(self.dialling_to, self.fails, strict=True)

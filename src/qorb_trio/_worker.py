@@ -133,7 +133,7 @@ class Worker(Generic[C]):
             raise
         finally:
             slot.scope = None
-            core.checks_ended()
+            core.checks_ended(home)
         if failure is not None or not home.active:
             unwanted = not home.active
             home.close(slot)

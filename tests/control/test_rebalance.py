@@ -292,6 +292,28 @@ async def test_a_pool_at_rest_plans_at_the_interval_only(autojump_clock: MockClo
         assert recorder.plans_since(mark) <= 61
 
 
+@pytest.mark.parametrize("max_slots", [1, 4])
+async def test_claims_cause_no_plans_while_a_rebalance_cannot_go_on(
+    max_slots: int, autojump_clock: MockClock
+) -> None:
+    """That a slow dial is waited for, or that the last connection cannot move to a better
+    backend, is no reason to plan whenever a claim ends."""
+    (best,), (other,) = make_backends(1, "best"), make_backends(1, "other", priority=1)
+    connector = ScriptedConnector(recycle_delay=0.001)
+    recorder = Counting()
+    policy = Policy(max_slots=max_slots)
+    async with a_pool(connector, [other], policy, instruments=[recorder]) as rig:
+        await pass_time(1)
+        connector.fate(best).connect_delay = 0.9
+        rig.resolver.set([best, other])
+        await pass_time(0.1)
+        mark = len(recorder.plans)
+        served = await run_load(rig.pool, claimants=1, seconds=0.7, work=0.01)
+        assert served.by_backend == {other.name: served.total}
+        assert served.total > 50
+        assert recorder.plans_since(mark) <= 5
+
+
 @pytest.mark.parametrize("interval", [60, math.inf])
 async def test_broken_spares_are_replaced_without_waiting_for_the_interval(
     interval: float, autojump_clock: MockClock
