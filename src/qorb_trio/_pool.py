@@ -302,7 +302,8 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         core.now = trio.lowlevel.current_clock().current_time
         core.resolution = self._resolver.snapshot
         updates, found = trio.open_memory_channel[Collection[Backend]](0)
-        async with trio.open_nursery() as nursery:
+        # Strict, however Trio runs: `_run` removes this nursery's layer, and no other.
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
             core.nursery = nursery
             nursery.start_soon(self._resolve, updates)
             nursery.start_soon(Rebalancer(core).run)

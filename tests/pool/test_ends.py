@@ -157,6 +157,52 @@ async def test_a_group_of_the_resolver_stays_a_group(autojump_clock: MockClock) 
     assert inner.message == "from the resolver"
 
 
+def test_a_group_stays_a_group_where_groups_are_not_strict() -> None:
+    """In a run without strict exception groups the resolver's group comes out as it is."""
+    group = ExceptionGroup("from the resolver", [ValueError("a bug")])
+
+    async def main() -> None:
+        resolver = ManualResolver()
+        async with trio.open_nursery() as nursery:
+            async with open_pool(nursery, resolver, FakeConnector()):
+                resolver.fail(group)
+                await trio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught, pytest.warns(trio.TrioDeprecationWarning):
+        trio.run(main, strict_exception_groups=False)
+    assert caught.value.message == group.message
+    assert caught.value.exceptions == group.exceptions
+
+
+class Untouchable:
+    """A connection that cannot even be asked whether it can be closed."""
+
+    @property
+    def aclose(self) -> NoReturn:
+        """Raise."""
+        raise ValueError("not now")
+
+
+class ConnectsUntouchables(Connector[Untouchable]):
+    """Returns one such connection after the other."""
+
+    async def connect(self, backend: Backend) -> Untouchable:
+        """Return another."""
+        return Untouchable()
+
+
+async def test_a_connection_that_cannot_be_asked(autojump_clock: MockClock) -> None:
+    """A connection whose attributes raise is closed as well as can be, and the pool ends."""
+    async with trio.open_nursery() as nursery:
+        resolver = ManualResolver(["a.test:1"])
+        async with open_pool(nursery, resolver, ConnectsUntouchables()) as pool:
+            claim = await pool.acquire()
+            claim.discard()
+            await trio.sleep(1)
+            assert isinstance(pool.stats().backends["a.test:1"].last_error, ValueError)
+    assert pool.stats().slots == 0
+
+
 class UnspeakableError(Exception):
     """An exception that cannot even be shown."""
 
