@@ -432,6 +432,8 @@ class SlotSet(Generic[C]):
         """Close what claimants still hold. Their claims end with this."""
         for slot in list(self.slots):
             if slot.state is CLAIMED:
+                self._core.holding.discard(slot.holder)
+                slot.holder = None
                 self.close(slot)
 
     def _maybe_offline(self) -> None:

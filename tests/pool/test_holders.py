@@ -11,8 +11,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from qorb_trio import AllClaimsUsedError, Instrument, Policy, Pool, open_pool
-from qorb_trio.testing import FakeConnector, ManualResolver
+from qorb_trio import AllClaimsUsedError, Claim, Instrument, Policy, Pool, open_pool
+from qorb_trio.testing import FakeConnection, FakeConnector, ManualResolver
 
 from ..harness import LedgerConnection, backends, open_bench, policy_of
 
@@ -215,6 +215,27 @@ async def test_a_task_that_held_a_claim_is_forgotten(autojump_clock: MockClock) 
                     workers.start_soon(use)
             gc.collect()
             assert not tasks
+
+
+async def test_a_task_that_keeps_its_claim_is_forgotten_too(autojump_clock: MockClock) -> None:
+    """A pool that has ended keeps nothing of the tasks from which it took connections back."""
+    tasks: weakref.WeakSet[trio.lowlevel.Task] = weakref.WeakSet()
+    kept: list[Claim[FakeConnection]] = []
+    async with trio.open_nursery() as nursery:
+        resolver = ManualResolver(["a.test:1"])
+        policy = Policy(drain_timeout=0)
+        async with open_pool(nursery, resolver, FakeConnector(), policy=policy) as pool:
+
+            async def keep() -> None:
+                kept.append(await pool.acquire())
+                tasks.add(trio.lowlevel.current_task())
+
+            async with trio.open_nursery() as workers:
+                workers.start_soon(keep)
+    kept.pop().release()
+    gc.collect()
+    assert not tasks
+    assert pool.holders() == ()
 
 
 class Counting(Instrument):
