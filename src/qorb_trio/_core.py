@@ -328,6 +328,11 @@ class Core(Generic[C]):
 
     # Slots.
 
+    @property
+    def usable(self) -> int:
+        """How many slots are connected to backends that have not left."""
+        return self.connected - sum(home.connected for home in self.departed)
+
     def request_plan(self) -> None:
         """Have the planner run when all tasks that are runnable now have had their turn.
 

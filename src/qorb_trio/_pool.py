@@ -232,7 +232,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         core.ready_wanted.append(slots)
         core.request_plan()
         try:
-            while core.connected < slots and not core.closing:
+            while core.usable < slots and not core.closing:
                 await core.changes.park()
         finally:
             core.ready_wanted.remove(slots)

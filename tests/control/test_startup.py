@@ -169,6 +169,21 @@ async def test_wait_ready_returns_when_so_many_are_connected(autojump_clock: Moc
         assert trio.current_time() == pytest.approx(0.3)
 
 
+async def test_wait_ready_counts_no_backend_that_has_left(autojump_clock: MockClock) -> None:
+    """A connection that is still held at a backend that has left does not make a pool ready."""
+    a, b = make_backends(2)
+    async with a_pool(ScriptedConnector(), [a]) as rig:
+        async with rig.pool.claim():
+            rig.resolver.set([])
+            await pass_time(1)
+            with trio.move_on_after(5) as scope:
+                await rig.pool.wait_ready()
+            assert scope.cancelled_caught
+            rig.resolver.set([b])
+            await rig.pool.wait_ready()
+            assert connected(rig.stats())[b.name] >= 1
+
+
 async def test_wait_ready_fails_when_the_pool_ends_first(autojump_clock: MockClock) -> None:
     """Who waits for connections that can never come is told so."""
     async with a_pool(ScriptedConnector(connect="hang"), make_backends(1)) as rig:
