@@ -63,10 +63,10 @@ class Worker(Generic[C]):
     async def _connect(self, slot: Slot[C]) -> Exception | None:
         """Wait for the back-off, then connect; the exception if that fails."""
         home = slot.home
-        if home.record.failing and slot.state is CONNECTING:
+        if home.record.failing and slot.state is CONNECTING and home.active:
             with trio.CancelScope() as slot.scope:
                 await self._back_off(slot)
-        if slot.state is not CONNECTING:
+        if slot.state is not CONNECTING or not home.active:
             return None
         core = self._core
         now = trio.current_time()

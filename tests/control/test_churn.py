@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from qorb_trio import Backend, NoBackendsError, Policy, SetConfig, open_pool
-from qorb_trio.abc import Resolver
+from qorb_trio.abc import Instrument, Resolver
 from qorb_trio.testing import ManualResolver
 
 from ._harness import (
@@ -485,3 +485,42 @@ async def test_many_backends_leave_as_their_checks_fall_due(
         rig.resolver.set(new)
         await pass_time(1)
         assert {conn.backend.name for conn in connector.open} == {"new0", "new1"}
+
+
+class LateDials(Instrument):
+    """Notes each dial that begins at a backend that has left."""
+
+    def __init__(self) -> None:
+        self.gone: set[Backend] = set()
+        self.late: list[Backend] = []
+
+    def backend_added(self, pool: str, backend: Backend) -> None:
+        """Forget that it had left."""
+        self.gone.discard(backend)
+
+    def backend_removed(self, pool: str, backend: Backend) -> None:
+        """Note."""
+        self.gone.add(backend)
+
+    def connect_start(self, pool: str, slot_id: int, backend: Backend) -> None:
+        """Note."""
+        if backend in self.gone:
+            self.late.append(backend)
+
+
+async def test_many_backends_leave_as_they_are_dialled(autojump_clock: MockClock) -> None:
+    """However many dials are to be given up, none begins at a backend that has left."""
+    (rest,) = make_backends(1, "rest")
+    instrument = LateDials()
+    policy = Policy(spares_wanted=250, max_slots=500)
+    async with a_pool(ScriptedConnector(), [rest], policy, instruments=[instrument]) as rig:
+        await settle()
+        for steps in range(16):
+            rig.resolver.set(make_backends(250, f"old{steps}-"))
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            rig.resolver.set([rest])
+            await pass_time(1)
+            assert connected(rig.stats()) == {rest.name: 16}
+    assert len(instrument.gone) == 16 * 250
+    assert instrument.late == []
