@@ -1,4 +1,4 @@
-"""The page about reliability: its table of field failures is that of the tests."""
+"""The page about reliability: what it names is there, its field failures are those of the tests."""
 
 from __future__ import annotations
 
@@ -38,3 +38,10 @@ def test_rows_and_tests_agree() -> None:
 def test_rows_are_about_one_thing_each() -> None:
     """No two rows tell the same."""
     assert max(Counter(what for _, what, *_ in ROWS).values()) == 1
+
+
+def test_what_the_page_names_is_there() -> None:
+    """Each file and folder of tests that the page sends its readers to exists."""
+    named = set(re.findall(r"`(tests/[\w/.]+)`", PAGE))
+    assert {"tests/sweeps", "tests/pool/test_sweep_hooks.py"} <= named
+    assert not {path for path in named if not (TESTS.parent / path).exists()}

@@ -155,6 +155,7 @@ async def open_bench(
     log: bool | None = None,
     watch_with: type[InvariantInstrument] = InvariantInstrument,
     rng: random.Random | None = None,
+    nursery: trio.Nursery | None = None,
 ) -> AsyncIterator[Bench]:
     """Open a pool with a ledger, and check it after every step and when it has ended.
 
@@ -163,8 +164,9 @@ async def open_bench(
     a shorter way when nobody watches.
 
     `backends` is a string, with one backend for each letter, or a set, or `None` for a
-    resolver that has not found any yet. An exception that is alone in its group comes out
-    without the group, so that a test can expect it.
+    resolver that has not found any yet. The pool's tasks run in `nursery`, which has no
+    others; by default, in one that is cancelled with the block. An exception that is alone
+    in its group comes out without the group, so that a test can expect it.
 
     Raises:
       AssertionError: for everything that went wrong, once the pool has ended.
@@ -181,9 +183,9 @@ async def open_bench(
     trio.lowlevel.add_instrument(watch)
     try:
         with trio.fail_after(STUCK_AFTER) as watch.scope:
-            async with trio.open_nursery() as clients, trio.open_nursery() as nursery:
+            async with trio.open_nursery() as clients, trio.open_nursery() as inner:
                 async with qorb_trio.open_pool(
-                    nursery,
+                    nursery or inner,
                     resolver,
                     connector,
                     policy=policy,
@@ -200,7 +202,9 @@ async def open_bench(
                         raise
                     bench.may_cut(policy.drain_timeout)
                 wrong.extend(connector.ledger.at_the_end())
-                wrong.extend(f"{task!r} is still running" for task in nursery.child_tasks)
+                wrong.extend(
+                    f"{task!r} is still running" for task in (nursery or inner).child_tasks
+                )
                 watch.pool = None
     except BaseException as exc:
         _raise_wrong(connector, wrong, exc)

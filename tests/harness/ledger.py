@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, TypeAlias, final
 
 import attrs
@@ -26,7 +27,8 @@ class Do:
     """What one call of a hook does: take some steps, wait, and then raise or return.
 
     By default it returns without a checkpoint. ``delay=math.inf`` never ends, and a
-    shielded one does not hear of its cancellation before the delay is over.
+    shielded one does not hear of its cancellation before the delay is over. Whatever it waits
+    for, it waits for `until` too; and all of it happens in a block that `inside` makes.
     """
 
     delay: float = 0
@@ -34,9 +36,15 @@ class Do:
     valid: bool = True
     steps: int = 0
     shielded: bool = False
+    until: trio.Event | None = None
+    inside: Callable[[], AbstractContextManager[object]] = nullcontext
 
     async def perform(self) -> bool:
         """Do it; the result matters to ``is_valid`` alone."""
+        with self.inside():
+            return await self._perform()
+
+    async def _perform(self) -> bool:
         for _ in range(self.steps):
             await trio.lowlevel.checkpoint()
         with trio.CancelScope(shield=self.shielded):
@@ -44,6 +52,8 @@ class Do:
                 await trio.sleep_forever()
             elif self.delay:
                 await trio.sleep(self.delay)
+            if self.until is not None:
+                await self.until.wait()
         if self.error is not None:
             raise self.error if isinstance(self.error, BaseException) else self.error()
         return self.valid

@@ -5,7 +5,10 @@ from __future__ import annotations
 import enum
 import itertools
 import os
-from collections.abc import Awaitable, Callable, Iterable
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import CodeType
 from typing import Any, TypeVar, final
 
 import trio
@@ -35,10 +38,11 @@ def run(
     *args: Any,
     seed: object = 0,
     instruments: Iterable[trio.abc.Instrument] = (),
+    virtual: bool = True,
 ) -> T:
-    """``trio.run`` in virtual time, with the scheduler seeded."""
+    """``trio.run`` in virtual time, or in real time, with the scheduler seeded."""
     seed_scheduler(seed)
-    clock = MockClock(autojump_threshold=0)
+    clock = MockClock(autojump_threshold=0) if virtual else None
     return trio.run(async_fn, *args, clock=clock, instruments=list(instruments))
 
 
@@ -55,16 +59,31 @@ class When(enum.Enum):
 
 @final
 class Sweep(trio.abc.Instrument):
-    """One run of a sweep: cancels its target at the k-th step."""
+    """One run of a sweep: at the k-th step of its target, it strikes.
 
-    def __init__(self, k: int, when: When) -> None:
+    That is to cancel the target, unless the scenario has put something else, or more, into
+    `strike`: what happens in one tick with the cancellation, or instead of it.
+    """
+
+    def __init__(self, k: int = 1, when: When = When.YIELDED, seed: int = 0) -> None:
         self.k = k
         self.when = when
+        self.seed = seed
         self.fired = False
         self.cancelled = False
+        self.strike: Callable[[], object] = self.cancel
+        self.deep = False
+        """Whether the steps of the tasks that the target starts, and of theirs, count too."""
+        self.stopped_in: set[CodeType] = set()
+        """The functions in which the target was when it was struck."""
+        self.failure: Exception | None = None
         self._steps = 0
         self._task: trio.lowlevel.Task | None = None
         self._scope = trio.CancelScope()
+
+    def cancel(self) -> None:
+        """Cancel the target."""
+        self._scope.cancel()
 
     async def target(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> bool:
         """Run the function that the sweep is about, in this task.
@@ -72,55 +91,116 @@ class Sweep(trio.abc.Instrument):
         Returns:
           Whether it came to its end, rather than being cancelled.
         """
-        with self._scope:
-            self._task = trio.lowlevel.current_task()
-            try:
-                await async_fn(*args)
-            finally:
-                self._task = None
-        self.cancelled = self._scope.cancelled_caught
+        with self.cancelling(), self.watching():
+            await async_fn(*args)
         return not self.cancelled
+
+    @contextmanager
+    def cancelling(self) -> Iterator[None]:
+        """It is the block that `cancel` cancels, whatever task it is whose steps count."""
+        with self._scope:
+            yield
+        self.cancelled = self._scope.cancelled_caught
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Count the steps of this task while the block runs; to strike is up to `strike`."""
+        self._task = trio.lowlevel.current_task()
+        try:
+            yield
+        finally:
+            self._task = None
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """Cancel what has just blocked."""
-        if task is self._task and self.when is When.YIELDED:
-            self._step()
+        if self.when is When.YIELDED and self._is_target(task):
+            self._step(task)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Cancel what is about to run."""
-        if task is self._task and self.when is When.WOKEN:
-            self._step()
+        if self.when is When.WOKEN and self._is_target(task):
+            self._step(task)
 
-    def _step(self) -> None:
+    def _is_target(self, task: trio.lowlevel.Task | None) -> bool:
+        if self.deep and self._task is not None:
+            while task is not None and task is not self._task:
+                nursery = task.parent_nursery
+                task = None if nursery is None else nursery.parent_task
+        return task is not None and task is self._task
+
+    def _step(self, task: trio.lowlevel.Task) -> None:
         self._steps += 1
         if self._steps == self.k:
             self.fired = True
-            self._scope.cancel()
+            try:
+                self._note(task)
+                self.strike()
+            except Exception as exc:  # of an instrument, Trio would only log it
+                self.failure = exc
+
+    def _note(self, task: trio.lowlevel.Task) -> None:
+        for one in (task, self._task):
+            if one is not None and one.coro.cr_frame is not None:  # one may have ended
+                self.stopped_in |= {frame.f_code for frame, _ in one.iter_await_frames()}
 
 
 def sweep(
-    scenario: Callable[[Sweep], Awaitable[object]], *, seeds: int = 3, limit: int = 300
+    scenario: Callable[[Sweep], Awaitable[object]],
+    *,
+    seeds: int = 3,
+    limit: int = 300,
+    virtual: bool = True,
+    stopped_in: set[CodeType] | None = None,
 ) -> int:
     """Run `scenario` again and again, its target cancelled one step later each time.
 
     Goes on until a run comes to its end with the target uncancelled, for both edges of a
     step and for several schedules. The scenario calls `Sweep.target` once, and checks
-    afterwards that nothing was lost.
+    afterwards that nothing was lost. No run may leave a descriptor behind.
 
     Returns:
-      How many cancellations there were in all; a test asserts that there were some.
+      How many cancellations there were in all; a test asserts that there were some. The
+      functions in which they found the target are added to `stopped_in`.
     """
     fired = 0
     for when, seed in itertools.product(When, range(seeds)):
         for k in itertools.count(1):
-            one = Sweep(k, when)
+            one = Sweep(k, when, seed)
             try:
-                run(scenario, one, seed=seed, instruments=[one])
+                with no_descriptor_left():
+                    run(scenario, one, seed=seed, instruments=[one], virtual=virtual)
+                if one.failure is not None:
+                    raise one.failure
             except BaseException as exc:
                 exc.add_note(f"in the sweep: k={k}, when={when.name}, seed={seed}")
                 raise
             if not one.fired:
                 break
             fired += 1
+            if stopped_in is not None:
+                stopped_in |= one.stopped_in
             assert k < limit, "the target never comes to its end"
     return fired
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Check that the block closes every descriptor that it opens."""
+    before = _descriptors()
+    yield
+    patience = 100
+    while left := _descriptors() - before:
+        patience -= 1
+        assert patience, f"left open: {sorted(left)}"
+        time.sleep(0.01)  # a thread that looks up a name cannot be cancelled, but ends
+
+
+def _descriptors() -> set[tuple[str, str]]:
+    """The descriptors of this process, and what they are open to."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 - `Path` takes three times as long
+        try:
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))  # noqa: PTH115
+        except FileNotFoundError:  # the descriptor by which the directory was read
+            continue
+    return found

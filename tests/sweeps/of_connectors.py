@@ -1,0 +1,137 @@
+"""Sweeps of the connectors that come with the package, on real sockets."""
+
+from __future__ import annotations
+
+import functools
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+import trustme
+
+from qorb_trio import (
+    Backend,
+    Connector,
+    FixedResolver,
+    Policy,
+    TcpConnector,
+    TlsConnector,
+    UnixConnector,
+    open_pool,
+)
+
+from ..connectors.kit import tcp_listener, unix_listener
+from ..harness import Sweep
+from .registry import sweeps
+
+
+@functools.cache
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The server's and the client's; to make them takes longer than a run."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
+
+
+class LateTlsConnector(TlsConnector):
+    """TLS after a word in clear: what `start_tls` is for."""
+
+    async def connect(self, backend: Backend) -> trio.SSLStream[trio.SocketStream]:
+        """Say the word first."""
+        stream = await TcpConnector().connect(backend)
+        try:
+            await stream.send_all(b"!")
+        except BaseException:
+            stream.socket.close()
+            raise
+        return await self.start_tls(stream, backend)
+
+
+def a_connector(kind: str) -> Connector[Any]:
+    """One of that kind."""
+    if "tls" in kind:
+        return (LateTlsConnector if kind == "late tls" else TlsConnector)(contexts()[1])
+    return UnixConnector() if kind == "unix" else TcpConnector()
+
+
+@asynccontextmanager
+async def a_server(kind: str) -> AsyncIterator[tuple[Connector[Any], Backend]]:
+    """A server that echoes; a connector for it, and where it is."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        talk: Any = stream
+        with suppress(trio.BrokenResourceError):
+            if "tls" in kind:
+                if kind == "late tls":
+                    await stream.receive_some(1)
+                talk = trio.SSLStream(stream, contexts()[0], server_side=True)
+            async for data in talk:
+                await talk.send_all(data)
+        await trio.aclose_forcefully(talk)
+
+    with tempfile.TemporaryDirectory() as folder:
+        listener, backend = await (
+            unix_listener(Path(folder) / "s") if kind == "unix" else tcp_listener()
+        )
+        if kind == "name":
+            backend = Backend(("localhost", backend.port or 0))
+        connector = a_connector(kind)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, serve, [listener])
+            yield connector, backend
+            nursery.cancel_scope.cancel()
+
+
+async def one_connection(one: Sweep, *, kind: str) -> None:
+    """A connection is opened, used and closed."""
+
+    async def target(connector: Connector[Any], backend: Backend) -> None:
+        conn = await connector.connect(backend)
+        try:
+            await conn.send_all(b"ping")
+            assert await conn.receive_some(4) == b"ping"
+        finally:
+            await connector.disconnect(conn)  # noqa: ASYNC102 - it must bear it
+
+    async with a_server(kind) as (connector, backend):
+        await one.target(target, connector, backend)
+
+
+async def a_pool(one: Sweep, *, kind: str) -> None:
+    """A pool of such connections is opened, used and left; each step of each task counts."""
+
+    async def target(connector: Connector[Any], backend: Backend) -> None:
+        policy = Policy(max_slots=2, spares_wanted=1)
+        resolver = FixedResolver([backend])
+        async with trio.open_nursery() as nursery:
+            async with open_pool(nursery, resolver, connector, policy=policy) as pool:
+                async with pool.claim() as conn:
+                    await conn.send_all(b"ping")
+                    assert await conn.receive_some(4) == b"ping"
+
+    one.deep = True
+    async with a_server(kind) as (connector, backend):
+        await one.target(target, connector, backend)
+
+
+CONNECT: dict[str, Callable[..., Any]] = {
+    "address": TcpConnector.connect,
+    "name": TcpConnector.connect,
+    "unix": UnixConnector.connect,
+    "tls": TlsConnector.connect,
+    "late tls": TlsConnector.start_tls,
+}
+
+for _kind, _connect in CONNECT.items():
+    sweeps(_connect, Connector.disconnect, name=_kind, real=True)(
+        partial(one_connection, kind=_kind)
+    )
+sweeps(TcpConnector.connect, name="a pool", real=True, seeds=1)(partial(a_pool, kind="address"))

@@ -1,0 +1,239 @@
+"""Sweeps of a pool's own awaits: opening, claiming, waiting, ending."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import attrs
+import trio
+
+from qorb_trio import Claim, Pool, PoolTerminatedError
+from qorb_trio._pool import PoolManager
+
+from ..harness import Do, LedgerConnector, PlainLedgerConnector, Sweep, fails
+from .registry import sweeps
+from .scene import POLICY, Scene, a_scene, strike
+
+#: What happens in one tick with the cancellation, and how many ticks it takes to be noticed.
+EVENTS: dict[str, tuple[Callable[[Scene], None], int]] = {
+    "nothing else": (Scene.nothing, 0),
+    "a release": (Scene.release, 0),
+    "a discard": (Scene.discard, 2),
+    "a dial's end": (Scene.open_gate, 1),
+    "a clean-up's end": (Scene.open_gate, 1),
+    "a set-up's end": (Scene.open_gate, 0),
+    "backends leave": (Scene.leave, 2),
+    "backends leave and return": (Scene.return_, 2),
+    "backends come": (Scene.come, 2),
+    "the pool ends": (Scene.end, 1),
+    "the pool ends at once": (Scene.end_at_once, 0),
+    "its time is up": (Scene.be_late, 1),
+    "another claim": (Scene.another, 1),
+    "peers hang up": (Scene.break_, 0),
+}
+
+
+#: What may happen in any situation.
+ANYWHERE = (
+    "nothing else",
+    "backends leave",
+    "backends leave and return",
+    "the pool ends",
+    "the pool ends at once",
+    "its time is up",
+)
+
+#: The chief of them, for what is much like something else.
+CHIEF = ("nothing else", "a release", "backends leave", "the pool ends", "its time is up")
+
+
+# ------------------------------------------------------------------------- claims
+
+
+async def with_no_backends(scene: Scene) -> None:
+    """No backend is known."""
+    scene.leave()
+    await scene.bench.settle()
+
+
+async def with_a_spare(scene: Scene) -> None:
+    """There is a spare."""
+    await scene.bench.pool.wait_ready(2)
+    await scene.hold()
+
+
+async def with_none_left(scene: Scene) -> None:
+    """All connections are in use."""
+    await scene.bench.pool.wait_ready(2)
+    await scene.hold()
+    await scene.hold()
+
+
+async def with_a_dial(scene: Scene) -> None:
+    """The first connections are on their way."""
+    await scene.bench.settle()
+
+
+async def with_a_clean_up(scene: Scene) -> None:
+    """All connections have just come back, and are being cleaned."""
+    await with_none_left(scene)
+    scene.bench.script.always("on_recycle", Do(steps=2, until=scene.gate))
+    scene.release()
+    scene.release()
+
+
+async def with_a_set_up(scene: Scene) -> None:
+    """The first connection cannot be set up, the second takes long."""
+    await scene.bench.pool.wait_ready(2)
+    scene.bench.script.next("on_acquire", fails(OSError), Do(steps=1, until=scene.gate))
+
+
+@attrs.frozen
+class Situation:
+    """How a pool stands as a claim is made, and what may then happen besides `ANYWHERE`."""
+
+    prepare: Callable[[Scene], Awaitable[None]]
+    events: tuple[str, ...]
+
+
+SITUATIONS = {
+    "no backends": Situation(with_no_backends, ("backends come",)),
+    "a spare": Situation(with_a_spare, ("a release", "another claim", "peers hang up")),
+    "none left": Situation(with_none_left, ("a release", "a discard", "another claim")),
+    "dials": Situation(with_a_dial, ("a dial's end", "another claim")),
+    "a clean-up": Situation(with_a_clean_up, ("a clean-up's end",)),
+    "a set-up": Situation(with_a_set_up, ("a set-up's end", "peers hang up")),
+}
+
+#: Those in which a connector without optional hooks is swept too: the pool goes another way.
+WITHOUT_HOOKS = ("no backends", "a spare", "none left", "dials")
+
+
+async def claiming(
+    one: Sweep,
+    *,
+    situation: str,
+    event: str,
+    kind: type[PlainLedgerConnector],
+    use: Callable[[Scene], Awaitable[None]],
+) -> None:
+    """Somebody claims a connection, is cancelled, and at the same time something happens."""
+    async with a_scene(one, kind=kind) as scene:
+        if situation == "dials":
+            scene.bench.script.always("connect", Do(steps=1, until=scene.gate))
+        await SITUATIONS[situation].prepare(scene)
+        scene.others.start_soon(scene.go_on)
+        one.strike = strike(scene, *EVENTS[event])
+        await one.target(use, scene)
+        await scene.be_well()
+
+
+for _name, _situation in SITUATIONS.items():
+    for _event in (*ANYWHERE, *_situation.events):
+        _given: dict[str, Any] = {"situation": _name, "event": _event}
+        _seeds = 1 if _event == "nothing else" else 2
+        sweeps(Claim.__aenter__, name=f"{_name}, {_event}", seeds=_seeds)(
+            partial(claiming, **_given, kind=LedgerConnector, use=Scene.use)
+        )
+        if _name in WITHOUT_HOOKS:
+            sweeps(Claim.__aenter__, name=f"{_name}, {_event}, no hooks", seeds=_seeds)(
+                partial(claiming, **_given, kind=PlainLedgerConnector, use=Scene.use)
+            )
+        if _event in CHIEF:
+            sweeps(Pool.acquire, name=f"{_name}, {_event}", seeds=1)(
+                partial(claiming, **_given, kind=LedgerConnector, use=Scene.use_by_hand)
+            )
+
+
+# -------------------------------------------------------------------- getting ready
+
+
+async def getting_ready(one: Sweep, *, event: str) -> None:
+    """Somebody waits until all slots are connected."""
+    policy = attrs.evolve(POLICY, spares_wanted=0)
+
+    async def wait_ready(scene: Scene) -> None:
+        with suppress(PoolTerminatedError):
+            await scene.bench.pool.wait_ready(2)
+
+    async with a_scene(one, policy=policy) as scene:
+        scene.bench.script.always("connect", Do(steps=1, until=scene.gate))
+        scene.others.start_soon(scene.go_on)
+        one.strike = strike(scene, *EVENTS[event])
+        await one.target(wait_ready, scene)
+        assert not scene.bench.pool._core.ready_wanted
+        await scene.be_well()
+
+
+for _event in (*ANYWHERE, "a dial's end"):
+    sweeps(Pool.wait_ready, name=_event)(partial(getting_ready, event=_event))
+
+
+# --------------------------------------------------------------------------- the end
+
+
+async def ending(one: Sweep, *, how: str, event: str, closing: Do) -> None:
+    """Somebody ends the pool while a claim is held."""
+    async with a_scene(one) as scene:
+        await with_a_spare(scene)
+        bench = scene.bench
+        bench.script.always("disconnect", closing)
+        scene.others.start_soon(scene.go_on)
+        bench.may_cut(0)  # as soon as the end is cancelled
+        scene.ended = True
+        one.strike = strike(scene, *EVENTS[event])
+        await one.target(getattr(bench.pool, how))
+        # That it was cancelled means that it does not drain, not that it does not close.
+        assert not bench.ledger.at_the_end()
+        await scene.be_well()
+
+
+for _event in (*ANYWHERE, "a release", "a discard", "another claim"):
+    sweeps(Pool.terminate, name=_event)(
+        partial(ending, how="terminate", event=_event, closing=Do(steps=2))
+    )
+for _event in CHIEF:
+    sweeps(Pool.aclose, name=f"{_event}, slowly")(
+        partial(ending, how="aclose", event=_event, closing=Do(steps=1, delay=0.5))
+    )
+
+
+# ------------------------------------------------------------------------- all of it
+
+
+async def living(one: Sweep, *, event: str, outside: bool = False) -> None:
+    """A pool is opened, used and left: its nursery is cancelled with it, or is not."""
+    left: list[Scene] = []
+
+    async def life(nursery: trio.Nursery | None, clients: trio.Nursery) -> None:
+        async with a_scene(one, nursery=nursery, others=clients) as scene:
+            left.append(scene)
+            one.strike = strike(scene, *EVENTS[event])
+            scene.bench.ledger.hold_until = 0
+            scene.bench.script.next("connect", Do(steps=2, until=scene.gate))
+            scene.others.start_soon(scene.go_on)
+            with suppress(PoolTerminatedError):  # somebody else has ended it
+                await scene.bench.pool.wait_ready(1)
+                await scene.hold()
+                scene.others.start_soon(scene.use)
+                await trio.sleep(0.25)
+            scene.ended = True
+
+    async with trio.open_nursery() as clients, trio.open_nursery() as nursery:
+        await one.target(life, nursery if outside else None, clients)
+        for scene in left:
+            assert not scene.bench.ledger.at_the_end()
+            scene.ended = True
+
+
+for _event in (*ANYWHERE, "a release", "a discard", "a dial's end", "another claim"):
+    sweeps(PoolManager.__aenter__, PoolManager.__aexit__, name=_event)(
+        partial(living, event=_event)
+    )
+for _event in CHIEF:
+    sweeps(PoolManager.__aenter__, PoolManager.__aexit__, name=f"{_event}, its nursery goes on")(
+        partial(living, event=_event, outside=True)
+    )

@@ -1,0 +1,222 @@
+"""`Scene`: a pool with a ledger, what can happen in one tick with a cancellation, and the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+from trio.testing import MockClock
+
+from qorb_trio import Claim, ClaimError, Policy
+
+from ..harness import (
+    OK,
+    Bench,
+    Do,
+    LedgerConnection,
+    LedgerConnector,
+    PlainLedgerConnector,
+    Sweep,
+    backends,
+    open_bench,
+    policy_of,
+)
+
+#: Each claim may wait so long, and each drain; virtual seconds.
+PATIENCE = 5.0
+
+POLICY = policy_of(max_slots=2, spares_wanted=2, claim_timeout=PATIENCE, drain_timeout=PATIENCE)
+
+
+@attrs.define
+class Scene:
+    """What a scenario has on its stage."""
+
+    one: Sweep
+    bench: Bench
+    others: trio.Nursery
+    """For what others than the target do."""
+    gate: trio.Event = attrs.field(factory=trio.Event)
+    """A hook that is told to waits for this."""
+    held: list[Claim[LedgerConnection]] = attrs.field(factory=list)
+    ended: bool = False
+
+    # What can happen, in any situation.
+
+    def nothing(self) -> None:
+        """Nothing but the cancellation."""
+
+    def release(self) -> None:
+        """A claim comes back, if one is held."""
+        if self.held:
+            self.bench.release(self.held.pop())
+
+    def discard(self) -> None:
+        """A claim ends, and its connection with it."""
+        if self.held:
+            self.bench.discard(self.held.pop())
+
+    def open_gate(self) -> None:
+        """The dial ends, or whatever hook it is that waits."""
+        self.gate.set()
+
+    def leave(self) -> None:
+        """All backends leave."""
+        self._set("")
+
+    def come(self) -> None:
+        """Backends come; those that are there stay."""
+        self._set("ab")
+
+    def return_(self) -> None:
+        """All backends leave, and are back at once."""
+        self._set("")
+        self._set("ab")
+
+    def end(self) -> None:
+        """Somebody else ends the pool."""
+        self.ended = True
+        self.others.start_soon(self.bench.terminate)
+
+    def end_at_once(self) -> None:
+        """Somebody else ends the pool, and does not let it drain."""
+        self.ended = True
+        self.bench.may_cut(0)
+        self.bench.pool._end_work(drain=False)
+
+    def be_late(self) -> None:
+        """It is as late as any timeout allows."""
+        for conn in self.bench.ledger.live:
+            if trio.current_time() in {conn.asked_at, conn.opened}:
+                # It is not to be asked again because the clock jumps between two steps.
+                conn.asked_at = trio.current_time() + PATIENCE
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, MockClock)
+        clock.jump(PATIENCE)
+
+    def another(self) -> None:
+        """Somebody else claims a connection."""
+        self.others.start_soon(self.use)
+
+    def break_(self) -> None:
+        """The peers close all connections that are idle."""
+        for conn in self.bench.ledger.idle:
+            conn.broken = True
+
+    def _set(self, names: str) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):  # nobody listens any more
+            self.bench.resolver.set(backends(names))
+
+    # What scenarios are made of.
+
+    async def use(self, seconds: float = 0.5) -> None:
+        """Claim a connection and use it, unless that is refused."""
+        with contextlib.suppress(ClaimError):
+            await self.bench.use(seconds)
+
+    async def use_by_hand(self, seconds: float = 0.5) -> None:
+        """The same, by `Pool.acquire`."""
+        with contextlib.suppress(ClaimError):
+            claim = await self.bench.acquire()
+            try:
+                await trio.sleep(seconds)
+            finally:
+                self.bench.release(claim)
+
+    async def hold(self) -> None:
+        """A claim that lasts until `release`, or for a second."""
+        self.held.append(await self.bench.acquire())
+
+    async def go_on(self) -> None:
+        """In a second, whatever is waited for happens."""
+        await trio.sleep(1)
+        self.release()
+        self.gate.set()
+        if not self.ended:
+            self.come()
+
+    async def be_well(self) -> None:
+        """The pool lends all that it may have, and nobody is left waiting; or it has ended."""
+        bench = self.bench
+        for hook in ("connect", "is_valid", "on_acquire", "on_recycle", "disconnect"):
+            bench.script.always(hook, OK)
+        self.gate.set()
+        while self.held:
+            self.release()
+        if self.ended:
+            await bench.terminate()
+        else:
+            self.come()
+            await bench.pool.wait_ready(1)
+            claims = [await bench.acquire(timeout=20) for _ in range(POLICY.max_slots)]
+            await bench.settle()
+            for claim in claims:
+                bench.release(claim)
+            await bench.settle(1)
+            assert bench.count("unclaimed") == POLICY.max_slots
+        assert bench.stats().waiting == bench.count("claimed") == 0
+
+
+def strike(scene: Scene, event: Callable[[Scene], None], lag: int) -> Callable[[], None]:
+    """Let something happen in one tick with the cancellation of the target.
+
+    With every other seed, the cancellation comes first; or, where it takes the pool so many
+    ticks to hear of what happens, so many ticks later.
+    """
+    one = scene.one
+
+    async def later() -> None:
+        for _ in range(lag):
+            await trio.lowlevel.checkpoint()
+        one.cancel()
+
+    def both() -> None:
+        if one.seed % 2 == 0:
+            event(scene)
+            one.cancel()
+        elif lag == 0:
+            one.cancel()
+            event(scene)
+        else:
+            event(scene)
+            scene.others.start_soon(later)
+
+    return both
+
+
+@asynccontextmanager
+async def a_scene(
+    one: Sweep,
+    first: str | None = "ab",
+    *,
+    kind: Callable[[Do], PlainLedgerConnector] = LedgerConnector,
+    policy: Policy = POLICY,
+    nursery: trio.Nursery | None = None,
+    others: trio.Nursery | None = None,
+) -> AsyncIterator[Scene]:
+    """A pool with two slots, whose hooks take a step each, and afterwards the last checks."""
+    connector = kind(Do(steps=1))
+    scene: Scene | None = None
+    try:
+        async with open_bench(first, connector=connector, policy=policy, nursery=nursery) as bench:
+            scene = Scene(one, bench, others or bench.nursery)
+            yield scene
+    finally:
+        while scene is not None and scene.held:
+            scene.release()
+    assert not connector.ledger.dialling
+    assert_nobody_is_parked(bench)
+
+
+def assert_nobody_is_parked(bench: Bench) -> None:
+    """The pool has ended: it holds nobody, and has nothing."""
+    core = bench.pool._core
+    assert not core.changes
+    assert not core.check_lot
+    assert not core.line
+    assert not core.ready_wanted
+    assert not core.held
+    assert core.slots == core.connected == core.claimed == core.checking == 0
