@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import trio
@@ -75,3 +76,31 @@ async def test_every_order_of_failures_and_late_connects(
         await trio.sleep(100)
         for claim in held:
             bench.release(claim)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_spare_gives_way_as_soon_as_there_is_one(
+    autojump_clock: MockClock, kind: type[PlainLedgerConnector]
+) -> None:
+    """When all of a full cap is in use as a dead backend is due, it is probed after that."""
+    connector = kind()
+    for name in "abc":
+        connector.script.always("connect", fails(OSError), backend=name)
+    policy = policy_of(
+        max_slots=2, spares_wanted=2, max_connection_backoff=1, rebalance_interval=math.inf
+    )
+    async with open_bench("abc", connector=connector, policy=policy) as bench:
+        await bench.settle(5)
+        for name in "bc":
+            connector.script.always("connect", slow(0.5), backend=name)
+        held = [await bench.acquire() for _ in range(2)]
+        assert {claim.backend.name for claim in held} == {"b", "c"}
+        await bench.settle(5)
+        dials = len(bench.ledger.dials)
+        for claim in held:
+            bench.release(claim)
+        await bench.settle(5)
+        assert len(bench.ledger.dials) > dials
+        connector.script.always("connect", OK, backend="a")
+        await bench.settle(5)
+        assert bench.stats().backends["a"].online
