@@ -36,6 +36,10 @@ class ManualSets(Resolver):
         """From now on these are the backends."""
         self._send.send_nowait(backends)
 
+    def finish(self) -> None:
+        """The last set is final."""
+        self._send.close()
+
     async def run(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
         """Pass them on."""
         async for backends in self._receive:

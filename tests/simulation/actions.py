@@ -59,13 +59,8 @@ class Client:
         play.bench.nursery.start_soon(self._run, play)
 
     async def _run(self, play: Play) -> None:
-        deadline = math.inf
-        if not isinstance(self.cancel, AtStep):
-            deadline = trio.current_time() + self.cancel
-        with trio.CancelScope(deadline=deadline) as scope:
+        with play.cancelling(self.cancel) as scope:
             play.clients[scope] = None
-            if isinstance(self.cancel, AtStep):
-                play.saboteur.aim(self.cancel.k, self.cancel.when, scope)
             try:
                 await (self._in_a_block(play) if self.by == "claim" else self._by_hand(play))
             except BodyError:
@@ -118,13 +113,14 @@ class Ready:
 
     slots: int
     patience: float
+    cancel: AtStep | float = math.inf
 
     def do(self, play: Play) -> None:
         """Start it."""
         play.bench.nursery.start_soon(self._run, play)
 
     async def _run(self, play: Play) -> None:
-        with trio.move_on_after(self.patience) as scope:
+        with trio.move_on_after(self.patience), play.cancelling(self.cancel) as scope:
             play.clients[scope] = None
             try:
                 await play.bench.pool.wait_ready(self.slots)
@@ -199,8 +195,19 @@ class Set:
 
     def do(self, play: Play) -> None:
         """Send it."""
-        if not play.body_left:
+        if not (play.body_left or play.final):
             play.bench.resolver.set(self.backends)
+
+
+@attrs.frozen
+class Final:
+    """The resolver ends: the set that it sends last, the world's, is final."""
+
+    def do(self, play: Play) -> None:
+        """Let it."""
+        Set(play.world.backends).do(play)
+        play.final = True
+        play.bench.resolver.finish()
 
 
 @attrs.frozen
@@ -221,6 +228,8 @@ class EndPool:
     """The pool ends, in one way or another."""
 
     how: EndOfPool
+    cancel: AtStep | float = 0.25
+    """When its closing is given up, if it is."""
 
     def do(self, play: Play) -> None:
         """End it."""
@@ -242,7 +251,7 @@ class EndPool:
             await play.bench.terminate()
         else:
             play.bench.may_cut(0)
-            with trio.move_on_after(0.25):
+            with play.cancelling(self.cancel):
                 await play.bench.terminate()
 
 

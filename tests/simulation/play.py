@@ -21,7 +21,7 @@ from qorb_trio import Instrument, Policy, PoolStats, PoolTerminatedError
 
 from ..harness import OK, Bench, LedgerConnection, LedgerConnector, When, open_bench, run
 from ..harness.ledger import Dial
-from .actions import BodyError, Cue
+from .actions import AtStep, BodyError, Cue, Set
 from .statements import Loans, NineStatements
 from .worlds import HOOKS, NAMES, World, make_world
 
@@ -93,6 +93,7 @@ class Play:
         self.leaving = trio.CancelScope()
         self.leave_by: BodyError | None = None
         self.body_left = False
+        self.final = False
         self.ended = False
         self.mended = False
         self.bench: Bench
@@ -102,6 +103,17 @@ class Play:
         self.connector.ledger.on_note = self._noted
 
     # ------------------------------------------------------------------ what happens
+
+    @contextmanager
+    def cancelling(self, cancel: AtStep | float) -> Iterator[trio.CancelScope]:
+        """A block that is cancelled after so many seconds, or at a step of this task."""
+        deadline = math.inf
+        if not isinstance(cancel, AtStep):
+            deadline = trio.current_time() + cancel
+        with trio.CancelScope(deadline=deadline) as scope:
+            if isinstance(cancel, AtStep):
+                self.saboteur.aim(cancel.k, cancel.when, scope)
+            yield scope
 
     def ends(self) -> None:
         """Somebody begins to end the pool."""
@@ -195,7 +207,7 @@ class Play:
             for backend in (None, *NAMES):
                 bench.script.always(hook, OK, backend=backend)
         self.connector.born_broken.clear()
-        bench.resolver.set(world.backends)
+        Set(world.backends).do(self)
         self.note("* all is well again")
         config = world.policy.set_config
         await bench.settle(1)  # somebody may have been started just now

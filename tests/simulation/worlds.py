@@ -38,6 +38,7 @@ from .actions import (
     End,
     EndOfPool,
     EndPool,
+    Final,
     Outage,
     Ready,
     Script,
@@ -105,7 +106,9 @@ class _Drawn:
     def __init__(self, rng: random.Random, *, calm: bool) -> None:
         self.rng = rng
         self.calm = calm
-        self.names = NAMES[: rng.choice([1, 2, 3, 4, 4, 6])]
+        #: Whether backends die and hang much more often than anything else happens.
+        self.stormy = not calm and rng.random() < 0.2
+        self.names = NAMES[: rng.choice([4, 6] if self.stormy else [1, 2, 3, 4, 4, 6])]
         self.uneven = rng.random() < 0.3
         self.tiers = rng.random() < 0.3
         self.policy = self._policy()
@@ -122,13 +125,15 @@ class _Drawn:
         for _ in range(length):
             drawn.append((now, self._action()))
             if rng.random() > busy:
-                now += rng.choice([0.25, 0.25, 0.25, 1, 3])
+                now += rng.choice([0.25, 0.25, 0.25, 1, 10 if self.stormy else 3])
         if rng.random() < 0.35:
             how = rng.choice(get_args(EndOfPool))
-            end: Action = EndPool(how)
+            end: Action = EndPool(how, self._at_step() if rng.random() < 0.5 else 0.25)
             if rng.random() < 0.5:
                 end = Cue(rng.choice(EVENTS), rng.randrange(1, 10), rng.choice([0, 0, 1, 2]), end)
             drawn.insert(rng.randrange(length // 2, length), (drawn[length // 2][0], end))
+        if not self.calm and rng.random() < 0.1:
+            drawn.insert(length // 2, (drawn[length // 2][0], Final()))
         return drawn
 
     def _action(self) -> Action:
@@ -139,7 +144,7 @@ class _Drawn:
                 *draws,
                 (self._script, 3),
                 (self._break, 1),
-                (self._outage, 2),
+                (self._outage, 12 if self.stormy else 2),
                 (self._set, 1),
                 (self._cue, 3),
                 (self._accept_then_close, 1),
@@ -151,7 +156,7 @@ class _Drawn:
         rng = self.rng
         cancel: AtStep | float = math.inf
         if rng.random() < 0.3:
-            cancel = AtStep(rng.randrange(1, 8), rng.choice(list(When)))
+            cancel = self._at_step()
         elif rng.random() < 0.3:
             cancel = rng.choice([0.0, 0.25, 0.5, 1, 5])
         by: Literal["claim", "acquire"] = "claim" if rng.random() < 0.5 else "acquire"
@@ -168,9 +173,14 @@ class _Drawn:
             cancel=cancel,
         )
 
+    def _at_step(self) -> AtStep:
+        return AtStep(self.rng.randrange(1, 8), self.rng.choice(list(When)))
+
     def _ready(self) -> Action:
         rng = self.rng
-        return Ready(rng.randint(1, self.policy.max_slots), rng.choice([0.0, 0.25, 2, 20]))
+        cancel: AtStep | float = self._at_step() if rng.random() < 0.3 else math.inf
+        slots = rng.randint(1, self.policy.max_slots)
+        return Ready(slots, rng.choice([0.0, 0.25, 2, 20]), cancel)
 
     def _script(self) -> Action:
         rng = self.rng
@@ -230,10 +240,10 @@ class _Drawn:
     def _policy(self) -> Policy:
         rng = self.rng
         fields: dict[str, Any] = {
-            "max_slots": rng.choice([1, 1, 2, 3, 4, 6, 8, 16]),
-            "max_count": rng.choice([1, 2, 3, 5, 16]),
+            "max_slots": rng.choice([1, 1, 2, 3, 4, 6, 8, 16, 64]),
+            "max_count": rng.choice([1, 2, 3, 5, 16, 64]),
             "spares_wanted": rng.choice([0, 1, 1, 2, 4, 20]),
-            "claim_timeout": rng.choice([0.5, 5, 30]),
+            "claim_timeout": rng.choice([0, 0.5, 5, 30, math.inf]),
             "health_interval": rng.choice([0.25, 0.5, 5, 30, math.inf]),
             "rebalance_interval": rng.choice([0.25, 0.5, 1, 3, 60, math.inf]),
             "connect_timeout": rng.choice([0.5, 0.5, 2, 2, 2, 10, math.inf]),
@@ -243,5 +253,9 @@ class _Drawn:
             "max_connection_backoff": rng.choice([0.25, 1, 2, 8]),
             "spread": rng.choice([0, 0, 0.02]),
             "drain_timeout": rng.choice([0, 0.25, 1, 50, math.inf]),
+            "leak_warning_after": rng.choice([0.5, math.inf, math.inf]),
         }
+        if self.stormy:  # there is too little for one each
+            fields["max_slots"] = rng.choice([2, 3, 4, 6])
+            fields["spares_wanted"] = rng.choice([2, 4, 20])
         return policy_of(**fields)
