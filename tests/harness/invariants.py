@@ -91,6 +91,11 @@ for _event in EVENTS:
     setattr(EventLog, _event, _recorder(_event))
 
 
+def _fails(one: BackendStats) -> bool:
+    """Whether something has failed that tells of the backend; a close does not."""
+    return one.failures > 0 and not str(one.last_error).startswith("disconnect took")
+
+
 @attrs.define
 class _Queue:
     """The order of arrival, and of being served, as the clients themselves see it."""
@@ -262,7 +267,7 @@ class InvariantInstrument(trio.abc.Instrument):
         coming = sum(
             one.connecting + one.checking
             for one in sets
-            if self._may_work(one.backend) or not (one.failures or self._hangs(one.backend))
+            if self._may_work(one.backend) or not (_fails(one) or self._hangs(one.backend))
         )
         room = stats.slots < self.policy.max_slots and any(
             slots_of(one) + self._departed(one.backend) < self.policy.set_config.max_count

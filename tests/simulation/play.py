@@ -213,8 +213,7 @@ class Play:
         await bench.settle(1)  # somebody may have been started just now
         while self.clients:
             await bench.settle(1)
-        if self.tally["leaked"]:
-            gc.collect()  # a claim may be in a cycle
+        self.collect()
         await bench.settle(_time_to_recover(world.policy))
         if self.ended:
             await self._has_ended()
@@ -228,6 +227,15 @@ class Play:
         for claim in held:
             bench.release(claim)
         await bench.settle(1)
+
+    def collect(self, *, thoroughly: bool = False) -> None:
+        """Find the claims that were lost: they may be in a cycle.
+
+        Or in a frame of whoever cancelled somebody else, which that cancellation knows.
+        """
+        self.connector.ledger.returned.clear()
+        if thoroughly or self.tally["leaked"]:
+            gc.collect()
 
     async def _has_ended(self) -> None:
         """The pool has been ended: it ends, and serves no more."""
@@ -243,7 +251,8 @@ class Play:
         sets = list(self.bench.stats().backends.values())
         tier = min((one.backend.priority for one in sets), default=0)
         best = [one for one in sets if one.backend.priority == tier]
-        have = {one.backend: one.unclaimed + one.checking for one in best}
+        # A spare may just have been found broken.
+        have = {one.backend: one.unclaimed + one.checking + one.connecting for one in best}
         if math.isinf(policy.rebalance_interval):
             return  # a change of weights alone moves nothing until then
         if policy.spares_wanted >= len(best) and policy.max_slots >= len(best):
@@ -273,8 +282,9 @@ def _time_to_recover(policy: Policy) -> float:
     config = policy.set_config
     if config.connect_timeout == math.inf:
         return 150  # a backend that seems to hang is given ever more time
+    found = config.health_interval if config.health_interval < math.inf else 0  # to be broken
     rebalances = 4 * policy.rebalance_interval if policy.rebalance_interval <= 3 else 0
-    return 2 * (config.connect_timeout + config.max_connection_backoff) + rebalances + 4
+    return found + 2 * (config.connect_timeout + config.max_connection_backoff) + rebalances + 4
 
 
 def _share(backend: Any) -> float:
@@ -303,8 +313,7 @@ def _simulate(seed: int, only: Sequence[int] | None, *, tracing: bool) -> Outcom
             if isinstance(exc, KeyboardInterrupt):
                 raise
             wrong += play.connector.ledger.violations or _messages(exc)
-        if wrong or play.tally["leaked"]:
-            gc.collect()
+        play.collect(thoroughly=bool(wrong))
     lost = sum(issubclass(one.category, ResourceWarning) for one in caught)
     if lost != play.tally["leaked"]:
         wrong.append(f"{lost} claims are said to be lost, not {play.tally['leaked']}")

@@ -77,6 +77,8 @@ class NineStatements(InvariantInstrument):
         self._judged = 0
         self._priorities: dict[Backend, int] = {}
         self._told_at = 0.0
+        #: By backend, its dials under way or to come, and when there were last more of them.
+        self._decided: dict[Backend, tuple[int, float]] = {}
         self._asking: dict[trio.lowlevel.Task, int] = {}
 
     # ------------------------------------------------------------------- the ledger's
@@ -182,12 +184,20 @@ class NineStatements(InvariantInstrument):
         priorities = {one.backend: one.backend.priority for one in stats.backends.values()}
         if priorities != self._priorities:
             self._priorities, self._told_at = priorities, now
+        for one in stats.backends.values():
+            before, when = self._decided.get(one.backend, (0, now))
+            when = now if one.connecting > before else when
+            self._decided[one.backend] = one.connecting, when
         if self._judged == len(dials):
             return
-        # A dial may have been decided upon before, and have waited for its back-off.
+        # A dial was decided upon before, and has waited for its back-off; if others to the
+        # same backend have failed meanwhile, for more than one.
         early = now - self.policy.set_config.max_connection_backoff - self.policy.set_config.spread
+        judged = dials[self._judged :]
+        early = min([early, *(self._decided.get(it.backend, (0, now))[1] for it in judged)])
         # What could not be cleaned is being closed before the ledger hears of it.
-        online = {one.backend for one in stats.backends.values() if one.online}
+        sets = stats.backends.values()
+        online = {one.backend for one in sets if one.online and not one.closing}
         best = min(
             (
                 priorities.get(conn.backend, math.inf)
@@ -198,7 +208,7 @@ class NineStatements(InvariantInstrument):
             ),
             default=math.inf,
         )
-        for dial in dials[self._judged :]:
+        for dial in judged:
             if priorities.get(dial.backend, 0) > best:
                 self.ledger.violation(f"[8] {dial!r}, while priority {best} is online")
         self._judged = len(dials)
