@@ -153,10 +153,11 @@ class Scene:
         else:
             self.come()
             await bench.pool.wait_ready(1)
-            claims = [await bench.acquire(timeout=20) for _ in range(POLICY.max_slots)]
+            for _ in range(POLICY.max_slots):
+                self.held.append(await bench.acquire(timeout=20))
             await bench.settle()
-            for claim in claims:
-                bench.release(claim)
+            while self.held:
+                self.release()
             await bench.settle(1)
             # Those that nobody wants as spares may have been closed, or not.
             policy = bench.pool.policy
