@@ -199,8 +199,10 @@ class Core(Generic[C]):
             # What a cancelled claimant leaves behind, say an unread reply, is no fault of
             # the backend's, so this is not asked whether it is broken.
             home.close(slot)
-        elif hooks.tells_broken and home.found_broken(slot):
-            pass
+        elif (hooks.tells_broken and home.found_broken(slot)) or (
+            self.lacks_spare and self._gives_way(slot)
+        ):
+            pass  # it is being closed
         elif hooks.recycles:
             home.recycle(slot)
         else:
@@ -208,9 +210,7 @@ class Core(Generic[C]):
                 slot.since = self.now()
             if home.record.streak:
                 home.proved(slot)
-            if self.lacks_spare and self._gives_way(slot):
-                pass
-            elif self.line.waiting:
+            if self.line.waiting:
                 self._hand_over(slot)
             else:
                 home.shelve(slot)

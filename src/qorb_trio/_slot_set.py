@@ -369,9 +369,7 @@ class SlotSet(Generic[C]):
 
     def noted(self, slot: Slot[C], exc: Exception) -> None:
         """The connector has failed in a way that says nothing about the backend."""
-        logger.warning(
-            "pool %s: %r: %r", self._core.name, slot, exc, exc_info=_traceback(exc)
-        )
+        logger.warning("pool %s: %r: %r", self._core.name, slot, exc, exc_info=_traceback(exc))
         self.record.noted(exc, trio.current_time())
 
     # The end.

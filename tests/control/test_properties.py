@@ -264,7 +264,8 @@ async def spread(drawn: list[tuple[int, int, bool]], policy: Policy) -> None:
         if wanted and tier:
             assert found
         if all(live for _, _, live in drawn):
-            assert sum(found.values()) + moving == wanted
+            # Where there is room, its successor is dialled before it is closed.
+            assert sum(found.values()) in {wanted - moving, wanted}
 
 
 @given(drawn=shares, policy=policies)

@@ -213,10 +213,7 @@ async def test_an_absent_name_with_a_fallback(autojump_clock: MockClock) -> None
 
 
 async def test_search_list(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only where asked for, the suffixes of the system's search list are tried in turn.
-
-    Those that make no name are passed over.
-    """
+    """The suffixes of the search list are tried where asked for, but those that make no name."""
     from qorb_trio.resolvers import DnsResolver, _dns
     from qorb_trio.resolvers._dns_servers import Server, SystemConfig
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from qorb_trio import Claim
+
 from ..harness import (
     OK,
+    Bench,
     Do,
+    LedgerConnection,
     LedgerConnector,
     PlainLedgerConnector,
     fails,
@@ -78,12 +84,11 @@ async def test_every_order_of_failures_and_late_connects(
             bench.release(claim)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_spare_gives_way_as_soon_as_there_is_one(
-    autojump_clock: MockClock, kind: type[PlainLedgerConnector]
-) -> None:
-    """When all of a full cap is in use as a dead backend is due, it is probed after that."""
-    connector = kind()
+@asynccontextmanager
+async def a_full_cap(
+    connector: PlainLedgerConnector,
+) -> AsyncIterator[tuple[Bench, list[Claim[LedgerConnection]]]]:
+    """Three backends, of which one is dead and due, and two connections, both in use."""
     for name in "abc":
         connector.script.always("connect", fails(OSError), backend=name)
     policy = policy_of(
@@ -96,6 +101,16 @@ async def test_a_spare_gives_way_as_soon_as_there_is_one(
         held = [await bench.acquire() for _ in range(2)]
         assert {claim.backend.name for claim in held} == {"b", "c"}
         await bench.settle(5)
+        yield bench, held
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_spare_gives_way_as_soon_as_there_is_one(
+    autojump_clock: MockClock, kind: type[PlainLedgerConnector]
+) -> None:
+    """When all of a full cap is in use as a dead backend is due, it is probed after that."""
+    connector = kind()
+    async with a_full_cap(connector) as (bench, held):
         dials = len(bench.ledger.dials)
         for claim in held:
             bench.release(claim)
@@ -104,3 +119,17 @@ async def test_a_spare_gives_way_as_soon_as_there_is_one(
         connector.script.always("connect", OK, backend="a")
         await bench.settle(5)
         assert bench.stats().backends["a"].online
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_last_connection_does_not_give_way(
+    autojump_clock: MockClock, kind: type[PlainLedgerConnector]
+) -> None:
+    """Of two that come back at once, one to be closed, the other is lent on, not closed too."""
+    async with a_full_cap(kind()) as (bench, held):
+        bench.nursery.start_soon(bench.use)
+        await bench.settle()
+        bench.discard(held[0])
+        bench.release(held[1])
+        assert bench.count("claimed") + bench.count("checking") == 1
+        await bench.settle(5)

@@ -225,7 +225,7 @@ def assert_all_is_over(scene: Scene) -> None:
     core = scene.bench.pool._core
     assert not core.changes
     assert not core.check_lot
-    assert not core.line
+    assert core.line.waiting == 0
     assert not core.ready_wanted
     assert not core.held
     assert core.slots == core.connected == core.claimed == core.checking == 0
