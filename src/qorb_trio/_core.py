@@ -12,13 +12,12 @@ import itertools
 import logging
 import random
 import warnings
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar, final
 
 import trio
 
 from . import _refusal
-from ._backend import Backend
 from ._balancer import Shelf
 from ._holders import describe_oldest
 from ._hooks import Hooks
@@ -41,14 +40,6 @@ A = TypeVar("A")
 C = TypeVar("C")
 
 
-class NotABackendError(TypeError, ValueError):
-    """What a resolver sent is no collection of backends.
-
-    The wrong kind of thing, and like two backends of one name, a set that no resolver may
-    send. This is both.
-    """
-
-
 @final
 class Core(Generic[C]):
     """The state of a pool: its slot sets, its claimants, and the totals."""
@@ -66,13 +57,14 @@ class Core(Generic[C]):
         self.policy: Policy = policy
         self.rng: random.Random = rng
         self.hooks: Hooks[C] = Hooks(connector)
-        self._instruments: Watch = Watch()
-        #: The instruments, where there are any.
+        #: All instruments, to be added to and taken from.
+        self.instruments: Watch = Watch(self._watch_or_not)
+        #: The same, where there are any.
         self.watch: Watch | None = None
         #: Whether a claim that finds a spare has nothing else to do.
         self.plain: bool = not self.hooks.sets_up
         for instrument in instruments:
-            self.add_instrument(instrument)
+            self.instruments.add(instrument)
         #: The resolver's current set, by name.
         self.sets: dict[str, SlotSet[C]] = {}
         #: Those of backends that have left, until their last slot is closed.
@@ -108,7 +100,7 @@ class Core(Generic[C]):
         self.ended_at: float | None = None
         self._plan_requested: bool = False
         #: Between two sets of backends: a plan after each slice would cost more than it gains.
-        self._exchanging: bool = False
+        self.exchanging: bool = False
         self._wake_planner: trio.MemorySendChannel[None]
         self.planner_wakes: trio.MemoryReceiveChannel[None]
         self._wake_planner, self.planner_wakes = trio.open_memory_channel[None](1)
@@ -133,18 +125,8 @@ class Core(Generic[C]):
         if self.watch is not None:
             self.watch.fire(event, self.name, *args)
 
-    def add_instrument(self, instrument: Instrument) -> None:
-        """Tell `instrument` too of what happens from now on."""
-        self._instruments.add(instrument)
-        self._watch_or_not()
-
-    def remove_instrument(self, instrument: Instrument) -> None:
-        """Do not tell `instrument` any more; a `KeyError` if it is not told."""
-        self._instruments.remove(instrument)
-        self._watch_or_not()
-
     def _watch_or_not(self) -> None:
-        self.watch = self._instruments if self._instruments.instruments else None
+        self.watch = self.instruments if self.instruments.instruments else None
         self.plain = self.watch is None and not self.hooks.sets_up
 
     # Claims.
@@ -338,7 +320,7 @@ class Core(Generic[C]):
 
         So however many things change in one go, there is one plan.
         """
-        if not (self._plan_requested or self._exchanging or self.closing):
+        if not (self._plan_requested or self.exchanging or self.closing):
             self._plan_requested = True
             self._wake_planner.send_nowait(None)
 
@@ -421,109 +403,6 @@ class Core(Generic[C]):
             home.noted(slot, exc)
         finally:
             home.closed(slot)
-
-    # Backends.
-
-    async def update(self, backends: Collection[Backend]) -> None:
-        """Take over the resolver's latest set. Nothing happens if nothing changed.
-
-        The old set gives way to the new one in one step; what that takes before and after
-        is done in slices. A checkpoint only if there is more than one slice.
-        """
-        if self.closing:
-            return  # it was heard in the very tick in which the pool began to end
-        found = self._by_name(backends)
-        leaving = [home for name, home in self.sets.items() if home.backend != found.get(name)]
-        gone = {home.backend.name for home in leaving}
-        staying = {name: home for name, home in self.sets.items() if name not in gone}
-        for name, home in staying.items():
-            self._describe(home, found[name])
-        coming: list[SlotSet[C]] = []
-        for name, backend in found.items():
-            if name not in staying:
-                coming.append(self._make_set(backend))
-                if len(coming) % SLICE == 0:
-                    await trio.lowlevel.checkpoint()
-        if not (leaving or coming):
-            return
-        self._exchanging = True
-        try:
-            self._exchange(leaving, coming)
-            await self._clear(leaving)
-        finally:
-            self._exchanging = False
-            self.request_plan()
-
-    def _exchange(self, leaving: list[SlotSet[C]], coming: list[SlotSet[C]]) -> None:
-        """From here on nothing old is lent, and the new ones may be dialled."""
-        for home in leaving:
-            self._depart(home)
-        for home in coming:
-            self._arrive(home)
-        self.rebalance_due = True
-
-    async def _clear(self, leaving: list[SlotSet[C]]) -> None:
-        """Close what sets have that have left."""
-        done = 0
-        for home in leaving:
-            done += len(home.slots)
-            home.clear()
-            if not home.slots:
-                self.slot_closed(home)
-            if done >= SLICE:
-                done = 0
-                await trio.lowlevel.checkpoint()
-
-    def _by_name(self, backends: Collection[Backend]) -> dict[str, Backend]:
-        if not isinstance(backends, Iterable):
-            raise NotABackendError(
-                f"pool {self.name!r}: the resolver sent {backends!r}, which is no collection"
-            )
-        found: dict[str, Backend] = {}
-        for backend in backends:
-            if not isinstance(backend, Backend):
-                raise NotABackendError(
-                    f"pool {self.name!r}: the resolver sent {backend!r}, which is not a Backend"
-                )
-            known = found.setdefault(backend.name, backend)
-            if known != backend:
-                raise ValueError(
-                    f"pool {self.name!r}: the resolver sent two backends named"
-                    f" {backend.name!r}: {known.address!r} and {backend.address!r}"
-                )
-        return found
-
-    def _make_set(self, backend: Backend) -> SlotSet[C]:
-        home: SlotSet[C] = SlotSet(self, backend, self.next_rank())
-        if self.hooks.checks and self.policy.set_config.health_interval < float("inf"):
-            home.checker = trio.CancelScope()
-            self.start(self.worker.keep_checking, home)
-        return home
-
-    def _arrive(self, home: SlotSet[C]) -> None:
-        name = home.backend.name
-        logger.info("pool %s: backend %s appears", self.name, name)
-        self.sets[name] = home
-        self.fire("backend_added", home.backend)
-
-    def _depart(self, home: SlotSet[C]) -> None:
-        name = home.backend.name
-        logger.info("pool %s: backend %s departs", self.name, name)
-        del self.sets[name]
-        self.departed[home] = None
-        home.deactivate()
-        self.fire("backend_removed", home.backend)
-
-    def _describe(self, home: SlotSet[C], backend: Backend) -> None:
-        """Take over priority and weight. That is no change of the set: it closes nothing."""
-        if (backend.priority, backend.weight) == (home.priority, home.backend.weight):
-            return
-        if home.spares:
-            self.shelf.remove(home)
-        home.describe(backend)
-        if home.spares:
-            self.shelf.add(home)
-        self.request_plan()
 
     # The end.
 

@@ -50,10 +50,10 @@ class Waiter(Generic[C]):
 class Line(Generic[C]):
     """Who waits, in order of arrival.
 
-    Three containers, none of which is ever searched: the queue proper; those who had
-    their turn but whose connection failed its set-up, and who therefore come before
-    everyone in the queue; and a heap of deadlines, so that one alarm task serves all
-    waiters. (A cancel scope for each costs more than all the rest of a claim.)
+    Three containers: the queue proper, which is never searched; those who had their turn
+    but whose connection failed its set-up, and who therefore come before everyone in the
+    queue (a few: it is a list); and a heap of deadlines, so that one alarm task serves
+    all waiters. (A cancel scope for each costs more than all the rest of a claim.)
 
     Who leaves the queue is passed over when it is their turn. And where all have the same
     timeout, their deadlines come in the order of the queue, and the first in it is the

@@ -19,6 +19,7 @@ from ._holders import Holder, find_holders, warn_of_leaks
 from ._no_public_constructor import NoPublicConstructor
 from ._policy import Policy
 from ._rebalancer import Rebalancer
+from ._roster import Roster
 from ._stats import PoolStats
 from .abc import Connector, Instrument, Resolver
 
@@ -201,7 +202,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
           TypeError: it is not an `Instrument`.
         """
         _check.instance("instrument", instrument, Instrument)
-        self._core.add_instrument(instrument)
+        self._core.instruments.add(instrument)
 
     def remove_instrument(self, instrument: Instrument) -> None:
         """Tell `instrument` no more. The pool that has none left does not pay for any.
@@ -209,7 +210,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         Raises:
           KeyError: it is not there; perhaps because it raised.
         """
-        self._core.remove_instrument(instrument)
+        self._core.instruments.remove(instrument)
 
     async def wait_ready(self, slots: int = 1) -> None:
         """Return when at least `slots` slots are connected.
@@ -301,6 +302,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         core.token = trio.lowlevel.current_trio_token()
         core.now = trio.lowlevel.current_clock().current_time
         core.resolution = self._resolver.snapshot
+        roster = Roster(core)
         updates, found = trio.open_memory_channel[Collection[Backend]](0)
         # Strict, however Trio runs: `_run` removes this nursery's layer, and no other.
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
@@ -313,7 +315,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
             try:
                 with self._working:
                     async for backends in found:
-                        await core.update(backends)
+                        await roster.update(backends)
                     await trio.sleep_forever()  # the resolver has ended: that set is final
                 with self._draining:
                     while core.claimed:

@@ -16,11 +16,15 @@ EVENTS = tuple(name for name in vars(Instrument) if not name.startswith("_"))
 
 @final
 class Watch:
-    """For each event, the methods of those instruments that override it."""
+    """For each event, the methods of those instruments that override it.
 
-    __slots__ = ("_listeners", "instruments")
+    `changed` is called whenever there are others than before.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_changed", "_listeners", "instruments")
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
         self.instruments: list[Instrument] = []
         self._listeners: dict[str, list[tuple[Instrument, Callable[..., object]]]] = {}
 
@@ -33,6 +37,7 @@ class Watch:
             method = getattr(instrument, event)
             if getattr(method, "__func__", None) is not getattr(Instrument, event):
                 self._listeners.setdefault(event, []).append((instrument, method))
+        self._changed()
 
     def remove(self, instrument: Instrument) -> None:
         """Do not tell `instrument` any more; a `KeyError` if it is not told."""
@@ -41,6 +46,7 @@ class Watch:
         self.instruments = [it for it in self.instruments if it is not instrument]
         for event, listeners in self._listeners.items():
             self._listeners[event] = [it for it in listeners if it[0] is not instrument]
+        self._changed()
 
     def fire(self, event: str, *args: Any) -> None:
         """Tell of an event. An instrument that raises is logged and removed."""

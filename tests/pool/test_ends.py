@@ -19,6 +19,7 @@ from qorb_trio import (
     Resolver,
     open_pool,
 )
+from qorb_trio._roster import Roster
 from qorb_trio.testing import FakeConnection, FakeConnector, ManualResolver
 
 
@@ -106,7 +107,7 @@ async def test_a_set_after_the_end_is_ignored(autojump_clock: MockClock) -> None
         async with open_pool(nursery, ManualResolver(["a.test:1"]), connector) as pool:
             await pool.wait_ready()
             await pool.terminate()
-            await pool._core.update([Backend(("b.test", 1))])
+            await Roster(pool._core).update([Backend(("b.test", 1))])
             assert list(pool.stats().backends) == ["a.test:1"]
 
 

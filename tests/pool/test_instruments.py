@@ -357,6 +357,14 @@ async def test_an_instrument_that_raises_is_removed(
     assert isinstance(record.exc_info[1], ZeroDivisionError)
 
 
+async def test_a_pool_without_instruments_again(autojump_clock: MockClock) -> None:
+    """A pool whose only instrument has raised does not pay for any."""
+    async with open_bench(policy=ONE, instruments=[Raising()], log=False) as bench:
+        assert bench.pool._core.watch is not None
+        await bench.use()
+        assert bench.pool._core.watch is None
+
+
 @pytest.mark.parametrize("event", EVENTS)
 async def test_any_event_may_raise(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, event: str

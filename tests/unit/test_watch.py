@@ -40,7 +40,7 @@ class Raising(Counting):
 
 def watching(*instruments: Instrument) -> Watch:
     """A watch that tells these."""
-    watch = Watch()
+    watch = Watch(lambda: None)
     for instrument in instruments:
         watch.add(instrument)
     return watch
