@@ -21,7 +21,7 @@ async def somebody_watches(one: Sweep) -> None:
     """A server is started and watched; stopped at whatever step, it closes all it had open."""
     async with a_pool() as pool:
         await one.target(served, one, pool)
-        assert not pool._core._instruments.instruments
+        assert not pool._core.instruments.instruments
 
 
 async def served(one: Sweep, pool: Any) -> None:
