@@ -48,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=10.0,
         metavar="SECONDS",
-        help="how long to wait for the first answer (default: 10); with --watch, for ever",
+        help="how long to wait for the first answer (default: 10); with --watch, until it is"
+        " said why there is none yet",
     )
     add("--watch", action="store_true", help="go on, and print every change")
     add("--json", action="store_true", help="print a JSON object per line, for scripts")
@@ -81,16 +82,16 @@ class _Printer:
 
     def show(self, backends: Collection[Backend]) -> None:
         new = {backend.name: backend for backend in backends}
+        old, self.last = self.last, new
         if self.as_json:
             self._print({"backends": [_as_dict(backend) for backend in backends]})
-        elif self.last is None:
+        elif old is None:
             for backend in backends:
                 self._line(" ", backend)
             if not backends:
                 self._print("  no backends")
         else:
-            self._show_changes(self.last, new)
-        self.last = new
+            self._show_changes(old, new)
 
     def _show_changes(self, old: dict[str, Backend], new: dict[str, Backend]) -> None:
         for name in old.keys() - new.keys():
@@ -138,6 +139,8 @@ async def _resolve(resolver: Resolver, arguments: argparse.Namespace, printer: _
     status = NO_ANSWER
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_run_and_close, resolver, outbox)
+        if arguments.watch and isinstance(resolver, DnsResolver):
+            nursery.start_soon(_say_why_there_is_nothing, resolver, arguments, printer)
         with trio.CancelScope() as patience:
             if not arguments.watch:
                 patience.deadline = trio.current_time() + arguments.timeout
@@ -151,6 +154,14 @@ async def _resolve(resolver: Resolver, arguments: argparse.Namespace, printer: _
             printer.explain(resolver.snapshot())
         nursery.cancel_scope.cancel()
     return status
+
+
+async def _say_why_there_is_nothing(
+    resolver: DnsResolver, arguments: argparse.Namespace, printer: _Printer
+) -> None:
+    await trio.sleep(arguments.timeout)
+    if printer.last is None:
+        printer.explain(resolver.snapshot())
 
 
 async def _run_and_close(

@@ -194,6 +194,28 @@ async def test_watch(server: DnsServer) -> None:
     assert process.returncode == 0
 
 
+async def test_watch_without_an_answer() -> None:
+    """With ``--watch`` too it is said why there is no answer, until there is one."""
+    async with DnsServer(origin="test.", default_ttl=1) as server:
+        server.fault = lambda _: "SERVFAIL"
+        command = [sys.executable, "-m", "qorb_trio.resolve", NAME, *at(server)]
+        process = await trio.lowlevel.open_process(
+            [*command, "--watch", "--timeout", "1"], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        with trio.fail_after(30):
+            lines = Lines(process.stdout)
+            assert (await lines.next()).startswith("  _echo._tcp.test SRV ")
+            assert (await lines.next()).startswith("  nameserver")
+            server.set("_echo._tcp", "SRV", "0 1 7001 a")
+            server.set("a", "A", "127.0.0.1")
+            server.fault = None
+            assert (await lines.next()).startswith("  a.test:7001@127.0.0.1")
+            process.send_signal(2)
+            assert await process.wait() == 0
+        await process.stdout.aclose()
+
+
 class Lines:
     """The lines of a stream, one at a time."""
 
