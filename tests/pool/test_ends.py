@@ -71,6 +71,35 @@ async def test_failing_while_being_cancelled_harms_no_pool(autojump_clock: MockC
     connector.assert_all_closed()
 
 
+@pytest.mark.parametrize("at", [0.5, 4.0])
+async def test_failing_while_all_is_cancelled_is_no_crash(
+    autojump_clock: MockClock, at: float
+) -> None:
+    """Where the caller's nursery is cancelled, what a hook raises besides does not come out."""
+    connector = Untidy()
+    async with trio.open_nursery() as nursery:
+        resolver = ManualResolver(["a.test:1", "bad.test:1"])
+        async with open_pool(nursery, resolver, connector):
+            await trio.sleep(at)  # the first dial hangs, or one that came later
+            nursery.cancel_scope.cancel()
+    connector.assert_all_closed()
+
+
+async def test_failing_in_a_clean_up_that_is_cancelled_is_no_crash(
+    autojump_clock: MockClock,
+) -> None:
+    """Where all is cancelled as a connection is cleaned, what that raises does not come out."""
+    connector = Untidy()
+    async with trio.open_nursery() as nursery:
+        resolver = ManualResolver(["a.test:1"])
+        async with open_pool(nursery, resolver, connector) as pool:
+            await pool.wait_ready(8)
+            (await pool.acquire()).release()
+            await trio.sleep(0.1)
+            nursery.cancel_scope.cancel()
+    connector.assert_all_closed()
+
+
 class LateResolver(Resolver):
     """Sends a second set when it is told to."""
 
