@@ -20,7 +20,7 @@ OURS, OTHERS = "#2a6f97", "#b8c4cc"
 #: In this order on the page.
 ORDER = (
     "claim_release", "contention", "start_teardown", "echo", "memory", "start_up",
-    "replacement", "idle", "import_time", "peers", "scaling",
+    "replacement", "idle", "import_time", "qtop_cost", "peers", "scaling",
 )  # fmt: skip
 
 

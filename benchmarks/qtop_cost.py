@@ -7,7 +7,6 @@ seconds without a client and some with one.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from functools import partial
 import trio
 
 from _pools import full_pool
+from _runner import Goal, Report, Sampler, run
 from qorb_trio import qtop
 
 
@@ -26,22 +26,34 @@ async def percent_of_a_core(seconds: float) -> float:
     return (time.process_time() - cpu) / (time.perf_counter() - wall) * 100
 
 
-async def main(arguments: argparse.Namespace) -> None:
-    """Measure, and print what came out."""
-    async with full_pool(backends=1000, slots_each=2) as pool, trio.open_nursery() as nursery:
+async def measure(report: Report) -> None:
+    """Without a client, with one."""
+    seconds = 0.1 * report.size(100, 1)
+    async with (
+        full_pool(backends=report.size(1000, 10), slots_each=2) as pool,
+        trio.open_nursery() as nursery,
+    ):
         listeners = await nursery.start(partial(qtop.serve, [pool], port=0))
         port = listeners[0].socket.getsockname()[1]
-        alone = await percent_of_a_core(arguments.seconds)
         client = [sys.executable, "-m", "qorb_trio.qtop", f"127.0.0.1:{port}", "--json"]
-        nursery.start_soon(partial(trio.run_process, client, stdout=subprocess.DEVNULL))
-        await trio.sleep(3)  # it starts, and is told for the first time
-        watched = await percent_of_a_core(arguments.seconds)
+
+        async def watched() -> float:
+            async with trio.open_nursery() as clients:
+                clients.start_soon(partial(trio.run_process, client, stdout=subprocess.DEVNULL))
+                await trio.sleep(0.1 * report.size(30, 5))  # it starts, and is told a first time
+                percent = await percent_of_a_core(seconds)
+                clients.cancel_scope.cancel()
+            return percent
+
+        contenders: dict[str, Sampler] = {
+            "nobody watches": partial(percent_of_a_core, seconds),
+            "one client at 1 Hz": watched,
+        }
+        goals = {"one client at 1 Hz": Goal(2)}
+        question = "1,000 backends, idle"
+        await report.compare(question, "% of a core", contenders, rounds=3, goals=goals)
         nursery.cancel_scope.cancel()
-    print(f"1,000 backends, no client:           {alone:.2f} % of a core")
-    print(f"1,000 backends, one client at 1 Hz:  {watched:.2f} % of a core")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="What qtop costs the program that is watched.")
-    parser.add_argument("--seconds", type=float, default=20, help="to measure; default: 20")
-    trio.run(main, parser.parse_args())
+    run(__doc__, measure)

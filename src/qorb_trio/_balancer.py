@@ -46,20 +46,21 @@ class Shelf(Generic[S]):
     there are.
     """
 
-    __slots__ = ("_best", "_priorities", "_random", "_tiers")
+    __slots__ = ("_priorities", "_random", "_tiers", "best")
 
     def __init__(self, rng: random.Random) -> None:
         self._random = rng.random
         self._tiers: dict[int, list[S]] = {}
         self._priorities: list[int] = []  # those whose tier is not empty, in order
-        self._best: list[S] = []
+        #: The tier of the best priority that has any. To be read only, and then at once.
+        self.best: list[S] = []
 
     def add(self, item: S) -> None:
         """`item` has a spare now."""
         tier = self._tiers.setdefault(item.priority, [])
         if not tier:
             insort(self._priorities, item.priority)
-            self._best = self._tiers[self._priorities[0]]
+            self.best = self._tiers[self._priorities[0]]
         item.place = len(tier)
         tier.append(item)
 
@@ -73,10 +74,10 @@ class Shelf(Generic[S]):
         elif not tier:
             del self._tiers[item.priority]
             self._priorities.remove(item.priority)
-            self._best = self._tiers[self._priorities[0]] if self._priorities else []
+            self.best = self._tiers[self._priorities[0]] if self._priorities else []
 
-    def choose(self) -> S | None:
-        """The least loaded set of the best priority; `None` if there is none.
+    def choose(self) -> S:
+        """The least loaded set of the best priority. There must be one.
 
         That is the one that is furthest below its fair part of all claims, by weight;
         where that leaves a choice, and while all are idle, the weights decide by
@@ -84,10 +85,10 @@ class Shelf(Generic[S]):
         stays constant; that this suffices to keep the load even was shown by
         Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (1996).
         """
-        tier = self._best
+        tier = self.best
         size = len(tier)
-        if size < 2:
-            return tier[0] if size else None
+        if size == 1:
+            return tier[0]
         if size > FEW:
             i = int(self._random() * size)
             j = int(self._random() * (size - 1))

@@ -19,16 +19,18 @@ def count(name: str, value: object, *, least: int = 0) -> None:
 
 def seconds(name: str, value: object, *, zero: bool = True, endless: bool = True) -> None:
     """A duration in seconds; `zero` and `endless` (``math.inf``) may be forbidden."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds (or math.inf), not {value!r}")
-    if value != value or value < 0:  # noqa: PLR0124 - `isnan` fails for what no float can hold
-        raise ValueError(f"{name} must not be negative or NaN, not {value!r}")
+    if 0 < value <= sys.float_info.max:
+        return
     if value == 0 and not zero:
         raise ValueError(f"{name} must be greater than zero")
     if value == math.inf and not endless:
         raise ValueError(f"{name} must be finite")
-    if math.inf > value > sys.float_info.max:
+    if math.inf > value > 0:
         raise ValueError(f"{name} must not be greater than any float")
+    if not value >= 0:
+        raise ValueError(f"{name} must not be negative or NaN, not {value!r}")
 
 
 def instance(name: str, value: object, kind: type, hint: str = "") -> None:

@@ -132,7 +132,8 @@ class Claim(Generic[C]):
         # What follows is `_acquire` without set-up and instruments, and without its
         # coroutines: as each claimant parks and wakes, each coroutine costs it a tenth.
         ticket, deadline = 0, 0.0
-        slot = core.take()
+        # Where somebody waits there is no spare, and a newcomer would pass nobody.
+        slot = None if core.line.waiting else core.take()
         if slot is not None:
             self._held = self._slot = slot
             # Cancellation was looked for before the slot was taken. From here on it would

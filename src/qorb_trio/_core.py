@@ -136,7 +136,10 @@ class Core(Generic[C]):
 
         The number of the claim is only for instruments to see.
         """
-        while (home := self.shelf.choose()) is not None:
+        shelf = self.shelf
+        while best := shelf.best:
+            # With one backend there is nothing to choose, and a call is 1 % of a claim.
+            home = best[0] if len(best) == 1 else shelf.choose()
             slot = home.claim_spare()
             if self.hooks.tells_broken and home.found_broken(slot):
                 continue
@@ -181,21 +184,26 @@ class Core(Generic[C]):
             # What a cancelled claimant leaves behind, say an unread reply, is no fault of
             # the backend's, so this is not asked whether it is broken.
             home.close(slot)
-        elif (hooks.tells_broken and home.found_broken(slot)) or (
-            self.lacks_spare and self._gives_way(slot)
-        ):
-            pass  # it is being closed
-        elif hooks.recycles:
-            home.recycle(slot)
-        else:
-            if hooks.checks:
-                slot.since = self.now()
+        elif not (hooks.tends and self._tends(slot)):
             if home.record.streak:
                 home.proved(slot)
-            if self.line.waiting:
+            if self.lacks_spare and self._gives_way(slot):
+                pass  # it is being closed
+            elif self.line.waiting:
                 self._hand_over(slot)
             else:
                 home.shelve(slot)
+
+    def _tends(self, slot: Slot[C]) -> bool:
+        """Look at what has come back; whether it is being closed, or cleaned, for that."""
+        home = slot.home
+        if self.hooks.tells_broken and home.found_broken(slot):
+            return True
+        if self.hooks.recycles:
+            home.recycle(slot)
+            return True
+        slot.since = self.now()
+        return False
 
     def offer(self, slot: Slot[C]) -> None:
         """A connection is free: give it to the claimant who has waited longest."""

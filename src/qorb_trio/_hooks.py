@@ -64,6 +64,7 @@ class Hooks(Generic[C]):
         "recycles",
         "sets_up",
         "tells_broken",
+        "tends",
         "validates",
     )
 
@@ -79,6 +80,8 @@ class Hooks(Generic[C]):
         self.sets_up: bool = _overrides(connector, "on_acquire")
         self.recycles: bool = self.validates or _overrides(connector, "on_recycle")
         self.checks: bool = self.validates or self.tells_broken
+        #: Whether a connection that comes back is looked at: one question for the claim path.
+        self.tends: bool = self.recycles or self.tells_broken
         self.always_closes: bool = _overrides(connector, "disconnect")
 
     @trio.lowlevel.disable_ki_protection

@@ -110,7 +110,7 @@ def the_busiest_serves(patch: pytest.MonkeyPatch) -> None:
     """Claims go to whoever has most of them."""
 
     def wrong(self: Any) -> Any:
-        return max(self._best, key=lambda item: item.load, default=None)
+        return max(self.best, key=lambda item: item.load)
 
     patch.setattr(_balancer.Shelf, "choose", wrong)
 
