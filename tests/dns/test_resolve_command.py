@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import socket
 import subprocess
@@ -11,8 +13,9 @@ from functools import partial
 
 import pytest
 import trio
+from trio.testing import MockClock
 
-from qorb_trio import Backend, resolve
+from qorb_trio import Backend, DnsResolver, resolve
 from qorb_trio.testing import DnsServer
 
 pytestmark = pytest.mark.real
@@ -214,6 +217,16 @@ async def test_watch_without_an_answer() -> None:
             process.send_signal(2)
             assert await process.wait() == 0
         await process.stdout.aclose()
+
+
+async def test_nothing_is_said_of_what_was_answered(autojump_clock: MockClock) -> None:
+    """When the time is up and there was an answer, be it of no backend, nothing is explained."""
+    out = io.StringIO()
+    printer = resolve._Printer(out, as_json=False, last={})
+    arguments = argparse.Namespace(timeout=10.0)
+    await resolve._say_why_there_is_nothing(DnsResolver(NAME), arguments, printer)
+    assert trio.current_time() == 10
+    assert out.getvalue() == ""
 
 
 class Lines:
