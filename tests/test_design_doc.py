@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qorb_trio._slot import NEXT, State
+from qorb_trio._slots.state import NEXT, State
 
 from .test_readme import Program, programs_of
 

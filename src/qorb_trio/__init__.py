@@ -5,10 +5,14 @@ Begin with `open_pool`.
 
 import logging as _logging
 
-from ._audit_instrument import AuditInstrument as AuditInstrument
-from ._backend import Backend as Backend
-from ._claim import Claim as Claim
-from ._errors import (
+from ._claims.claim import Claim as Claim
+from ._claims.holders import Holder as Holder
+from ._events.audit_instrument import AuditInstrument as AuditInstrument
+from ._events.event import PoolEvent as PoolEvent
+from ._events.event_instrument import EventInstrument as EventInstrument
+from ._events.logging_instrument import LoggingInstrument as LoggingInstrument
+from ._model.backend import Backend as Backend
+from ._model.errors import (
     AllClaimsUsedError as AllClaimsUsedError,
     ClaimError as ClaimError,
     ClaimTimeoutError as ClaimTimeoutError,
@@ -18,13 +22,9 @@ from ._errors import (
     QorbError as QorbError,
     ResolveError as ResolveError,
 )
-from ._event_instrument import EventInstrument as EventInstrument
-from ._events import PoolEvent as PoolEvent
-from ._holders import Holder as Holder
-from ._logging_instrument import LoggingInstrument as LoggingInstrument
-from ._policy import Policy as Policy, SetConfig as SetConfig
-from ._pool import Pool as Pool, open_pool as open_pool
-from ._stats import BackendStats as BackendStats, PoolStats as PoolStats
+from ._model.policy import Policy as Policy, SetConfig as SetConfig
+from ._model.stats import BackendStats as BackendStats, PoolStats as PoolStats
+from ._pool.pool import Pool as Pool, open_pool as open_pool
 from .abc import Connector as Connector, Instrument as Instrument, Resolver as Resolver
 from .connectors import (
     TcpConnector as TcpConnector,

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, cast
 
 import trio
 
-from ._backend import Backend
+from ._model.backend import Backend
 
 __all__ = ["Connector", "Instrument", "Resolver"]
 

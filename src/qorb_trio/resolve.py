@@ -16,7 +16,7 @@ from typing import TextIO, final
 import attrs
 import trio
 
-from ._backend import Backend
+from ._model.backend import Backend
 from .abc import Resolver
 from .resolvers import DnsResolver, DnsResolverConfig, DnsSnapshot, resolver_for
 

@@ -23,9 +23,9 @@ import trio
 
 from qorb_trio import Backend
 from qorb_trio.resolvers import DnsResolver, DnsResolverConfig
-from qorb_trio.resolvers._dns_records import Answer, QueryError, Question
-from qorb_trio.resolvers._dns_servers import Server
-from qorb_trio.resolvers._dns_wire import make_query, read
+from qorb_trio.resolvers._dns.records import Answer, QueryError, Question
+from qorb_trio.resolvers._dns.servers import Server
+from qorb_trio.resolvers._dns.wire import make_query, read
 
 #: "hang", the name of an rcode, a number of seconds to wait first, or `None`.
 Fault: TypeAlias = "str | float | None"

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from qorb_trio import DnsResolver, DnsResolverConfig
-from qorb_trio.resolvers._dns_servers import (
+from qorb_trio.resolvers._dns.servers import (
     Server,
     SystemConfig,
     checked_nameservers,

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from qorb_trio.resolvers._dns_records import Question
+from qorb_trio.resolvers._dns.records import Question
 
 from .net import SERVICE, FakeNet, Fault, echo, echo_names, until, watching
 

@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from qorb_trio.resolvers._dns_assembly import assemble, usable
-from qorb_trio.resolvers._dns_records import Question, Srv
+from qorb_trio.resolvers._dns.assembly import assemble, usable
+from qorb_trio.resolvers._dns.records import Question, Srv
 
 from .net import SERVICE, FakeNet, echo, echo_names, watching
 
@@ -214,14 +214,14 @@ async def test_an_absent_name_with_a_fallback(autojump_clock: MockClock) -> None
 
 async def test_search_list(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The suffixes of the search list are tried where asked for, but those that make no name."""
-    from qorb_trio.resolvers import DnsResolver, _dns
-    from qorb_trio.resolvers._dns_servers import Server, SystemConfig
+    from qorb_trio.resolvers import DnsResolver
+    from qorb_trio.resolvers._dns.servers import Server, SystemConfig
 
     async def read(self: object) -> SystemConfig:
         await trio.lowlevel.checkpoint()
         return SystemConfig((Server("10.0.0.1"),), ("x.org", "a..b", "x" * 250, "y.org"), 1)
 
-    monkeypatch.setattr(_dns.DnsResolver, "_read_system_config", read)
+    monkeypatch.setattr(DnsResolver, "_read_system_config", read)
     net = FakeNet()
     net.set("db.y.org", "A", "10.1.0.1")
     async with watching(net, "db", default_port=80, search=True) as watch:

@@ -9,9 +9,9 @@ import trio
 from trio.testing import MockClock
 
 from qorb_trio import Backend
-from qorb_trio.resolvers._dns_lookup import Lookup, Verdict
-from qorb_trio.resolvers._dns_records import Kind, QueryError, Question
-from qorb_trio.resolvers._dns_servers import Server, ServerBook
+from qorb_trio.resolvers._dns.lookup import Lookup, Verdict
+from qorb_trio.resolvers._dns.records import Kind, QueryError, Question
+from qorb_trio.resolvers._dns.servers import Server, ServerBook
 
 from .net import SERVICE, FakeNet, echo, echo_names, until, watching
 

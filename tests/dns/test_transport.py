@@ -17,10 +17,10 @@ import dns.rcode
 import pytest
 import trio
 
-from qorb_trio.resolvers import _dns_transport
-from qorb_trio.resolvers._dns_records import Answer, Kind, QueryError, Question
-from qorb_trio.resolvers._dns_servers import Server
-from qorb_trio.resolvers._dns_transport import NetworkTransport
+from qorb_trio.resolvers._dns import transport as _dns_transport
+from qorb_trio.resolvers._dns.records import Answer, Kind, QueryError, Question
+from qorb_trio.resolvers._dns.servers import Server
+from qorb_trio.resolvers._dns.transport import NetworkTransport
 
 from .wire_server import Asked, wire_server
 

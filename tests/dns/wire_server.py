@@ -14,7 +14,7 @@ import dns.message
 import dns.rrset
 import trio
 
-from qorb_trio.resolvers._dns_servers import Server
+from qorb_trio.resolvers._dns.servers import Server
 
 
 @attrs.define

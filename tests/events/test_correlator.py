@@ -7,8 +7,8 @@ import inspect
 import pytest
 
 from qorb_trio import Backend, Instrument, PoolEvent
-from qorb_trio._events import KINDS, OWNERS, Correlator
-from qorb_trio._watch import EVENTS
+from qorb_trio._events.emitter import EVENTS
+from qorb_trio._events.event import KINDS, OWNERS, Correlator
 
 A = Backend(("a.test", 80))
 ERROR = OSError("no")

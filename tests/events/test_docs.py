@@ -10,7 +10,7 @@ import pytest
 from trio.testing import MockClock
 
 from qorb_trio import ClaimTimeoutError, Instrument
-from qorb_trio._events import KINDS
+from qorb_trio._events.event import KINDS
 from qorb_trio.opentelemetry import instrument
 
 from ..harness import fails, open_bench

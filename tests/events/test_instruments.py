@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from qorb_trio import ClaimTimeoutError, EventInstrument, Instrument, PoolEvent
-from qorb_trio._events import KINDS
+from qorb_trio._events.event import KINDS
 from qorb_trio.testing import RecordingInstrument
 
 from ..harness import HANG, Hook, LedgerConnector, backends, fails, open_bench, policy_of, slow

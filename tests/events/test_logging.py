@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from qorb_trio import LoggingInstrument, PoolEvent, PoolTerminatedError
-from qorb_trio._logging_instrument import LEVELS
+from qorb_trio._events.logging_instrument import LEVELS
 from qorb_trio.abc import Instrument
 
 from ..harness import LedgerConnector, backends, fails, open_bench, policy_of

@@ -6,11 +6,11 @@ import random
 import struct
 
 from qorb_trio import DnsResolverConfig
-from qorb_trio.resolvers._dns_lookup import Verdict
-from qorb_trio.resolvers._dns_records import Answer, QueryError, Question
-from qorb_trio.resolvers._dns_servers import Server
-from qorb_trio.resolvers._dns_service import Service
-from qorb_trio.resolvers._dns_wire import JunkError, Query, read
+from qorb_trio.resolvers._dns.lookup import Verdict
+from qorb_trio.resolvers._dns.records import Answer, QueryError, Question
+from qorb_trio.resolvers._dns.servers import Server
+from qorb_trio.resolvers._dns.service import Service
+from qorb_trio.resolvers._dns.wire import JunkError, Query, read
 
 SERVICE = "_echo._tcp.test.com"
 SERVER = Server("10.0.0.1")

@@ -11,9 +11,9 @@ import dns.rrset
 import pytest
 from hypothesis import given, strategies as st
 
-from qorb_trio.resolvers._dns_assembly import assemble, usable
-from qorb_trio.resolvers._dns_records import Answer, Kind, QueryError, Question, Srv
-from qorb_trio.resolvers._dns_wire import JunkError
+from qorb_trio.resolvers._dns.assembly import assemble, usable
+from qorb_trio.resolvers._dns.records import Answer, Kind, QueryError, Question, Srv
+from qorb_trio.resolvers._dns.wire import JunkError
 
 from . import target
 

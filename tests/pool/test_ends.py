@@ -19,7 +19,7 @@ from qorb_trio import (
     Resolver,
     open_pool,
 )
-from qorb_trio._roster import Roster
+from qorb_trio._pool.membership import Roster
 from qorb_trio.testing import FakeConnection, FakeConnector, ManualResolver
 
 

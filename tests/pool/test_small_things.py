@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from qorb_trio import Backend, Claim, Connector, Instrument, Policy, Pool, SetConfig, open_pool
-from qorb_trio._balancer import Shelf
+from qorb_trio._balancing.idle_index import Shelf
 from qorb_trio.testing import FakeConnector, ManualResolver
 
 

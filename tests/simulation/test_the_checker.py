@@ -10,18 +10,12 @@ import attrs
 import pytest
 import trio
 
-from qorb_trio import (
-    _balancer,
-    _claim,
-    _core,
-    _hooks,
-    _line,
-    _planner,
-    _rebalancer,
-    _slot,
-    _slot_set,
-    _worker,
-)
+from qorb_trio._balancing import idle_index as _balancer
+from qorb_trio._claims import claim as _claim, dispatcher as _core, wait_queue as _line
+from qorb_trio._connections import dialer as _worker, hooks as _hooks
+from qorb_trio._planning import planner as _planner
+from qorb_trio._pool import rebalancer as _rebalancer
+from qorb_trio._slots import slot_set as _slot_set, state as _slot
 
 from .__main__ import main
 from .play import WRONG, simulate

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from qorb_trio import Claim, Pool, PoolTerminatedError
-from qorb_trio._pool import PoolManager
+from qorb_trio._pool.pool import PoolManager
 
 from ..harness import Do, LedgerConnector, PlainLedgerConnector, Sweep, fails
 from .registry import sweeps

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from qorb_trio import Claim, Connector, Pool
-from qorb_trio._line import Waiter
+from qorb_trio._claims.wait_queue import Waiter
 
 from ..harness import Sweep, sweep
 from .awaits import Await, name_of, public_awaits

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 if TYPE_CHECKING:
-    from .._backend import Backend
+    from .._model.backend import Backend
 
 # The system's defaults begin to probe after two hours. A peer that has vanished without a
 # word is noticed within two minutes here, which is for those who have switched the health

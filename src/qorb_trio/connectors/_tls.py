@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 import trio
 
-from .. import _check
+from .. import _validation as _check
 from ..abc import Connector
 from ._sockets import is_readable, open_tcp
 
 if TYPE_CHECKING:
-    from .._backend import Backend
+    from .._model.backend import Backend
 
 TlsStream: TypeAlias = "trio.SSLStream[trio.SocketStream]"
 

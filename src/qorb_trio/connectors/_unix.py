@@ -10,7 +10,7 @@ from ..abc import Connector
 from ._sockets import is_readable
 
 if TYPE_CHECKING:
-    from .._backend import Backend
+    from .._model.backend import Backend
 
 
 class UnixConnector(Connector[trio.SocketStream]):

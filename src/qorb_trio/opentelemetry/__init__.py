@@ -18,8 +18,8 @@ except ImportError as _error:
         "qorb_trio.opentelemetry needs the OpenTelemetry API: pip install 'qorb-trio[otel]'"
     ) from _error
 
-from .. import _check, _no_public_constructor
-from .._pool import Pool
+from .. import _util as _no_public_constructor, _validation as _check
+from .._pool.pool import Pool
 from . import _meters, _pool_meter
 
 __all__ = ["Instrumentation", "instrument"]

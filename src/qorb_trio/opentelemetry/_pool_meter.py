@@ -13,11 +13,11 @@ import attrs
 import trio
 from opentelemetry import metrics
 
-from .._backend import Backend
-from .._errors import ClaimTimeoutError
-from .._event_instrument import given_up
-from .._pool import Pool
-from .._stats import PoolStats
+from .._events.event_instrument import given_up
+from .._model.backend import Backend
+from .._model.errors import ClaimTimeoutError
+from .._model.stats import PoolStats
+from .._pool.pool import Pool
 from ..abc import Instrument
 from ._meters import DEPARTED, OPERATION, POOL_NAME, STATE, STATES, Meters
 

@@ -8,8 +8,8 @@ from typing import final
 import attrs
 import trio
 
-from .._backend import Backend
-from .._event_instrument import given_up
+from .._events.event_instrument import given_up
+from .._model.backend import Backend
 from ..abc import Instrument
 from ._waits import WaitTimes
 

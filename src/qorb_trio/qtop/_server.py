@@ -13,8 +13,8 @@ import h11
 import trio
 from wsproto.utilities import RemoteProtocolError
 
-from .. import _check
-from .._pool import Pool
+from .. import _validation as _check
+from .._pool.pool import Pool
 from ._guard import Guard
 from ._http import (
     Answer,

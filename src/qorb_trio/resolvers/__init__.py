@@ -6,9 +6,9 @@ what a user wrote. dnspython is imported when a `DnsResolver` is made, not befor
 
 from __future__ import annotations
 
-from ._dns import DnsResolver
-from ._dns_config import DnsResolverConfig
-from ._dns_snapshot import DnsSnapshot, NameserverSnapshot, NameSnapshot
+from ._dns.config import DnsResolverConfig
+from ._dns.resolver import DnsResolver
+from ._dns.snapshot import DnsSnapshot, NameserverSnapshot, NameSnapshot
 from ._fixed import FixedResolver
 from ._for import resolver_for
 

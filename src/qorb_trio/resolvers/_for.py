@@ -8,12 +8,12 @@ from collections.abc import Iterable
 
 import attrs
 
-from .. import _check
-from .._backend import Backend
+from .. import _validation as _check
+from .._model.backend import Backend
 from ..abc import Resolver
-from ._dns import DnsResolver
-from ._dns_config import DnsResolverConfig
-from ._dns_servers import NameserverLike
+from ._dns.config import DnsResolverConfig
+from ._dns.resolver import DnsResolver
+from ._dns.servers import NameserverLike
 from ._fixed import FixedResolver
 
 _BRACKETS = re.compile(r"\[([^\[\]]*)\](?::(.*))?")

@@ -14,7 +14,7 @@ from ._manual_resolver import ManualResolver
 from ._recording_instrument import RecordingInstrument
 
 if TYPE_CHECKING:
-    from ._dns_server import DnsAction, DnsQuery, DnsServer, DnsStep
+    from ._dns.server import DnsAction, DnsQuery, DnsServer, DnsStep
 
 __all__ = [
     "DnsAction",
@@ -43,9 +43,9 @@ for _public in (
 def __getattr__(name: str) -> object:
     # dnspython is imported for those who ask for the server, and not for the fakes.
     if name in _OF_THE_SERVER:
-        from . import _dns_server  # noqa: PLC0415 - see above
+        from ._dns import server  # noqa: PLC0415 - see above
 
-        return getattr(_dns_server, name)
+        return getattr(server, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

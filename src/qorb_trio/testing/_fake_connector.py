@@ -14,8 +14,8 @@ from typing import Final, Literal, TypeAlias, final
 import attrs
 import trio
 
-from .. import _check
-from .._backend import Backend
+from .. import _validation as _check
+from .._model.backend import Backend
 from ..abc import Connector
 
 #: The methods of a connector that can be told to fail, to stall or to be slow.

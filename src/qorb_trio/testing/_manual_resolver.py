@@ -8,7 +8,7 @@ from typing import TypeAlias, final
 
 import trio
 
-from .._backend import Backend, parse_host_port
+from .._model.backend import Backend, parse_host_port
 from ..abc import Resolver
 
 #: What `ManualResolver` takes for a backend.

@@ -7,9 +7,9 @@ from typing import final
 
 import trio
 
-from .. import _check
-from .._event_instrument import EventInstrument
-from .._events import KINDS, PoolEvent
+from .. import _validation as _check
+from .._events.event import KINDS, PoolEvent
+from .._events.event_instrument import EventInstrument
 
 
 @final

@@ -1,0 +1,1 @@
+"""Who gets a connection: claims, the wait queue, and the dispatcher between them."""

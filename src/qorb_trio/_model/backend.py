@@ -1,0 +1,129 @@
+"""`Backend`: one running instance of a service."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TypeAlias, final
+
+import attrs
+
+from .. import _validation as _check
+
+#: What a backend may be given as: ``(host, port)`` or the path of a Unix socket.
+Address: TypeAlias = "tuple[str, int] | str"
+
+_HOST_PORT = re.compile(r"[^/\0]*:\d+")
+#: Rather loose: it is to find out what is left of a list, a URL or a path.
+_HOST = re.compile(r"[^\s/,\[\]]+")
+
+
+def format_host_port(host: str, port: int) -> str:
+    """``host:port``, or ``[host]:port`` where the host is an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_host_port(text: str) -> tuple[str, int]:
+    """The inverse of `format_host_port`; `ValueError` where it does not parse."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"an IPv6 address needs brackets, as in '[::1]:80': {text!r}")
+    if not colon or not _HOST.fullmatch(host) or not (port.isascii() and port.isdigit()):
+        raise ValueError(f"not 'host:port': {text!r}")
+    return host, int(port)
+
+
+def _checked_address(address: object) -> Address:
+    if isinstance(address, os.PathLike):
+        address = os.fspath(address)
+    if isinstance(address, str):
+        if not address:
+            raise ValueError("address must not be an empty path")
+        if _HOST_PORT.fullmatch(address):
+            raise ValueError(
+                f"address {address!r} looks like 'host:port', but a string is the path of"
+                " a Unix socket: give a (host, port) pair"
+            )
+        return address
+    if not isinstance(address, tuple) or len(address) != 2:
+        raise TypeError(
+            f"address must be a (host, port) pair or the path of a Unix socket, not {address!r}"
+        )
+    host, port = address
+    if not isinstance(host, str):
+        raise TypeError(f"address: the host must be a str, not {host!r}")
+    if not host:
+        raise ValueError("address: the host must not be empty")
+    _check.count("address: the port", port, least=1)
+    if port > 65535:
+        raise ValueError(f"address: the port must be at most 65535, not {port!r}")
+    return (host, port)
+
+
+def _checked_name(name: object) -> str | None:
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {name!r}")
+    if name == "":
+        raise ValueError("name must not be empty")
+    return name
+
+
+@final
+@attrs.frozen(init=False, repr=False)
+class Backend:
+    """One running instance of a service: a name and an address. Immutable.
+
+    Two backends are equal when name and address are; a known name at a new address
+    is therefore a new backend, and a change of `priority` or `weight` is not.
+
+    Args:
+      address: ``(host, port)``, or the path of a Unix socket.
+      name: what people and statistics call it; defaults to ``host:port``
+        (``[v6]:port``) or the path.
+      priority: as in RFC 2782: backends of the lowest number that has any online are
+        used. At least 0.
+      weight: as in RFC 2782: the share of a backend among those of one priority. At
+        least 0; a weight of 0 asks for a very small share.
+
+    Raises:
+      TypeError, ValueError: naming the argument that is wrong.
+    """
+
+    address: tuple[str, int] | str
+    name: str
+    priority: int = attrs.field(eq=False)
+    weight: int = attrs.field(eq=False)
+
+    def __init__(
+        self,
+        address: tuple[str, int] | str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        priority: int = 0,
+        weight: int = 1,
+    ) -> None:
+        checked = _checked_address(address)
+        _check.count("priority", priority)
+        _check.count("weight", weight)
+        default = checked if isinstance(checked, str) else format_host_port(*checked)
+        self.__attrs_init__(checked, _checked_name(name) or default, priority, weight)
+
+    @property
+    def host(self) -> str | None:
+        """The host part of the address; `None` for a Unix socket."""
+        return None if isinstance(self.address, str) else self.address[0]
+
+    @property
+    def port(self) -> int | None:
+        """The port part of the address; `None` for a Unix socket."""
+        return None if isinstance(self.address, str) else self.address[1]
+
+    def __repr__(self) -> str:
+        parts = [repr(self.address), f"name={self.name!r}"]
+        if self.priority != 0:
+            parts.append(f"priority={self.priority}")
+        if self.weight != 1:
+            parts.append(f"weight={self.weight}")
+        return f"Backend({', '.join(parts)})"

@@ -1,0 +1,1 @@
+"""A pool from open to closed: it builds the other rooms, runs their tasks and ends them."""

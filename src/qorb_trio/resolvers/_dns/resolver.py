@@ -1,0 +1,145 @@
+"""`DnsResolver`: the backends of a service, tracked in DNS."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from ... import _validation as _check
+from ..._model.backend import Backend
+from ...abc import Resolver
+from .config import DnsResolverConfig
+from .servers import (
+    NameserverLike,
+    ServerBook,
+    SystemConfig,
+    checked_nameservers,
+    parse_resolv_conf,
+    search_names,
+)
+from .snapshot import DnsSnapshot
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .transport import Transport
+
+_RESOLV_CONF = "/etc/resolv.conf"
+_DEFAULT_CONFIG = DnsResolverConfig()
+
+
+@final
+class DnsResolver(Resolver):
+    """Tracks the backends of a service in DNS, for as long as the pool lives.
+
+    It looks up the SRV records of the service (RFC 2782) and the addresses of their
+    targets, and asks again as their TTLs run out. A TTL never removes a backend, and
+    neither does a nameserver that fails: only an answer does, and one that there is
+    nothing left is confirmed first. ``docs/dns.md`` has the rules.
+
+    Backends are named ``target:port@address``, and carry priority and weight.
+
+    Args:
+      service: the name, such as ``"_echo._tcp.test.com"``. Always absolute, unless
+        ``config.search`` is set. International names are encoded by IDNA 2008.
+      nameservers: whom to ask: ``(host, port)`` pairs, ``"host:port"``, ``"[v6]:port"``,
+        or a host, for port 53. `None`, the default, is those of the system.
+      config: the numbers.
+      rng: the source of jitter; by default a new one.
+      transport: how to ask one nameserver; by default over UDP and TCP. For tests
+        that run in virtual time.
+
+    Raises:
+      TypeError, ValueError: naming the argument that is wrong; also for a name that
+        cannot exist in DNS.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        *,
+        nameservers: Iterable[NameserverLike] | None = None,
+        config: DnsResolverConfig = _DEFAULT_CONFIG,
+        rng: random.Random | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        # dnspython takes 0.1 s to import, which only those who use it should pay.
+        from .names import checked_name  # noqa: PLC0415
+
+        _check.instance("config", config, DnsResolverConfig)
+        self._config = config
+        self._name = checked_name("service", service)
+        self._absolute = service.endswith(".") or not self._config.search
+        finder = self._config.resolver_service
+        self._finder = None if finder is None else checked_name("resolver_service", finder)
+        self._nameservers = None if nameservers is None else checked_nameservers(nameservers)
+        self._rng = random.Random() if rng is None else rng
+        _check.instance("rng", self._rng, random.Random)
+        self._transport = transport
+        self._engine: Engine | None = None
+
+    @property
+    def service(self) -> str:
+        """The name that is resolved: lower case, A-labels, no final dot."""
+        return self._name
+
+    @property
+    def config(self) -> DnsResolverConfig:
+        """As given."""
+        return self._config
+
+    async def run(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
+        """Send the set of backends each time that it changes.
+
+        Never returns while there is anybody to send to, and never raises because of what
+        DNS or the network does: it goes on trying. While DNS has only failed so far,
+        nothing is sent. Cancelled, it closes its sockets at once. May be run again, and
+        by several pools at a time; each run begins anew.
+        """
+        from .engine import Engine  # noqa: PLC0415
+        from .names import possible_names  # noqa: PLC0415
+        from .transport import NetworkTransport  # noqa: PLC0415
+
+        system = await self._read_system_config()
+        names = search_names(self._name, absolute=self._absolute, system=system)
+        engine = Engine.make(
+            self._name,
+            self._finder,
+            names=tuple(possible_names(names)),
+            config=self._config,
+            servers=ServerBook(self._nameservers or system.servers),
+            transport=self._transport or NetworkTransport(edns_payload=self._config.edns_payload),
+            rng=self._rng,
+        )
+        self._engine = engine
+        await engine.run(updates)
+
+    async def _read_system_config(self) -> SystemConfig:
+        if self._nameservers is not None and self._absolute:
+            await trio.lowlevel.checkpoint()
+            return SystemConfig(())
+        try:
+            text = await trio.Path(_RESOLV_CONF).read_text("utf-8", "replace")
+        except OSError:
+            text = ""  # the C library takes that for an empty file
+        return parse_resolv_conf(text)
+
+    def snapshot(self) -> DnsSnapshot:
+        """Everything that is known now, by the run that was started last.
+
+        Synchronous; to be called where Trio runs. Before the first run it is empty.
+        """
+        if self._engine is not None:
+            return self._engine.snapshot()
+        return DnsSnapshot(
+            service=self._name,
+            time=trio.current_time(),
+            backends=None,
+            names=(),
+            nameservers=ServerBook(self._nameservers or ()).snapshot(trio.current_time()),
+        )
+
+    def __repr__(self) -> str:
+        return f"DnsResolver({self._name!r})"

@@ -1,0 +1,1 @@
+"""A DNS server for tests. Its public names are in `qorb_trio.testing`."""
