@@ -13,10 +13,13 @@ from typing import Generic, TypeVar, cast
 import trio
 
 from ._model.backend import Backend
+from ._model.errors import ClaimError
 
 __all__ = ["Connector", "Instrument", "Resolver"]
 
 C = TypeVar("C")
+
+_BACKEND_FAILURES = (ConnectionError, trio.BrokenResourceError, trio.TooSlowError)
 
 
 class Connector(abc.ABC, Generic[C]):
@@ -94,6 +97,41 @@ class Connector(abc.ABC, Generic[C]):
         claimant.
         """
         return exc is None
+
+    def needs_recycle(self, conn: C) -> bool:
+        """Tell at release whether a kept connection needs `on_recycle`; by default it does.
+
+        Synchronous and cheap. `False` skips `on_recycle` for this return, and with it the
+        task in which it runs. Never called unless overridden.
+        """
+        return True
+
+    def is_failure(self, conn: C, exc: BaseException) -> bool:
+        """Tell whether the exception that ended a claim's body is the backend's fault.
+
+        The verdict feeds ejection (`Policy.ejection`). By default `ConnectionError`,
+        `trio.BrokenResourceError` and `trio.TooSlowError` are, but a `ClaimError` is not. In
+        an exception group one such exception is enough, if none of the group is a
+        `trio.Cancelled`. Never asked about a cancellation.
+        """
+        return is_backend_failure(exc)
+
+    def fileno(self, conn: C) -> int | None:
+        """Return the descriptor to watch while `conn` is idle; by default `None`, no watching.
+
+        The pool's idle watcher notices that the peer closes the connection, and replaces it.
+        Asked once for each connection, right after `connect`.
+        """
+        return None
+
+
+def is_backend_failure(exc: BaseException) -> bool:
+    """Return the default verdict of `Connector.is_failure`."""
+    if isinstance(exc, BaseExceptionGroup):
+        if exc.subgroup(trio.Cancelled) is not None:
+            return False
+        return any(is_backend_failure(leaf) for leaf in exc.exceptions)
+    return isinstance(exc, _BACKEND_FAILURES) and not isinstance(exc, ClaimError)
 
 
 class Resolver(abc.ABC):

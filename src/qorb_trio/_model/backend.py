@@ -13,6 +13,9 @@ from .. import _validation as _check
 #: What a backend may be given as: ``(host, port)`` or the path of a Unix socket.
 Address: TypeAlias = "tuple[str, int] | str"
 
+#: The largest weight. SRV records have 16 bits, so this leaves room for weights by hand.
+MAX_WEIGHT = 2**32
+
 _HOST_PORT = re.compile(r"[^/\0]*:\d+")
 #: Rather loose: it is to find out what is left of a list, a URL or a path.
 _HOST = re.compile(r"[^\s/,\[\]]+")
@@ -62,11 +65,11 @@ def _checked_address(address: object) -> Address:
     return (host, port)
 
 
-def _checked_name(name: object) -> str | None:
+def _checked_name(field: str, name: object) -> str | None:
     if name is not None and not isinstance(name, str):
-        raise TypeError(f"name must be a str, not {name!r}")
+        raise TypeError(f"{field} must be a str, not {name!r}")
     if name == "":
-        raise ValueError("name must not be empty")
+        raise ValueError(f"{field} must not be empty")
     return name
 
 
@@ -76,7 +79,7 @@ class Backend:
     """One running instance of a service: a name and an address. Immutable.
 
     Two backends are equal when name and address are; a known name at a new address
-    is therefore a new backend, and a change of `priority` or `weight` is not.
+    is therefore a new backend, and a change of `priority`, `weight` or `target` is not.
 
     Args:
       address: ``(host, port)``, or the path of a Unix socket.
@@ -84,8 +87,10 @@ class Backend:
         (``[v6]:port``) or the path.
       priority: as in RFC 2782: backends of the lowest number that has any online are
         used. At least 0.
-      weight: as in RFC 2782: the share of a backend among those of one priority. At
-        least 0; a weight of 0 asks for a very small share.
+      weight: as in RFC 2782: the share of a backend among those of one priority. Between 0
+        and 2**32; a weight of 0 asks for a very small share.
+      target: the host name behind the address, such as the target of an SRV record. For
+        connectors that verify a name by TLS; by default `None`.
 
     Raises:
       TypeError, ValueError: naming the argument that is wrong.
@@ -95,6 +100,7 @@ class Backend:
     name: str
     priority: int = attrs.field(eq=False)
     weight: int = attrs.field(eq=False)
+    target: str | None = attrs.field(eq=False)
 
     def __init__(
         self,
@@ -103,12 +109,16 @@ class Backend:
         name: str | None = None,
         priority: int = 0,
         weight: int = 1,
+        target: str | None = None,
     ) -> None:
         checked = _checked_address(address)
         _check.count("priority", priority)
         _check.count("weight", weight)
+        if weight > MAX_WEIGHT:
+            raise ValueError(f"weight must be at most 2**32, not {weight!r}")
         default = checked if isinstance(checked, str) else format_host_port(*checked)
-        self.__attrs_init__(checked, _checked_name(name) or default, priority, weight)
+        name = _checked_name("name", name) or default
+        self.__attrs_init__(checked, name, priority, weight, _checked_name("target", target))
 
     @property
     def host(self) -> str | None:
@@ -126,4 +136,6 @@ class Backend:
             parts.append(f"priority={self.priority}")
         if self.weight != 1:
             parts.append(f"weight={self.weight}")
+        if self.target is not None:
+            parts.append(f"target={self.target!r}")
         return f"Backend({', '.join(parts)})"

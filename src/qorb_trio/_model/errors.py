@@ -22,6 +22,15 @@ class ResolveError(QorbError):
     """
 
 
+class IneligibleBackendError(QorbError):
+    """A backend works, but is not eligible for this pool now.
+
+    For `Connector.connect` to raise, for example at a replica where the primary is wanted. It
+    is no failure of the backend: one INFO line, no back-off, no WARNING. The pool tries the
+    backend again within a second while nothing else is online.
+    """
+
+
 class ClaimError(QorbError):
     """A claim was not granted.
 
@@ -68,6 +77,10 @@ class NoBackendsOnlineError(ClaimTimeoutError):
 
 class AllClaimsUsedError(ClaimTimeoutError):
     """There are connections, but every one of them is in use."""
+
+
+class PoolOverloadedError(ClaimTimeoutError):
+    """The claim was refused by `Policy.max_waiting` or `Policy.queue_target`."""
 
 
 class PoolTerminatedError(ClaimError):
