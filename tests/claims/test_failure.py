@@ -20,7 +20,7 @@ from qorb_trio import (
     PoolStats,
     PoolTerminatedError,
 )
-from qorb_trio._claims.failure import terminated, timed_out
+from qorb_trio._claims.failure import termination_failure, timeout_failure
 
 ERROR = OSError("refused")
 NOTHING = BackendStats(
@@ -72,7 +72,7 @@ def test_why_there_was_no_connection(
     stats: PoolStats, kind: type[ClaimError], cause: Exception | None, words: str
 ) -> None:
     """The error's class tells whose fault it is; it names the pool, and what failed last."""
-    error = timed_out(stats, 4, ERROR).error()
+    error = timeout_failure(stats, 4, ERROR).error()
     assert type(error) is kind
     assert error.__cause__ is cause
     assert str(error).startswith("pool 'db': no connection in time")
@@ -84,19 +84,19 @@ def test_whose_error_it_was() -> None:
     """The last error is told with the backend that it is of, where there still is one."""
     failed = attrs.evolve(NOTHING, last_error=ERROR)
     stats = attrs.evolve(EMPTY, backends={"b:1": NOTHING, "a:1": failed})
-    assert "last error: a:1: OSError" in str(timed_out(stats, 4, ERROR).error())
-    assert "last error: None" in str(timed_out(stats, 4, None).error())
+    assert "last error: a:1: OSError" in str(timeout_failure(stats, 4, ERROR).error())
+    assert "last error: None" in str(timeout_failure(stats, 4, None).error())
 
 
 def test_why_there_is_no_backend() -> None:
     """What troubles the resolver is told where there is no backend, and only there."""
-    assert "no backend; timeout" in str(timed_out(EMPTY, 4, None, trouble="timeout").error())
-    assert "timeout" not in str(timed_out(stats_of(), 4, None, trouble="timeout").error())
+    assert "no backend; timeout" in str(timeout_failure(EMPTY, 4, None, trouble="timeout").error())
+    assert "timeout" not in str(timeout_failure(stats_of(), 4, None, trouble="timeout").error())
 
 
 def test_the_end() -> None:
     """A pool that ends says so, whatever it has."""
-    error = terminated(stats_of(claimed=1)).error()
+    error = termination_failure(stats_of(claimed=1)).error()
     assert type(error) is PoolTerminatedError
     assert "'db'" in str(error)
     assert error.__cause__ is None
@@ -104,7 +104,7 @@ def test_the_end() -> None:
 
 def test_each_claimant_gets_its_own_error() -> None:
     """Errors of one refusal are not shared, since each is raised in a task of its own."""
-    refusal = timed_out(stats_of(), 4, ERROR)
+    refusal = timeout_failure(stats_of(), 4, ERROR)
     assert refusal.error() is not refusal.error()
 
 
@@ -120,7 +120,7 @@ def test_each_claimant_gets_its_own_error() -> None:
 def test_a_cause_of_its_own(stats: PoolStats, kind: type[ClaimError]) -> None:
     """What the claimant's own connection met is the cause, and shows that one was online."""
     mine = ValueError("on_acquire")
-    error = timed_out(stats, 4, ERROR).error(mine)
+    error = timeout_failure(stats, 4, ERROR).error(mine)
     assert type(error) is kind
     assert error.__cause__ is mine
 

@@ -61,14 +61,14 @@ def a_wake_up_is_skipped(patch: pytest.MonkeyPatch) -> None:
 
 def the_last_comes_first(patch: pytest.MonkeyPatch) -> None:
     """The line is a stack."""
-    serve = _line.Line.serve
+    serve = _line.WaitQueue.hand_off
 
     def wrong(self: Any, slot: Any) -> Any:
         if self._queue:
             self._queue.rotate()
         return serve(self, slot)
 
-    patch.setattr(_line.Line, "serve", wrong)
+    patch.setattr(_line.WaitQueue, "hand_off", wrong)
 
 
 def the_dead_take_everything(patch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, e
 
 from .._slots.state import CLAIMED, Slot
 from .._util import forget_frames
-from .failure import Refusal
+from .failure import ClaimFailure
 
 if TYPE_CHECKING:
     from .._model.backend import Backend
@@ -131,7 +131,7 @@ class Claim(Generic[C]):
             return await self._acquire(core.next_id(), self._deadline())
         # What follows is `_acquire` without set-up and instruments, and without its
         # coroutines: as each claimant parks and wakes, each coroutine costs it a tenth.
-        ticket, deadline = 0, 0.0
+        claim_id, deadline = 0, 0.0
         # Where somebody waits there is no spare, and a newcomer would pass nobody.
         slot = None if core.line.waiting else core.take()
         if slot is not None:
@@ -140,22 +140,22 @@ class Claim(Generic[C]):
             # have to be given back.
             await cancel_shielded_checkpoint()
         else:
-            ticket, deadline = core.next_id(), self._deadline()
+            claim_id, deadline = core.next_id(), self._deadline()
             if core.closing or deadline == NEVER:
-                return await self._acquire(ticket, deadline)
-            answer = await core.wait(ticket, deadline)
-            if isinstance(answer, Refusal):
-                raise answer.error()
-            self._held = self._slot = slot = answer
+                return await self._acquire(claim_id, deadline)
+            outcome = await core.wait(claim_id, deadline)
+            if isinstance(outcome, ClaimFailure):
+                raise outcome.error()
+            self._held = self._slot = slot = outcome
             if core.watch is not None:  # it may have come meanwhile
-                core.fire("claim_done", ticket, slot.id)
+                core.fire("claim_done", claim_id, slot.id)
         home = slot.home
         if self._held is not slot or slot.state is not CLAIMED or not home.active:
             # Meanwhile the pool has ended, or the backend has left.
             self._end(None, keep=False)
-            if not ticket:
-                ticket, deadline = core.next_id(), self._deadline()
-            return await self._acquire(ticket, deadline, again=True)
+            if not claim_id:
+                claim_id, deadline = core.next_id(), self._deadline()
+            return await self._acquire(claim_id, deadline, again=True)
         home.total_claims += 1
         connection: C = slot.connection
         return connection
@@ -227,10 +227,10 @@ class Claim(Generic[C]):
                 await trio.lowlevel.checkpoint()
                 raise core.timed_out().error(cause)
             else:
-                answer = await core.wait(claim_id, deadline, again=again)
-                if isinstance(answer, Refusal):
-                    raise answer.error(cause)
-                slot = self._hold(answer)
+                outcome = await core.wait(claim_id, deadline, again=again)
+                if isinstance(outcome, ClaimFailure):
+                    raise outcome.error(cause)
+                slot = self._hold(outcome)
             if self._still_good(slot) and core.hooks.sets_up:
                 until = deadline if waits else float("inf")
                 failure = await self._set_up(slot, claim_id, until)

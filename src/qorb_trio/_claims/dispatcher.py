@@ -26,9 +26,9 @@ from .._model.stats import PoolStats
 from .._slots.slot_set import SlotSet
 from .._slots.state import CHECKING, CLAIMED, Slot
 from ..abc import Connector, Instrument
-from . import failure as _refusal
+from .failure import ClaimFailure, termination_failure, timeout_failure
 from .holders import describe_oldest
-from .wait_queue import Line
+from .wait_queue import WaitQueue
 
 logger = logging.getLogger("qorb_trio.pool")
 
@@ -77,7 +77,7 @@ class Core(Generic[C]):
         self.checking: int = 0
         self.claimed: int = 0
         self.shelf: Shelf[SlotSet[C]] = Shelf(rng)
-        self.line: Line[C] = Line()
+        self.line: WaitQueue[Slot[C]] = WaitQueue()
         #: The tasks whose claims are outstanding.
         self.holding: set[trio.lowlevel.Task | None] = set()
         self._warned_of_second: bool = False
@@ -158,7 +158,7 @@ class Core(Generic[C]):
 
     def wait(
         self, claim_id: int, deadline: float, *, again: bool = False
-    ) -> Coroutine[Any, Any, Slot[C] | _refusal.Refusal]:
+    ) -> Coroutine[Any, Any, Slot[C] | ClaimFailure]:
         """Park a claimant until it is handed a slot, or refused."""
         task = trio.lowlevel.current_task()
         line = self.line
@@ -226,7 +226,7 @@ class Core(Generic[C]):
 
     def _hand_over(self, slot: Slot[C]) -> None:
         """Lend a connection that is CLAIMED, though by nobody, to the first in line."""
-        claim_id, task = self.line.serve(slot)
+        claim_id, task = self.line.hand_off(slot)
         self._lend(slot, task)
         if self.watch is not None:
             self.fire("handle_claimed", claim_id, slot.id, slot.home.backend)
@@ -266,9 +266,9 @@ class Core(Generic[C]):
     def _reclaim(self, slot: Slot[C]) -> None:
         self.take_back(slot, None, False)
 
-    def timed_out(self) -> _refusal.Refusal:
+    def timed_out(self) -> ClaimFailure:
         """Why there is no connection."""
-        return _refusal.timed_out(
+        return timeout_failure(
             self.stats(),
             self.policy.max_slots,
             self._latest_error(),
@@ -294,9 +294,9 @@ class Core(Generic[C]):
             trouble = getattr(self.resolution(), "trouble", None)
         return trouble if isinstance(trouble, str) else ""
 
-    def terminated(self) -> _refusal.Refusal:
+    def terminated(self) -> ClaimFailure:
         """The pool is ending."""
-        return _refusal.terminated(self.stats())
+        return termination_failure(self.stats())
 
     def stats(self) -> PoolStats:
         """A snapshot."""
@@ -419,7 +419,7 @@ class Core(Generic[C]):
         if self.closing:
             return
         self.closing = True
-        self.line.refuse_all(self.terminated())
+        self.line.fail_all(self.terminated())
         for home in (*self.sets.values(), *self.departed):
             home.deactivate()
             home.clear()

@@ -308,7 +308,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
             core.nursery = nursery
             nursery.start_soon(self._resolve, updates)
             nursery.start_soon(Rebalancer(core).run)
-            nursery.start_soon(core.line.run_alarm, core.timed_out)
+            nursery.start_soon(core.line.expire_waiters, core.timed_out)
             if (after := core.policy.leak_warning_after) < float("inf"):
                 nursery.start_soon(warn_of_leaks, core, after)
             try:
