@@ -39,7 +39,7 @@ PUBLIC_MODULES = [
 NAMES = {
     "qorb_trio": """
         AllClaimsUsedError AuditInstrument Backend BackendStats Claim ClaimError ClaimTimeoutError
-        Connector DnsResolver DnsResolverConfig EventInstrument FixedResolver Instrument
+        Connector DnsResolver DnsResolverConfig Ejection EventInstrument FixedResolver Instrument
         LoggingInstrument NoBackendsError NoBackendsOnlineError Policy Pool PoolEvent PoolStats
         PoolTerminatedError QorbError ResolveError Resolver SetConfig TcpConnector TlsConnector
         UnixConnector open_pool

@@ -113,6 +113,16 @@ def policies() -> None:
     policy = qorb_trio.Policy(spares_wanted=2, claim_timeout=0.5, set_config=config)
     assert_type(attrs.evolve(policy, max_slots=3), qorb_trio.Policy)
     assert_type(policy.set_config.spread, float)
+    ejection = qorb_trio.Ejection(failures=3, failure_rate=1, base_time=1, max_ejected=0)
+    limits = qorb_trio.SetConfig(
+        max_lifetime=1800, idle_timeout=60, max_uses=math.inf, max_connecting=2, slow_start=30
+    )
+    policy = qorb_trio.Policy(
+        max_waiting=100, fail_fast_after=5, queue_target=0.05, ejection=ejection, set_config=limits
+    )
+    assert_type(policy.ejection, qorb_trio.Ejection | None)
+    assert_type(policy.max_waiting, float)
+    qorb_trio.Policy(max_waiting=math.inf, ejection=None)
 
 
 def resolvers() -> list[qorb_trio.Resolver]:
@@ -173,10 +183,13 @@ def statistics(stats: qorb_trio.PoolStats) -> None:
     """What a snapshot holds."""
     assert_type(stats.backends, Mapping[str, qorb_trio.BackendStats])
     assert_type(stats.claims + stats.waiting + stats.slots + stats.departed, int)
+    assert_type(stats.shed + stats.known, int)
     for backend in stats.backends.values():
         assert_type(backend.backend, qorb_trio.Backend)
         assert_type(backend.online, bool)
         assert_type(backend.last_error, Exception | None)
+        assert_type(backend.failed_claims + backend.stale + backend.retiring, int)
+        assert_type(backend.ejected_until, float | None)
 
 
 async def errors(pool: qorb_trio.Pool[Session]) -> str:

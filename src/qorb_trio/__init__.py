@@ -24,7 +24,7 @@ from ._model.errors import (
     QorbError as QorbError,
     ResolveError as ResolveError,
 )
-from ._model.policy import Policy as Policy, SetConfig as SetConfig
+from ._model.policy import Ejection as Ejection, Policy as Policy, SetConfig as SetConfig
 from ._model.stats import BackendStats as BackendStats, PoolStats as PoolStats
 from ._pool.pool import Pool as Pool, open_pool as open_pool
 from .abc import Connector as Connector, Instrument as Instrument, Resolver as Resolver

@@ -1,28 +1,89 @@
-"""Exceptions that pass through the pool: their groups, and what they keep alive."""
+"""Helpers of every room: exceptions and what they keep alive, texts from elsewhere, and classes
+that users must not construct."""
 
 from __future__ import annotations
 
-from typing import NoReturn, TypeVar
+from collections.abc import Callable
+from typing import Final, NoReturn, TypeVar
 
 T = TypeVar("T")
 
 
-def sole_exception(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What is in a group of one, and else the group: one nursery's layer, no more.
+def unwrap_single(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the only exception of a group, or the group if it has several.
 
-    A group that the user's code has raised keeps its own layers, message and notes.
+    One layer is removed at most: that of one nursery. A group that the user's code has raised
+    keeps its own layers, message and notes.
     """
     return group.exceptions[0] if len(group.exceptions) == 1 else group
 
 
-def forget_frames(exc: BaseException | None) -> None:
-    """Have an exception that is kept for long keep no frames alive.
+def strip_traceback(exc: BaseException | None) -> None:
+    """Remove from an exception that is kept for long the references to frames.
 
-    What a hook raises in the claimant's task leads, by its traceback or by the exception
-    that was being handled, to all the claimant's frames, and so to claims that he forgets.
+    The traceback of an exception, its context and its cause lead to the frames of the code
+    that raised it. A hook raises in the claimant's task, so these are all the claimant's
+    frames, and with them its locals: a claim that it has forgotten would be kept alive. The
+    exceptions of a group are treated like the group.
     """
     if exc is not None:
         exc.__traceback__ = exc.__context__ = exc.__cause__ = None
+        if isinstance(exc, BaseExceptionGroup):
+            for member in exc.exceptions:
+                strip_traceback(member)
+
+
+# The names that the present core uses.
+sole_exception = unwrap_single
+forget_frames = strip_traceback
+
+
+#: Characters that Python calls printable although nothing, or a mere space, is seen of them.
+#: They are Unicode's default-ignorable letters and marks, and the blank of braille.
+_INVISIBLE: Final = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+    + "".join(map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+)
+
+
+def printable(text: object) -> str:
+    r"""Return a text from elsewhere with everything escaped that is not seen as it is.
+
+    A backend's name or a server's error message may hold line ends, terminal sequences,
+    characters that reverse the direction of the text, and characters that are not visible.
+    With them it could forge lines of a log or of a table. Each of these becomes an escape as
+    in a Python literal: ``\n``, ``\x1b``, ``\u202e``.
+    """
+    shown = safe_str(text)
+    if shown.isascii() and shown.isprintable():
+        return shown
+    return "".join(
+        character if character.isprintable() and character not in _INVISIBLE else _escape(character)
+        for character in shown
+    )
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def safe_str(value: object) -> str:
+    """Return ``str(value)``, or a text that says that it raised."""
+    return _safely(str, value)
+
+
+def safe_repr(value: object) -> str:
+    """Return ``repr(value)``, or a text that says that it raised."""
+    return _safely(repr, value)
+
+
+def _safely(show: Callable[[object], str], value: object) -> str:
+    # A program's own exceptions are shown in logs and errors. One with a faulty __str__ or
+    # __repr__ must not end the pool.
+    try:
+        return show(value)
+    except Exception as exc:  # noqa: BLE001 - the user's code
+        return f"<{type(value).__name__} that cannot be shown: {type(exc).__name__}>"
 
 
 class NoPublicConstructor(type):

@@ -17,6 +17,26 @@ def count(name: str, value: object, *, least: int = 0) -> None:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")
 
 
+def limit(name: str, value: object, *, least: int = 0) -> None:
+    """A whole number of things, at least `least`, or ``math.inf`` for no limit."""
+    if isinstance(value, bool) or not (isinstance(value, int) or value == math.inf):
+        raise TypeError(f"{name} must be an int or math.inf, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
+    if sys.maxsize < value < math.inf:
+        raise ValueError(f"{name} must be at most sys.maxsize, or math.inf for no limit")
+
+
+def fraction(name: str, value: object, *, zero: bool = True) -> None:
+    """A number from 0 to 1; `zero` may be forbidden."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number from 0 to 1, not {value!r}")
+    if value == 0 and not zero:
+        raise ValueError(f"{name} must be greater than zero")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, not {value!r}")
+
+
 def seconds(name: str, value: object, *, zero: bool = True, endless: bool = True) -> None:
     """A duration in seconds; `zero` and `endless` (``math.inf``) may be forbidden."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 import pytest
 
-from qorb_trio import Backend, Policy, SetConfig, _validation as _check
+import qorb_trio
+from qorb_trio import Backend, Ejection, Policy, SetConfig, _validation as _check
 from qorb_trio._model.backend import format_host_port, parse_host_port
 
 COUNTS = [(Policy, "spares_wanted", 0), (Policy, "max_slots", 1), (SetConfig, "max_count", 1)]
+#: The counts that may be unlimited, each with its least value.
+LIMITS = [
+    (Policy, "max_waiting", 0),
+    (SetConfig, "max_uses", 1),
+    (SetConfig, "max_connecting", 1),
+    (Ejection, "failures", 1),
+]
+#: Each part of a whole: whether zero is allowed.
+FRACTIONS = [(Ejection, "failure_rate", False), (Ejection, "max_ejected", True)]
 #: Each duration: whether zero is allowed, and whether it may be endless.
 SECONDS = [
     (Policy, "rebalance_interval", False, True),
     (Policy, "claim_timeout", True, True),
     (Policy, "drain_timeout", True, True),
     (Policy, "leak_warning_after", False, True),
+    (Policy, "fail_fast_after", True, True),
+    (Policy, "queue_target", False, True),
     (SetConfig, "min_connection_backoff", False, False),
     (SetConfig, "max_connection_backoff", False, True),
     (SetConfig, "spread", True, False),
@@ -26,11 +40,16 @@ SECONDS = [
     (SetConfig, "health_check_timeout", False, True),
     (SetConfig, "connect_timeout", False, True),
     (SetConfig, "disconnect_timeout", True, True),
+    (SetConfig, "max_lifetime", False, True),
+    (SetConfig, "idle_timeout", False, True),
+    (SetConfig, "slow_start", True, False),
+    (Ejection, "base_time", False, False),
+    (Ejection, "max_time", False, True),
 ]
 
 
 def outcome(make: Callable[[], object]) -> type[Exception] | None:
-    """What is raised, if anything is."""
+    """Return the type of the exception that `make` raises, if any."""
     try:
         make()
     except (TypeError, ValueError) as exc:
@@ -39,10 +58,11 @@ def outcome(make: Callable[[], object]) -> type[Exception] | None:
 
 
 def test_no_field_is_forgotten() -> None:
-    """Every field of both classes is in the tables of these tests."""
-    named = {(kind, name) for kind, name, *_ in [*COUNTS, *SECONDS]}
-    fields = {(kind, field.name) for kind in (Policy, SetConfig) for field in attrs.fields(kind)}
-    assert fields - named == {(Policy, "set_config")}
+    """Every field of the classes is in the tables of these tests."""
+    named = {(kind, name) for kind, name, *_ in [*COUNTS, *LIMITS, *FRACTIONS, *SECONDS]}
+    kinds = (Policy, SetConfig, Ejection)
+    fields = {(kind, field.name) for kind in kinds for field in attrs.fields(kind)}
+    assert fields - named == {(Policy, "set_config"), (Policy, "ejection")}
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, math.nan])
@@ -59,6 +79,53 @@ def test_counts_too_small(kind: Any, name: str, least: int) -> None:
     assert getattr(kind(**{name: least}), name) == least
     with pytest.raises(ValueError, match=f"^{name} "):
         kind(**{name: least - 1})
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1", None, math.nan, -math.inf])
+@pytest.mark.parametrize(("kind", "name", "least"), LIMITS)
+def test_limits_of_the_wrong_type(kind: Any, name: str, least: int, value: object) -> None:
+    """A limit that is neither an int nor infinite is a `TypeError` that names the field."""
+    with pytest.raises(TypeError, match=f"^{name} "):
+        kind(**{name: value})
+
+
+@pytest.mark.parametrize(("kind", "name", "least"), LIMITS)
+def test_the_ends_of_limits(kind: Any, name: str, least: int) -> None:
+    """The least limit and infinity are allowed, and what lies beyond either is refused."""
+    for fine in (least, sys.maxsize, math.inf):
+        assert getattr(kind(**{name: fine}), name) == fine
+    for wrong in (least - 1, sys.maxsize + 1, 10**400):
+        with pytest.raises(ValueError, match=f"^{name} "):
+            kind(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (True, TypeError),
+        ("1", TypeError),
+        (None, TypeError),
+        (math.nan, ValueError),
+        (-0.1, ValueError),
+        (1.1, ValueError),
+        (math.inf, ValueError),
+        (10**400, ValueError),
+    ],
+)
+@pytest.mark.parametrize(("kind", "name", "zero"), FRACTIONS)
+def test_wrong_fractions(
+    kind: Any, name: str, zero: bool, value: object, expected: type[Exception]
+) -> None:
+    """A number that is no part of a whole raises what fits, naming the field."""
+    with pytest.raises(expected, match=f"^{name} "):
+        kind(**{name: value})
+
+
+@pytest.mark.parametrize(("kind", "name", "zero"), FRACTIONS)
+def test_the_ends_of_fractions(kind: Any, name: str, zero: bool) -> None:
+    """The whole is allowed, and nothing at all only where there is a meaning to it."""
+    assert outcome(lambda: kind(**{name: 1})) is None
+    assert outcome(lambda: kind(**{name: 0})) is (None if zero else ValueError)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +146,14 @@ def test_wrong_seconds(field: Any, value: object, expected: type[Exception]) -> 
     kind, name, *_ = field
     with pytest.raises(expected, match=f"^{name} "):
         kind(**{name: value})
+
+
+@pytest.mark.parametrize(("base", "longest", "fine"), [(300, 300, True), (301, 300, False)])
+def test_the_first_ejection_is_not_the_longer(base: int, longest: int, fine: bool) -> None:
+    """The first ejection may not be longer than the longest."""
+    assert outcome(lambda: Ejection(base_time=base, max_time=longest)) is (
+        None if fine else ValueError
+    )
 
 
 @pytest.mark.parametrize(("kind", "name", "zero", "endless"), SECONDS)
@@ -120,6 +195,47 @@ def test_instances(value: object, hint: str) -> None:
     _check.instance("it", SetConfig(), SetConfig)
 
 
+@pytest.mark.parametrize("value", [Ejection, {}, False, 0.5])
+def test_ejection_is_an_instance_or_none(value: object) -> None:
+    """Anything but an `Ejection` or `None` is a `TypeError` that names the field."""
+    assert Policy(ejection=None).ejection is None
+    assert Policy().ejection == Ejection()
+    with pytest.raises(TypeError, match=r"^ejection must be a Ejection.*(None|did you mean)"):
+        Policy(ejection=value)  # type: ignore[arg-type]
+
+
+def test_defaults_of_the_contract() -> None:
+    """All new features are off by default, except ejection."""
+    policy = Policy()
+    assert (policy.max_waiting, policy.fail_fast_after, policy.queue_target) == (math.inf,) * 3
+    config = policy.set_config
+    assert (config.max_lifetime, config.idle_timeout, config.slow_start) == (math.inf, math.inf, 0)
+    assert (config.max_uses, config.max_connecting) == (math.inf, math.inf)
+    assert attrs.astuple(Ejection()) == (5, 0.5, 5, 300, 0.5)
+
+
+def test_j_the_help_shows_defaults_that_can_be_read() -> None:
+    """Signatures show ``Policy()`` and ``SetConfig()``, neither five lines nor NOTHING."""
+    assert repr(Policy()) == "Policy()"
+    assert "policy: 'Policy' = Policy()," in str(inspect.signature(qorb_trio.open_pool))
+    shown = str(inspect.signature(Policy))
+    assert "ejection: 'Ejection | None' = Ejection()" in shown
+    assert "set_config: 'SetConfig' = SetConfig()" in shown
+    assert "NOTHING" not in shown
+
+
+def test_a_repr_shows_what_differs_and_can_be_evaluated() -> None:
+    """A repr has the fields that are not at their defaults, and is code that makes an equal."""
+    policy = Policy(
+        max_slots=3, ejection=Ejection(failures=7), set_config=SetConfig(max_lifetime=60)
+    )
+    expected = (
+        "Policy(max_slots=3, ejection=Ejection(failures=7), set_config=SetConfig(max_lifetime=60))"
+    )
+    assert repr(policy) == expected
+    assert eval(expected) == policy
+
+
 @pytest.mark.parametrize(
     ("address", "host", "port", "name"),
     [
@@ -139,13 +255,13 @@ def test_backends(address: Any, host: str | None, port: int | None, name: str) -
     ("text", "pair"), [("a:1", ("a", 1)), ("[::1]:80", ("::1", 80)), ("1.2.3.4:5", ("1.2.3.4", 5))]
 )
 def test_host_and_port_there_and_back(text: str, pair: tuple[str, int]) -> None:
-    """What is written as ``host:port`` is read as the same pair."""
+    """A pair written as ``host:port`` is read as the same pair."""
     assert parse_host_port(text) == pair
     assert format_host_port(*pair) == text
 
 
 @pytest.mark.parametrize("text", ["", "a", ":80", "a:", "a:x", "::1:80", "a:-1", "a:²", "[]:1"])
 def test_no_host_and_port(text: str) -> None:
-    """What is not ``host:port`` is a `ValueError` that shows it."""
+    """Any text but ``host:port`` is a `ValueError` that shows it."""
     with pytest.raises(ValueError, match=r"host:port|brackets"):
         parse_host_port(text)

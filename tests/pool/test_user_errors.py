@@ -15,7 +15,7 @@ import trio
 from trio.testing import MockClock
 
 import qorb_trio
-from qorb_trio import Backend, Connector, NoBackendsOnlineError, Policy, SetConfig
+from qorb_trio import Backend, Connector, Ejection, NoBackendsOnlineError, Policy, SetConfig
 
 from ..harness import ManualSets, backends, policy_of
 
@@ -28,10 +28,22 @@ NO_ZERO = {
     "health_check_timeout",
     "connect_timeout",
     "leak_warning_after",
+    "queue_target",
+    "max_lifetime",
+    "idle_timeout",
 }
-ZERO = {"claim_timeout", "drain_timeout", "spread", "disconnect_timeout"}
-FINITE = {"min_connection_backoff", "spread"}
+ZERO = {
+    "claim_timeout",
+    "drain_timeout",
+    "spread",
+    "disconnect_timeout",
+    "fail_fast_after",
+    "slow_start",
+}
+FINITE = {"min_connection_backoff", "spread", "slow_start"}
 SECONDS = NO_ZERO | ZERO
+#: Counts that may be endless.
+LIMITS = {"max_waiting": 0, "max_uses": 1, "max_connecting": 1}
 OF_SET = {field.name for field in attrs.fields(SetConfig)}
 
 
@@ -43,7 +55,7 @@ def make(name: str, value: Any) -> Policy | SetConfig:
 def test_every_number_is_tested() -> None:
     """The tables above have all the fields that there are."""
     fields = OF_SET | {field.name for field in attrs.fields(Policy)}
-    assert fields - {"set_config"} == set(COUNTS) | SECONDS
+    assert fields - {"set_config", "ejection"} == set(COUNTS) | set(LIMITS) | SECONDS
 
 
 def test_the_defaults() -> None:
@@ -56,6 +68,10 @@ def test_the_defaults() -> None:
         "drain_timeout": 5,
         "set_config": SetConfig(),
         "leak_warning_after": math.inf,
+        "max_waiting": math.inf,
+        "fail_fast_after": math.inf,
+        "queue_target": math.inf,
+        "ejection": Ejection(),
     }
     assert attrs.asdict(SetConfig()) == {
         "max_count": 16,
@@ -66,10 +82,15 @@ def test_the_defaults() -> None:
         "health_check_timeout": 3,
         "connect_timeout": 10,
         "disconnect_timeout": 1,
+        "max_lifetime": math.inf,
+        "idle_timeout": math.inf,
+        "max_uses": math.inf,
+        "max_connecting": math.inf,
+        "slow_start": 0,
     }
 
 
-@pytest.mark.parametrize("name", sorted(SECONDS | COUNTS.keys()))
+@pytest.mark.parametrize("name", sorted(SECONDS | COUNTS.keys() | LIMITS.keys()))
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
@@ -98,17 +119,17 @@ def test_ff48_no_count(name: str, value: Any) -> None:
         make(name, value)
 
 
-@pytest.mark.parametrize("name", sorted(SECONDS | COUNTS.keys()))
+@pytest.mark.parametrize("name", sorted(SECONDS | COUNTS.keys() | LIMITS.keys()))
 def test_ff48_zero(name: str) -> None:
     """Zero is refused where it would spin or hang, and means something elsewhere."""
-    if name in NO_ZERO or COUNTS.get(name) == 1:
+    if name in NO_ZERO or (COUNTS | LIMITS).get(name) == 1:
         with pytest.raises(ValueError, match=rf"\b{name}\b"):
             make(name, 0)
     else:
         assert getattr(make(name, 0), name) == 0
 
 
-@pytest.mark.parametrize("name", sorted(SECONDS))
+@pytest.mark.parametrize("name", sorted(SECONDS | LIMITS.keys()))
 def test_ff48_infinity(name: str) -> None:
     """Infinity switches an interval off and makes a timeout endless, or is refused."""
     if name in FINITE:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pickle
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, final
 
 import attrs
 
+from .._util import safe_repr, safe_str
 from .backend import Backend
 
 
 @final
 @attrs.frozen(kw_only=True)
 class BackendStats:
-    """What the pool has at one backend, at one instant."""
+    """The state of one backend in a pool, at one instant.
+
+    A copy of it is the object itself. Pickling replaces a `last_error` that cannot be pickled
+    by an exception with the same text, which names its type.
+    """
 
     backend: Backend
     """The backend."""
 
     online: bool
-    """Whether any connection to it is established."""
+    """True if a connection to it is established."""
 
     connecting: int
     """Slots being dialled, or waiting to be dialled again after a failure."""
@@ -38,16 +44,68 @@ class BackendStats:
     """Slots whose connection is being closed."""
 
     wanted: int
-    """How many slots the pool would like to have here."""
+    """The number of slots that the pool would like to have here."""
 
     total_claims: int
     """Claims granted on this backend so far."""
 
+    failed_claims: int = 0
+    """Claims on this backend so far that ended badly: as `Claim.report` or
+    `Connector.is_failure` said."""
+
     failures: int
     """Failures of connections to it within the last minute."""
 
+    stale: int = 0
+    """Idle connections so far that the backend had closed, as servers do. These are no
+    failures."""
+
+    retiring: int = 0
+    """Connected slots that are due to be replaced, because of their age, their idleness, the
+    number of their uses, or `Pool.recycle`."""
+
+    ejected_until: float | None = None
+    """The time, Trio's, at which the next claim tries an ejected backend; `None` if the backend
+    is not ejected. See `Ejection`."""
+
     last_error: Exception | None
-    """The latest failure of a connection to it."""
+    """The latest failure of a connection to it; `None` after its recovery."""
+
+    def __copy__(self) -> BackendStats:
+        return self
+
+    def __deepcopy__(self, memo: object) -> BackendStats:
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        fields = attrs.asdict(self, recurse=False)
+        if not _is_picklable(self.last_error):
+            fields["last_error"] = _stand_in(self.last_error)
+        return _rebuild, (BackendStats, fields)
+
+
+def _is_picklable(value: object) -> bool:
+    """Return True if `value` survives a round trip: many exceptions fail on the way back."""
+    try:
+        pickle.loads(pickle.dumps(value))  # noqa: S301 - made in this line
+    except Exception:  # noqa: BLE001 - any code of the user's may run
+        return False
+    return True
+
+
+class UnpicklableError(Exception):
+    """Stands, in pickled statistics, for an exception that cannot be pickled.
+
+    Its arguments are the name of that exception's type and its text.
+    """
+
+    def __str__(self) -> str:
+        return ": ".join(str(argument) for argument in self.args if argument)
+
+
+def _stand_in(exc: Exception | None) -> UnpicklableError:
+    kind = type(exc)
+    return UnpicklableError(f"{kind.__module__}.{kind.__qualname__}", safe_str(exc))
 
 
 def _read_only(backends: Mapping[str, BackendStats]) -> Mapping[str, BackendStats]:
@@ -57,7 +115,11 @@ def _read_only(backends: Mapping[str, BackendStats]) -> Mapping[str, BackendStat
 @final
 @attrs.frozen(kw_only=True)
 class PoolStats:
-    """A snapshot of a pool. It does not change; ask for another."""
+    """A snapshot of a pool. It does not change; ask for another.
+
+    A copy of it is the object itself. Pickling replaces a `resolution` that cannot be pickled
+    by its repr.
+    """
 
     name: str
     """The name of the pool."""
@@ -68,6 +130,9 @@ class PoolStats:
     waiting: int
     """Claimants that are parked until a connection comes."""
 
+    shed: int = 0
+    """Claims so far that `Policy.max_waiting` or `Policy.queue_target` refused."""
+
     slots: int
     """All slots, those that are closing and those of departed backends included."""
 
@@ -76,17 +141,33 @@ class PoolStats:
     held there, and connections being closed."""
 
     backends: Mapping[str, BackendStats] = attrs.field(converter=_read_only)
-    """By name, the backends that the resolver last named."""
+    """By name, the backends that the pool uses or probes, in the resolver's order."""
+
+    known: int = attrs.field()
+    """The number of backends that the resolver last named. With thousands of them, a pool uses
+    a few."""
 
     resolution: object = None
-    """What the resolver tells of itself (`Resolver.snapshot`): of a `DnsResolver`, a
+    """The state of the resolver (`Resolver.snapshot`): of a `DnsResolver`, a
     `~qorb_trio.resolvers.DnsSnapshot`."""
+
+    @known.default
+    def _count_backends(self) -> int:
+        return len(self.backends)
+
+    def __copy__(self) -> PoolStats:
+        return self
+
+    def __deepcopy__(self, memo: object) -> PoolStats:
+        return self
 
     def __reduce__(self) -> tuple[object, ...]:
         # A read-only view of a dict cannot be pickled, and errors carry statistics.
         fields = attrs.asdict(self, recurse=False) | {"backends": dict(self.backends)}
-        return _rebuild, (fields,)
+        if not _is_picklable(self.resolution):
+            fields["resolution"] = safe_repr(self.resolution)
+        return _rebuild, (PoolStats, fields)
 
 
-def _rebuild(fields: dict[str, Any]) -> PoolStats:
-    return PoolStats(**fields)
+def _rebuild(kind: Callable[..., object], fields: dict[str, Any]) -> object:
+    return kind(**fields)
