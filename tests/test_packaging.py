@@ -42,7 +42,7 @@ NAMES = {
         Connector DnsResolver DnsResolverConfig Ejection EventInstrument FixedResolver Instrument
         LoggingInstrument NoBackendsError NoBackendsOnlineError Policy Pool PoolEvent PoolStats
         PoolTerminatedError QorbError ResolveError Resolver SetConfig TcpConnector TlsConnector
-        UnixConnector open_pool
+        UnixConnector is_abandonment open_pool
     """,
     "qorb_trio.abc": "Connector Instrument Resolver",
     "qorb_trio.qtop": "serve",
@@ -254,3 +254,20 @@ def test_pages_name_sessions_that_exist() -> None:
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("newsfragments/*.md")]
     named = {session for page in pages for session in re.findall(r"nox -s (\w+)", page.read_text())}
     assert not named - sessions
+
+
+@pytest.mark.parametrize("folder", ["qtop", "opentelemetry"])
+def test_watchers_import_public_names_only(folder: str) -> None:
+    """qtop and the OpenTelemetry module use the public interface, like a user's own monitoring."""
+    allowed = {"_util", "_validation"}
+    for path in sorted((PACKAGE / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 2:
+                first = (node.module or "").partition(".")[0]
+                assert first in {"", "abc"} | allowed, (path.name, node.module)
+                if not first:
+                    private = {it.name for it in node.names if it.name.startswith("_")}
+                    assert private <= allowed, (path.name, private)
+            elif isinstance(node, ast.ImportFrom | ast.Import):
+                names = [getattr(node, "module", None) or "", *(it.name for it in node.names)]
+                assert not any(it.startswith("qorb_trio") for it in names), (path.name, names)

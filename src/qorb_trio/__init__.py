@@ -8,7 +8,7 @@ import logging as _logging
 from ._claims.claim import Claim as Claim
 from ._claims.holders import Holder as Holder
 from ._events.audit_instrument import AuditInstrument as AuditInstrument
-from ._events.event import PoolEvent as PoolEvent
+from ._events.event import PoolEvent as PoolEvent, is_abandonment as is_abandonment
 from ._events.event_instrument import EventInstrument as EventInstrument
 from ._events.logging_instrument import LoggingInstrument as LoggingInstrument
 from ._model.backend import Backend as Backend

@@ -168,9 +168,9 @@ class Instrument:
     quick, and do not call back into the pool except for ``stats()``. An instrument
     that raises is logged and removed.
 
-    The events and their arguments are those of qorb's DTrace probes: `pool` is the
+    The first events and their arguments are those of qorb's DTrace probes: `pool` is the
     pool's name, `claim_id` and `slot_id` are numbers that are unique within the pool,
-    `reason` is the exception.
+    `reason` is the exception (in `backend_ejected`, a text).
     """
 
     def claim_start(self, pool: str, claim_id: int) -> None:
@@ -187,6 +187,9 @@ class Instrument:
     ) -> None:
         """``on_acquire`` fails: the connection is discarded, and the claim goes on."""
 
+    def claim_cut(self, pool: str, slot_id: int, backend: Backend) -> None:
+        """A connection is closed under its claimant, because ``drain_timeout`` is over."""
+
     def connect_start(self, pool: str, slot_id: int, backend: Backend) -> None:
         """A slot begins to connect."""
 
@@ -197,6 +200,20 @@ class Instrument:
         self, pool: str, slot_id: int, backend: Backend, reason: BaseException
     ) -> None:
         """A slot could not connect, or was cancelled while it tried."""
+
+    def connection_stale(
+        self, pool: str, slot_id: int, backend: Backend, reason: BaseException
+    ) -> None:
+        """The peer has closed an idle connection that had worked: no failure of the backend."""
+
+    def connection_broken(
+        self, pool: str, slot_id: int, backend: Backend, reason: BaseException
+    ) -> None:
+        """A connection is found broken, at its hand-out, at its return or while it is idle."""
+
+    def connection_retired(self, pool: str, slot_id: int, backend: Backend, why: str) -> None:
+        """A connection becomes due for replacement, once in its life. `why` is ``"lifetime"``,
+        ``"idle"``, ``"uses"`` or ``"recycle"``."""
 
     def handle_claimed(self, pool: str, claim_id: int, slot_id: int, backend: Backend) -> None:
         """A connection is taken for a claim; ``on_acquire`` comes next."""
@@ -245,3 +262,10 @@ class Instrument:
 
     def backend_removed(self, pool: str, backend: Backend) -> None:
         """A backend has left the resolver's set."""
+
+    def backend_ejected(self, pool: str, backend: Backend, reason: str, seconds: float) -> None:
+        """A backend is ejected because its claims failed: it gets none for `seconds`. Also
+        called when its trial claim fails, which ejects it again."""
+
+    def backend_restored(self, pool: str, backend: Backend) -> None:
+        """A backend that was ejected gets claims again."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 
 import pytest
+import trio
 
-from qorb_trio import Backend, Instrument, PoolEvent
+from qorb_trio import Backend, Instrument, PoolEvent, is_abandonment
+from qorb_trio._events.correlator import Correlator
 from qorb_trio._events.emitter import EVENTS
-from qorb_trio._events.event import KINDS, OWNERS, Correlator
+from qorb_trio._events.event import EVENT_SPECS, SPAN_KEYS
 
 A = Backend(("a.test", 80))
 ERROR = OSError("no")
@@ -16,23 +18,23 @@ ERROR = OSError("no")
 
 def test_the_table_has_every_event() -> None:
     """The table has the methods of `Instrument`, each with its arguments, and no other."""
-    assert list(KINDS) == list(EVENTS)
-    renamed = {"reason": "error"}
-    for name, kind in KINDS.items():
-        _, pool, *arguments = inspect.signature(getattr(Instrument, name)).parameters
-        assert pool == "pool"
-        assert list(kind.arguments) == [renamed.get(it, it) for it in arguments], name
+    assert list(EVENT_SPECS) == list(EVENTS)
+    for name, spec in EVENT_SPECS.items():
+        _, pool, *arguments = inspect.signature(getattr(Instrument, name)).parameters.values()
+        assert pool.name == "pool"
+        fields = ["error" if it.annotation == "BaseException" else it.name for it in arguments]
+        assert list(spec.arguments) == fields, name
 
 
 def test_every_span_begins_and_ends() -> None:
-    """What one event begins another one ends, and both can tell what it belongs to."""
-    begun = {kind.begins for kind in KINDS.values()} - {None}
-    ended = {kind.ends for kind in KINDS.values()} - {None}
+    """Each span that one event begins another one ends, and both know its key."""
+    begun = {spec.begins for spec in EVENT_SPECS.values()} - {None}
+    ended = {spec.ends for spec in EVENT_SPECS.values()} - {None}
     assert begun == ended
-    for kind in KINDS.values():
-        for span in {kind.begins, kind.ends, kind.within} - {None}:
+    for spec in EVENT_SPECS.values():
+        for span in {spec.begins, spec.ends, spec.within, spec.forgets} - {None}:
             assert span is not None
-            assert {*kind.arguments, "pool"} & {OWNERS.get(span, "slot_id")}
+            assert {*spec.arguments, "pool"} & {SPAN_KEYS.get(span, "slot_id")}
 
 
 def test_a_claim_and_its_connection() -> None:
@@ -107,13 +109,92 @@ def test_backends_and_plans() -> None:
     assert len(it) == 0
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EVENT_SPECS)
 def test_what_begins_unheard_has_no_duration(name: str) -> None:
-    """An instrument that comes late hears of ends without beginnings."""
+    """An instrument that comes late learns of ends without beginnings."""
     values = {"claim_id": 1, "slot_id": 2, "backend": A, "error": ERROR, "old": "x", "new": "y"}
-    event = Correlator().record(name, 1, "p", *(values[it] for it in KINDS[name].arguments))
+    values |= {"why": "idle", "reason": "5 failures in a row", "seconds": 4.5}
+    it = Correlator()
+    event = it.record(name, 1, "p", *(values[it] for it in EVENT_SPECS[name].arguments))
     assert event.duration is None
     assert event.name == name
+    assert len(it) == 0 or EVENT_SPECS[name].begins
+
+
+def test_a_connection_that_is_cut_is_told_with_its_claim() -> None:
+    """`claim_cut` has the claim that loses its connection, and how long that was held."""
+    it = Correlator()
+    it.record("handle_claimed", 10, "p", 7, 1, A)
+    cut = it.record("claim_cut", 14, "p", 1, A)
+    assert (cut.claim_id, cut.backend, cut.duration) == (7, A, 4)
+    it.record("slot_state_change", 14, "p", 1, A, "claimed", "closing")
+    it.record("slot_state_change", 15, "p", 1, A, "closing", "closed")
+    it.record("connection_broken", 15, "p", 1, A, ERROR)
+    assert len(it) == 0
+
+
+def test_an_ejection_lasts_from_its_first_event_to_the_return() -> None:
+    """A backend that is ejected again while it is ejected stays so since the first time."""
+    it = Correlator()
+    first = it.record("backend_ejected", 10, "p", A, "5 failures in a row", 4.0)
+    again = it.record("backend_ejected", 15, "p", A, "its trial failed", 8.0)
+    back = it.record("backend_restored", 25, "p", A)
+    assert [one.duration for one in (first, again, back)] == [None, 5, 15]
+    assert str(again) == (
+        "backend_ejected pool=p backend=a.test:80 duration=5.000000"
+        " reason='its trial failed' seconds=8.000000"
+    )
+    assert again.as_dict().items() >= {"reason": "its trial failed", "seconds": 8.0}.items()
+    assert len(it) == 0
+
+
+@pytest.mark.parametrize("event", ["backend_removed", "backend_added"])
+def test_a_backend_that_leaves_or_comes_is_not_ejected(event: str) -> None:
+    """The memory of an ejection ends with the backend, and with the pool that ejected it."""
+    it = Correlator()
+    it.record("backend_ejected", 10, "p", A, "5 failures in a row", 4.0)
+    it.record(event, 11, "p", A)
+    assert len(it) == 0
+
+
+def test_a_forged_line_is_escaped() -> None:
+    """No text from elsewhere can forge a line of a log or command a terminal (section H)."""
+    backend = Backend(("a.test", 80), name="a\u202etest\u200b")
+    error = ConnectionError("refused\n12:00\tWARNING\tlogin_ok\x1b[8m\u2066")
+    text = str(Correlator().record("connect_failed", 1, "p\x1b[2J", 1, backend, error))
+    assert text == (
+        r"connect_failed pool=p\x1b[2J slot_id=1 backend=a\u202etest\u200b"
+        r" error_type=ConnectionError error=refused\n12:00\tWARNING\tlogin_ok\x1b[8m\u2066"
+    )
+    spaced = str(Correlator().record("claim_failed", 1, "p", 1, OSError("a b\n\u115f")))
+    assert spaced == r"claim_failed pool=p claim_id=1 error_type=OSError error='a b\n\u115f'"
+
+
+def test_an_error_whose_text_raises() -> None:
+    """An exception whose ``__str__`` raises has a substitute in the record."""
+
+    class Rude(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    event = Correlator().record("claim_failed", 1, "p", 1, Rude())
+    assert "<Rude that cannot be shown: ZeroDivisionError>" in str(event)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, False),
+        (OSError("no"), False),
+        (ConnectionAbortedError(103, "software caused it"), False),
+        (ConnectionAbortedError("not needed any more"), True),
+        (trio.Cancelled._create(), True),
+    ],
+)
+def test_which_errors_are_abandonments(error: BaseException | None, expected: bool) -> None:
+    """A cancellation is one, and the pool's own abort; an abort by the system is a failure."""
+    assert is_abandonment(error) is expected
+    assert PoolEvent(name="connect_failed", time=0, pool="p", error=error).is_abandoned is expected
 
 
 def test_what_has_ended_is_forgotten() -> None:

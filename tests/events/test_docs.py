@@ -10,7 +10,7 @@ import pytest
 from trio.testing import MockClock
 
 from qorb_trio import ClaimTimeoutError, Instrument
-from qorb_trio._events.event import KINDS
+from qorb_trio._events.event import EVENT_SPECS
 from qorb_trio.opentelemetry import instrument
 
 from ..harness import fails, open_bench
@@ -31,16 +31,16 @@ def table(marker: str) -> list[list[str]]:
 def test_the_table_of_events() -> None:
     """The page lists exactly the events that there are, with their arguments, in order."""
     rows = table("events:")
-    assert [name.strip("`") for name, *_ in rows] == list(KINDS)
+    assert [name.strip("`") for name, *_ in rows] == list(EVENT_SPECS)
     for name, arguments, when, duration in rows:
         method = name.strip("`")
         _, _, *parameters = inspect.signature(getattr(Instrument, method)).parameters
         assert re.findall(r"`(\w+)`", arguments) == parameters
         assert when
-        kind = KINDS[method]
-        assert bool(duration) == bool(kind.ends or kind.within), name
-        span = kind.ends or kind.within
-        starts = [event for event, other in KINDS.items() if span and other.begins == span]
+        spec = EVENT_SPECS[method]
+        assert bool(duration) == bool(spec.ends or spec.within), name
+        span = spec.ends or spec.within
+        starts = [event for event, other in EVENT_SPECS.items() if span and other.begins == span]
         assert not duration or method in starts or f"`{starts[0]}`" in duration
 
 

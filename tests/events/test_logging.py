@@ -177,6 +177,40 @@ def test_logger_and_levels(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [
+        ("connection_stale", logging.DEBUG),
+        ("connection_broken", logging.WARNING),
+        ("connection_retired", logging.DEBUG),
+        ("claim_cut", logging.WARNING),
+        ("backend_ejected", logging.WARNING),
+        ("backend_restored", logging.INFO),
+    ],
+)
+def test_levels_of_the_life_of_connections(
+    caplog: pytest.LogCaptureFixture, name: str, level: int
+) -> None:
+    """A close by an idle peer and a replacement are routine; a loss or an ejection is not."""
+    caplog.set_level(logging.DEBUG, LOGGER)
+    LoggingInstrument().on_event(event(0, name, reason="5 failures in a row"))
+    (record,) = told(caplog)
+    assert record.levelno == level
+    assert vars(record)["qorb_reason"] == "5 failures in a row"
+
+
+def test_a_log_line_cannot_be_forged(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing unprintable gets into a message, the pool's name included (section H)."""
+    caplog.set_level(logging.DEBUG, LOGGER)
+    watching = LoggingInstrument(limit=1)
+    for _ in range(2):
+        watching.on_event(event(0, pool="p\n\x1b[8m", error=OSError("a\nb\u202e")))
+    watching.flush()
+    line, summary = (record.getMessage() for record in told(caplog))
+    assert line == r"connect_failed pool=p\n\x1b[8m error_type=OSError error=a\nb\u202e"
+    assert summary.startswith(r"connect_failed pool=p\n\x1b[8m: 1 more")
+
+
 def test_levels_are_of_events() -> None:
     """The built-in levels name events that exist."""
     assert set(LEVELS) <= set(vars(Instrument))

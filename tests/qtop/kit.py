@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import FrameType
 from typing import Any
 
 import trio
 import trio.testing
 
 from qorb_trio import Policy, Pool, open_pool
+from qorb_trio.qtop import _recorder
 from qorb_trio.qtop._client import Target, shake_hands
 from qorb_trio.qtop._guard import Guard
 from qorb_trio.qtop._server import Server
@@ -85,6 +88,23 @@ async def a_program(*pools: Pool[Any], **guard: Any) -> AsyncIterator[Program]:
     async with trio.open_nursery() as nursery:
         yield Program(nursery, *pools, guard=Guard(**({"host": "127.0.0.1"} | guard)))
         nursery.cancel_scope.cancel()
+
+
+async def is_recorded(pool: Pool[Any]) -> bool:
+    """Return True if the pool calls a recorder of qtop while a connection is claimed."""
+    called: set[str] = set()
+
+    def profile(frame: FrameType, _event: str, _argument: object) -> None:
+        called.add(frame.f_code.co_filename)
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        async with pool.claim(timeout=0):
+            pass
+    finally:
+        sys.setprofile(before)
+    return _recorder.__file__ in called
 
 
 async def read_all(stream: trio.abc.ReceiveStream) -> bytes:

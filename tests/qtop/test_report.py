@@ -17,7 +17,7 @@ from qorb_trio.qtop import _report
 from qorb_trio.qtop._report import Observer, Report, labels
 from qorb_trio.testing import FakeConnector, ManualResolver
 
-from .kit import a_pool
+from .kit import a_pool, is_recorded
 
 #: What qorb's own qtop asks of a set of slots.
 QORB_KEYS = [
@@ -189,7 +189,9 @@ async def test_a_pool_that_has_ended() -> None:
         with observer.watching():
             report = Report(observer)
             await told(report)
+            assert not pool.is_closed
             await pool.terminate()
+            assert pool.is_closed
             assert (await told(report))["pools"][0]["slots"] == 0
 
 
@@ -262,7 +264,7 @@ async def test_an_instrument_that_was_removed_before() -> None:
             pool.remove_instrument(observer.recorders["db"])
         assert not observer.recorders
         with observer.watching():
-            assert pool._core.watch is not None
+            assert await is_recorded(pool)
 
 
 async def test_the_table_of_the_messages() -> None:

@@ -20,7 +20,7 @@ from qorb_trio.qtop import _report
 from qorb_trio.qtop._client import Target, connect
 from qorb_trio.qtop._server import MOST_CLIENTS, MOST_STRANGERS, PATIENCE
 
-from .kit import HOST, a_pool, a_program, message, read_all
+from .kit import HOST, a_pool, a_program, is_recorded, message, read_all
 
 UPGRADE = (
     "Upgrade: websocket",
@@ -81,7 +81,7 @@ async def test_refused_requests(head: str, headers: tuple[str, ...], expected: i
         answer = await program.ask(head, *headers)
         assert status(answer) == expected
         assert "statistics" not in str(answer)
-        assert pool._core.watch is None
+        assert not await is_recorded(pool)
 
 
 async def test_no_token_no_statistics() -> None:
@@ -218,7 +218,7 @@ async def test_ping_and_close() -> None:
         assert (await until(stream, protocol, events.CloseConnection)).code == 1000
         assert await read_all(stream) == b""
         await trio.testing.wait_all_tasks_blocked()
-        assert pool._core.watch is None
+        assert not await is_recorded(pool)
 
 
 async def test_what_is_said_before_the_welcome_is_heard() -> None:
@@ -253,7 +253,7 @@ async def test_bad_clients(said: events.Event | bytes) -> None:
         await stream.send_eof()  # type: ignore[attr-defined]
         await read_all(stream)
         await trio.testing.wait_all_tasks_blocked()
-        assert pool._core.watch is None
+        assert not await is_recorded(pool)
 
 
 async def test_a_client_that_never_reads(autojump_clock: trio.testing.MockClock) -> None:
@@ -388,7 +388,7 @@ async def test_cancelling_it_closes_everything() -> None:
             assert await socket.receive() is None
         with pytest.raises(OSError, match="connect"):
             await trio.open_tcp_stream("127.0.0.1", port)
-        assert pool._core.watch is None
+        assert not await is_recorded(pool)
         outer.cancel_scope.cancel()
 
 
@@ -408,16 +408,15 @@ async def test_nobody_watches_and_nothing_is_recorded() -> None:
     """The pool is told to record while somebody watches, and at no other time."""
     async with a_pool() as pool, a_program(pool) as program:
 
-        async def is_recorded() -> bool:
+        async def is_recorded_now() -> bool:
             await trio.testing.wait_all_tasks_blocked()
-            assert pool._core.plain is (pool._core.watch is None)
-            return not pool._core.plain
+            return await is_recorded(pool)
 
-        assert not await is_recorded()
+        assert not await is_recorded_now()
         async with program.watched() as first, program.watched() as second:
             await message(first)
             await message(second)
-            assert await is_recorded()
+            assert await is_recorded_now()
             await second.close()
-            assert await is_recorded()
-        assert not await is_recorded()
+            assert await is_recorded_now()
+        assert not await is_recorded_now()

@@ -13,14 +13,13 @@ from .event_instrument import EventInstrument
 class AuditInstrument(EventInstrument):
     """Raises an audit event (`sys.audit`) for each event of the pools that it watches.
 
-    A Python built ``--with-dtrace``, as those of most Linux distributions are, has a probe
-    where it audits, ``python:audit``. So what a pool does can be traced from outside of a
-    running program with tools like ``bpftrace``, without anything else in the program. An
-    audit hook (`sys.addaudithook`) gets the events too.
+    A Python that was configured ``--with-dtrace``, as most Linux distributions do, has a probe
+    for audit events, ``python:audit``. With it, tools such as ``bpftrace`` can trace a pool in
+    a running program from outside. Audit hooks (`sys.addaudithook`) receive the events too.
 
-    The audit event's name is ``"qorb_trio."`` and what ``str()`` makes of the `PoolEvent`:
+    The audit event's name is ``"qorb_trio."`` followed by ``str()`` of the `PoolEvent`:
     ``"qorb_trio.claim_done pool=db claim_id=7 slot_id=3 backend=..."``. Its arguments are the
-    duration in microseconds, a whole number (0 if there is none), and the `PoolEvent`.
+    duration as a whole number of microseconds (0 if there is none), and the `PoolEvent`.
     """
 
     def on_event(self, event: PoolEvent) -> None:

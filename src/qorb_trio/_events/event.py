@@ -1,60 +1,96 @@
-"""What instruments are told, as records: `PoolEvent`, and the table of all events.
+"""`PoolEvent`, the record of one event, and the table of all events.
 
-An instrument hears of single moments: a claim starts, a claim is done. `Correlator` is the
-memory between them. It remembers when things began and to which backend a slot leads, for
-as long as they last, and so adds the backend and the duration to each event. It imports no
-trio: whoever tells it of an event tells it the time too.
+An instrument learns of single moments: a claim starts, a claim is done. `EVENT_SPECS` says
+which arguments each event has, and which spans of time it begins and ends. The correlator
+(`_events/correlator.py`) uses the table to fill in a record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, final
 
 import attrs
+import trio
 
 from .._model.backend import Backend
+from .._util import printable, safe_str
+
+
+def is_abandonment(error: BaseException | None) -> bool:
+    """Return True if an event's error tells that the work was abandoned, not that it failed.
+
+    Claims that are cancelled, and dials and checks that the pool gives up because it does
+    not need them any more, end with an error too. Monitoring should not count those as
+    failures.
+
+    Args:
+      error: the ``reason`` of an `Instrument` method, or the ``error`` of a `PoolEvent`.
+
+    Returns:
+      True for a `trio.Cancelled`, and for the pool's own `ConnectionAbortedError`, which has
+      no ``errno``. A `ConnectionAbortedError` of the operating system is a failure. False
+      for `None`.
+    """
+    if isinstance(error, trio.Cancelled):
+        return True
+    return type(error) is ConnectionAbortedError and error.errno is None
 
 
 @final
 @attrs.frozen(kw_only=True)
 class PoolEvent:
-    """One event of a pool, with all that is known about it.
+    """One event of a pool, with everything that is known about it.
 
-    Made by an `EventInstrument`. What does not apply to an event, or is not known because
-    the instrument was added after the beginning, is `None`.
+    Made by an `EventInstrument`. An attribute is `None` if it does not apply to the event,
+    or if it is unknown because the instrument was added after the beginning.
     """
 
     name: str
-    """The name of the method of `Instrument` that was called: ``"claim_done"``."""
+    """The name of the `Instrument` method that was called, for example ``"claim_done"``."""
 
     time: float
-    """When, in Trio's time."""
+    """The time of the event on Trio's clock, in seconds."""
 
     pool: str
     """The name of the pool."""
 
     claim_id: int | None = None
-    """The number of the claim, of ``handle_returned`` too."""
+    """The number of the claim, also for ``handle_returned`` and ``claim_cut``."""
 
     slot_id: int | None = None
     """The number of the slot."""
 
     backend: Backend | None = None
-    """The backend, of every event that has a slot."""
+    """The backend, for every event that has a slot."""
 
     duration: float | None = None
-    """Seconds since what this event ends has begun."""
+    """Seconds since the beginning of the span that this event ends."""
 
     error: BaseException | None = None
-    """Why it failed, of the events that tell of a failure."""
+    """The exception, for the events that tell of a failure."""
 
     old: str | None = None
-    """The state that a slot leaves; of ``slot_state_change`` only."""
+    """The state that a slot leaves, for ``slot_state_change`` only."""
 
     new: str | None = None
-    """The state that it enters."""
+    """The state that a slot enters, for ``slot_state_change`` only."""
+
+    why: str | None = None
+    """The reason of ``connection_retired``: ``"lifetime"``, ``"idle"``, ``"uses"`` or
+    ``"recycle"``."""
+
+    reason: str | None = None
+    """The reason of ``backend_ejected``, in words."""
+
+    seconds: float | None = None
+    """The length of the ejection that ``backend_ejected`` announces, in seconds."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """True if the work was cancelled or given up, rather than failed: `is_abandonment`."""
+        return is_abandonment(self.error)
 
     def __str__(self) -> str:
         return " ".join([self.name, *(f"{name}={text}" for name, text in self._details())])
@@ -62,15 +98,17 @@ class PoolEvent:
     def _details(self) -> Iterator[tuple[str, str]]:
         for name, value in self.as_dict().items():
             if name not in {"event", "time"}:
-                text = f"{value:.6f}" if name == "duration" else str(value)
-                yield name, repr(text) if " " in text else text
+                text = f"{value:.6f}" if name in {"duration", "seconds"} else str(value)
+                # `repr` escapes most of what is not printable, `printable` the rest.
+                yield name, printable(repr(text) if " " in text else text)
 
     def as_dict(self) -> dict[str, str | int | float]:
-        """What is known, as plain values: for structured logs, for JSON.
+        """Return what is known as plain values, for structured logs and for JSON.
 
         The keys are ``event``, ``time``, ``pool``, ``claim_id``, ``slot_id``, ``backend``
-        (its name), ``duration``, ``error_type`` and ``error``, ``old`` and ``new``; those
-        that do not apply are left out.
+        (its name), ``duration``, ``error_type`` and ``error``, ``old`` and ``new``, ``why``,
+        ``reason`` and ``seconds``. Those that do not apply are left out. The values are
+        exact: only ``str()`` of the record escapes what is not printable.
         """
         values: dict[str, Any] = {
             "event": self.name,
@@ -81,137 +119,72 @@ class PoolEvent:
             "backend": None if self.backend is None else self.backend.name,
             "duration": self.duration,
             "error_type": None if self.error is None else type(self.error).__name__,
-            "error": None if self.error is None else str(self.error),
+            "error": None if self.error is None else safe_str(self.error),
             "old": self.old,
             "new": self.new,
+            "why": self.why,
+            "reason": self.reason,
+            "seconds": self.seconds,
         }
         return {name: value for name, value in values.items() if value is not None}
 
 
 @final
 @attrs.frozen
-class Kind:
-    """What one method of `Instrument` tells, and what it says of the time between events."""
+class EventSpec:
+    """The arguments of one `Instrument` method, and the spans that the event delimits."""
 
     arguments: tuple[str, ...]
-    """Those after the pool's name, as fields of `PoolEvent`."""
+    """The arguments after the pool's name, as fields of `PoolEvent`."""
     begins: str | None = None
     """The span that begins with this event."""
     ends: str | None = None
-    """The span that ends with this event; its length is the duration."""
+    """The span that ends with this event. Its length is the duration."""
     within: str | None = None
-    """A span that goes on; its length so far is the duration."""
+    """A span that goes on. Its length so far is the duration."""
+    forgets: str | None = None
+    """A span that ends with this event without a duration."""
 
 
 #: Every event. A span belongs to the first argument of the event, or to the pool.
-KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+EVENT_SPECS: Final[Mapping[str, EventSpec]] = MappingProxyType(
     {
-        "claim_start": Kind(("claim_id",), begins="claim"),
-        "claim_done": Kind(("claim_id", "slot_id"), ends="claim"),
-        "claim_failed": Kind(("claim_id", "error"), ends="claim"),
-        "claim_acquire_failed": Kind(("claim_id", "slot_id", "error"), within="hold"),
-        "connect_start": Kind(("slot_id", "backend"), begins="connect"),
-        "connect_done": Kind(("slot_id", "backend"), ends="connect"),
-        "connect_failed": Kind(("slot_id", "backend", "error"), ends="connect"),
-        "handle_claimed": Kind(("claim_id", "slot_id", "backend"), begins="hold"),
-        "handle_returned": Kind(("slot_id",), ends="hold"),
-        "health_check_start": Kind(("slot_id", "backend"), begins="health_check"),
-        "health_check_done": Kind(("slot_id",), ends="health_check"),
-        "health_check_failed": Kind(("slot_id", "error"), ends="health_check"),
-        "recycle_start": Kind(("slot_id", "backend"), begins="recycle"),
-        "recycle_done": Kind(("slot_id",), ends="recycle"),
-        "recycle_failed": Kind(("slot_id", "error"), ends="recycle"),
-        "slot_set_online": Kind(("backend",), begins="online"),
-        "slot_set_offline": Kind(("backend",), ends="online"),
-        "slot_state_change": Kind(
+        "claim_start": EventSpec(("claim_id",), begins="claim"),
+        "claim_done": EventSpec(("claim_id", "slot_id"), ends="claim"),
+        "claim_failed": EventSpec(("claim_id", "error"), ends="claim"),
+        "claim_acquire_failed": EventSpec(("claim_id", "slot_id", "error"), within="hold"),
+        "claim_cut": EventSpec(("slot_id", "backend"), within="hold"),
+        "connect_start": EventSpec(("slot_id", "backend"), begins="connect"),
+        "connect_done": EventSpec(("slot_id", "backend"), ends="connect"),
+        "connect_failed": EventSpec(("slot_id", "backend", "error"), ends="connect"),
+        "connection_stale": EventSpec(("slot_id", "backend", "error")),
+        "connection_broken": EventSpec(("slot_id", "backend", "error")),
+        "connection_retired": EventSpec(("slot_id", "backend", "why")),
+        "handle_claimed": EventSpec(("claim_id", "slot_id", "backend"), begins="hold"),
+        "handle_returned": EventSpec(("slot_id",), ends="hold"),
+        "health_check_start": EventSpec(("slot_id", "backend"), begins="health_check"),
+        "health_check_done": EventSpec(("slot_id",), ends="health_check"),
+        "health_check_failed": EventSpec(("slot_id", "error"), ends="health_check"),
+        "recycle_start": EventSpec(("slot_id", "backend"), begins="recycle"),
+        "recycle_done": EventSpec(("slot_id",), ends="recycle"),
+        "recycle_failed": EventSpec(("slot_id", "error"), ends="recycle"),
+        "slot_set_online": EventSpec(("backend",), begins="online"),
+        "slot_set_offline": EventSpec(("backend",), ends="online"),
+        "slot_state_change": EventSpec(
             ("slot_id", "backend", "old", "new"), begins="state", ends="state"
         ),
-        "rebalance_start": Kind((), begins="rebalance"),
-        "rebalance_done": Kind((), ends="rebalance"),
-        "backend_added": Kind(("backend",)),
-        "backend_removed": Kind(("backend",)),
+        "rebalance_start": EventSpec((), begins="rebalance"),
+        "rebalance_done": EventSpec((), ends="rebalance"),
+        "backend_added": EventSpec(("backend",), forgets="ejected"),
+        "backend_removed": EventSpec(("backend",), forgets="ejected"),
+        "backend_ejected": EventSpec(
+            ("backend", "reason", "seconds"), begins="ejected", within="ejected"
+        ),
+        "backend_restored": EventSpec(("backend",), ends="ejected"),
     }
 )
 
-#: What spans belong to: all others belong to a slot, and end with it at the latest.
-OWNERS: Final[Mapping[str, str]] = MappingProxyType(
-    {"claim": "claim_id", "online": "backend", "rebalance": "pool"}
+#: The argument to which a span belongs. All other spans belong to a slot, and end with it.
+SPAN_KEYS: Final[Mapping[str, str]] = MappingProxyType(
+    {"claim": "claim_id", "online": "backend", "rebalance": "pool", "ejected": "backend"}
 )
-
-
-@final
-@attrs.define
-class _Slot:
-    """What is remembered of a slot until it is closed."""
-
-    backend: Backend | None = None
-    claim_id: int | None = None
-    begun: dict[str, float] = attrs.field(factory=dict)
-
-
-@final
-class Correlator:
-    """Turns calls of an instrument's methods into `PoolEvent` records.
-
-    What it remembers is bounded by what is going on: a claim is forgotten when it is done
-    or has failed, a slot when it is closed, a backend when it is offline.
-    """
-
-    def __init__(self) -> None:
-        self._slots: dict[tuple[str, int], _Slot] = {}
-        self._begun: dict[tuple[str, str, Hashable], float] = {}
-
-    def __len__(self) -> int:
-        """How much is remembered now: claims, slots, backends and plans."""
-        return len(self._slots) + len(self._begun)
-
-    def record(self, name: str, time: float, pool: str, *args: object) -> PoolEvent:
-        """An event, with what is known of it. To be called for every event, in order."""
-        kind = KINDS[name]
-        fields: dict[str, Any] = dict(zip(kind.arguments, args, strict=True))
-        fields["pool"] = pool
-        slot: _Slot | None = None
-        if (slot_id := fields.get("slot_id")) is not None:
-            slot = self._slots.get((pool, slot_id))
-            if slot is None:
-                slot = self._slots[pool, slot_id] = _Slot()
-            slot.backend = fields.setdefault("backend", slot.backend)
-            if kind.begins == "hold":
-                slot.claim_id = fields["claim_id"]
-            fields.setdefault("claim_id", slot.claim_id)
-        if (ends := kind.ends) is not None:
-            fields["duration"] = self._since(ends, fields, slot, time, forget=True)
-        elif (within := kind.within) is not None:
-            fields["duration"] = self._since(within, fields, slot, time, forget=False)
-        if (begins := kind.begins) is not None:
-            self._begin(begins, fields, slot, time)
-        if slot is not None:
-            if ends == "hold":
-                slot.claim_id = None
-            if fields.get("new") == "closed":
-                del self._slots[pool, fields["slot_id"]]
-        return PoolEvent(name=name, time=time, **fields)
-
-    def _begin(self, span: str, fields: Mapping[str, Any], slot: _Slot | None, time: float) -> None:
-        if (owner := OWNERS.get(span)) is not None:
-            self._begun[fields["pool"], span, fields[owner]] = time
-            return
-        assert slot is not None
-        slot.begun[span] = time
-        if span == "connect":
-            # No event tells that a slot was opened: this is the first that is heard of it.
-            slot.begun.setdefault("state", time)
-
-    def _since(
-        self, span: str, fields: Mapping[str, Any], slot: _Slot | None, time: float, *, forget: bool
-    ) -> float | None:
-        """How long ago a span began, if that was heard."""
-        begun: dict[Any, float] = self._begun
-        key: Hashable = span
-        if (owner := OWNERS.get(span)) is not None:
-            key = fields["pool"], span, fields[owner]
-        else:
-            assert slot is not None
-            begun = slot.begun
-        since = begun.pop(key, None) if forget else begun.get(key)
-        return None if since is None else time - since

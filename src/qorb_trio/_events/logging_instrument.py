@@ -1,4 +1,4 @@
-"""`LoggingInstrument`: a pool's events as log records, and never too many of them."""
+"""`LoggingInstrument`: a pool's events as log records, at a bounded rate."""
 
 from __future__ import annotations
 
@@ -10,28 +10,34 @@ from typing import Final, final
 import attrs
 
 from .. import _validation as _check
-from .event import KINDS, PoolEvent
-from .event_instrument import EventInstrument, given_up
+from .._util import printable
+from .event import EVENT_SPECS, PoolEvent
+from .event_instrument import EventInstrument
 
-#: The levels of what is not `logging.DEBUG`.
+#: The default levels. An event that is not listed is logged at `logging.DEBUG`.
 LEVELS: Final = {
     "claim_failed": logging.WARNING,
     "claim_acquire_failed": logging.WARNING,
+    "claim_cut": logging.WARNING,
     "connect_failed": logging.WARNING,
+    "connection_broken": logging.WARNING,
     "health_check_failed": logging.WARNING,
     "recycle_failed": logging.WARNING,
     "slot_set_online": logging.INFO,
     "slot_set_offline": logging.INFO,
     "backend_added": logging.INFO,
     "backend_removed": logging.INFO,
+    "backend_ejected": logging.WARNING,
+    "backend_restored": logging.INFO,
 }
 
+#: The length of a window of the rate limit, in seconds.
 PERIOD: Final = 1.0
 
 
 @attrs.define
 class _Window:
-    """The records of one kind of event within one second, and those left out."""
+    """The records of one kind of event within one second, logged and left out."""
 
     ends: float
     level: int
@@ -41,28 +47,29 @@ class _Window:
 
 @final
 class LoggingInstrument(EventInstrument):
-    """Logs the events of the pools that it watches, at most so many a second.
+    """Logs the events of the pools that it watches, at a bounded rate.
 
-    A record's message is for people, and its attributes are for machines: ``qorb_event``,
-    ``qorb_pool``, ``qorb_slot_id`` and so on, one for each key of `PoolEvent.as_dict`. With
-    a handler that writes JSON, they are fields.
+    A record's message is for people: one line, in which everything that is not printable is
+    escaped. Its attributes are for machines: ``qorb_event``, ``qorb_pool``, ``qorb_slot_id``
+    and so on, one for each key of `PoolEvent.as_dict`. A handler that writes JSON finds the
+    exact values there.
 
-    Of each kind of event, of each pool, `limit` records are written in any second. What
-    comes beyond that is counted, and when the second is over one record says how many were
-    left out (``qorb_left_out``); it is written with the first event of any kind that comes
-    then, or by `flush`.
+    In any second, at most `limit` records are written for each kind of event and each pool.
+    Events beyond the limit are counted. When the second is over, one record tells how many
+    were left out (``qorb_left_out``). It is written with the next event of any kind, or by
+    `flush`.
 
     Args:
-      logger: where the records go; ``logging.getLogger("qorb_trio.event")`` by default.
-      levels: the levels of some events, by name. The others keep theirs: failures are
-        warnings, what befalls a backend (``slot_set_online``, ``slot_set_offline``,
-        ``backend_added``, ``backend_removed``) is information, all that belongs to everyday
-        work is for debugging, and so is what fails because it was cancelled or given up.
-      limit: so many records per second of each kind of event; 10 by default, and
-        ``math.inf`` for all.
+      logger: the logger of the records; by default ``logging.getLogger("qorb_trio.event")``.
+      levels: the levels of some events, by name. By default failures, cut claims and
+        ejections are warnings. ``slot_set_online``, ``slot_set_offline``, ``backend_added``,
+        ``backend_removed`` and ``backend_restored`` are information. All other events are for
+        debugging, and so is a failure that is a cancellation or an abandonment.
+      limit: the maximum number of records per second for each kind of event and each pool; 10
+        by default, ``math.inf`` for no limit.
 
     Raises:
-      TypeError, ValueError: for wrong arguments, an event that does not exist among them.
+      TypeError, ValueError: for wrong arguments, including an event that does not exist.
     """
 
     def __init__(
@@ -80,21 +87,21 @@ class LoggingInstrument(EventInstrument):
             _check.count("limit", limit, least=1)
         levels = {} if levels is None else levels
         _check.instance("levels", levels, Mapping)
-        if unknown := [name for name in levels if name not in KINDS]:
+        if unknown := [name for name in levels if name not in EVENT_SPECS]:
             raise ValueError(f"levels: there is no event {unknown[0]!r}")
         self._logger: logging.Logger = logger
         self._levels: Mapping[str, int] = LEVELS | dict(levels)
         self._limit: float = limit
         self._windows: dict[tuple[str, str], _Window] = {}
-        #: When the next window ends.
+        #: The time at which the next window ends.
         self._next_end: float = math.inf
 
     def on_event(self, event: PoolEvent) -> None:
-        """Log the event, or count it."""
+        """Log the event, or count it if there are too many."""
         if event.time >= self._next_end:
             self._close_windows(event.time)
         level = self._levels.get(event.name, logging.DEBUG)
-        if given_up(event.error):
+        if event.is_abandoned:
             level = min(level, logging.DEBUG)
         if not self._logger.isEnabledFor(level):
             return
@@ -112,11 +119,11 @@ class LoggingInstrument(EventInstrument):
             window.left_out += 1
 
     def flush(self) -> None:
-        """Say now how many records were left out, as before the end of a program."""
+        """Log now how many records were left out, for example before the program ends."""
         self._close_windows(math.inf)
 
     def _close_windows(self, now: float) -> None:
-        """Forget the windows that have ended, and tell what was left out of them."""
+        """Forget the windows that have ended, and log how many records they left out."""
         over = [(key, window) for key, window in self._windows.items() if window.ends <= now]
         for (pool, name), window in over:
             del self._windows[pool, name]
@@ -127,5 +134,6 @@ class LoggingInstrument(EventInstrument):
                     "qorb_left_out": window.left_out,
                 }
                 message = "%s pool=%s: %d more within a second were left out"
-                self._logger.log(window.level, message, name, pool, window.left_out, extra=extra)
+                words = name, printable(pool), window.left_out
+                self._logger.log(window.level, message, *words, extra=extra)
         self._next_end = min((it.ends for it in self._windows.values()), default=math.inf)

@@ -141,6 +141,11 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         """The policy that `open_pool` was given."""
         return self._core.policy
 
+    @property
+    def is_closed(self) -> bool:
+        """True if the pool has ended: its tasks are done and its connections are closed."""
+        return self._ended.is_set()
+
     def claim(self, *, timeout: float | None = None) -> Claim[C]:
         """Claim a connection: ``async with pool.claim() as connection``.
 

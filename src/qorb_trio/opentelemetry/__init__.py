@@ -18,15 +18,14 @@ except ImportError as _error:
         "qorb_trio.opentelemetry needs the OpenTelemetry API: pip install 'qorb-trio[otel]'"
     ) from _error
 
-from .. import _util as _no_public_constructor, _validation as _check
-from .._pool.pool import Pool
+from .. import Pool as _Pool, _util, _validation as _check
 from . import _meters, _pool_meter
 
 __all__ = ["Instrumentation", "instrument"]
 
 
 def instrument(
-    pool: Pool[Any],
+    pool: _Pool[Any],
     meter_provider: metrics.MeterProvider | None = None,
     *,
     max_backends: int = 100,
@@ -52,7 +51,7 @@ def instrument(
       RuntimeError: outside of the pool's `trio.run`.
       TypeError, ValueError: for wrong arguments.
     """
-    _check.instance("pool", pool, Pool)
+    _check.instance("pool", pool, _Pool)
     if meter_provider is not None:
         _check.instance("meter_provider", meter_provider, metrics.MeterProvider)
     _check.count("max_backends", max_backends)
@@ -61,7 +60,7 @@ def instrument(
 
 
 @final
-class Instrumentation(metaclass=_no_public_constructor.NoPublicConstructor):
+class Instrumentation(metaclass=_util.NoPublicConstructor):
     """A pool that is being measured. Made by `instrument`."""
 
     def __init__(self, meter: _pool_meter.PoolMeter) -> None:

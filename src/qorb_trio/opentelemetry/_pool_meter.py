@@ -13,11 +13,7 @@ import attrs
 import trio
 from opentelemetry import metrics
 
-from .._events.event_instrument import given_up
-from .._model.backend import Backend
-from .._model.errors import ClaimTimeoutError
-from .._model.stats import PoolStats
-from .._pool.pool import Pool
+from .. import Backend, ClaimTimeoutError, Pool, PoolStats, is_abandonment
 from ..abc import Instrument
 from ._meters import DEPARTED, OPERATION, POOL_NAME, STATE, STATES, Meters
 
@@ -162,7 +158,7 @@ class PoolMeter(Instrument):
 
     def _failed(self, operation: str, of: Attributes | None, reason: BaseException) -> None:
         """`of` is `None` if the beginning was before the measuring."""
-        if not given_up(reason):
+        if not is_abandonment(reason):
             attributes = {**(of or self._whole), OPERATION: operation, **_error(reason)}
             self._meters.failures.add(1, attributes)
 
@@ -204,7 +200,7 @@ class PoolMeter(Instrument):
 
     def _look(self) -> _Reading | None:
         """Look at the pool, in its own thread."""
-        if self._pool._ended.is_set():
+        if self._pool.is_closed:
             self.stop()
             self._latest = None
         else:

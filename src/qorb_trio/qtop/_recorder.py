@@ -8,8 +8,7 @@ from typing import final
 import attrs
 import trio
 
-from .._events.event_instrument import given_up
-from .._model.backend import Backend
+from .. import Backend, is_abandonment
 from ..abc import Instrument
 from ._waits import WaitTimes
 
@@ -63,7 +62,7 @@ class Recorder(Instrument):
     def _note(
         self, kind: str, backend: str | None = None, reason: BaseException | None = None
     ) -> None:
-        if given_up(reason):
+        if is_abandonment(reason):
             return  # nothing went wrong
         detail = "" if reason is None else describe(reason)
         self._noted += 1

@@ -14,9 +14,7 @@ from typing import Any, Final, final
 
 import trio
 
-from .._claims.holders import Holder
-from .._model.stats import BackendStats, PoolStats
-from .._pool.pool import Pool
+from .. import BackendStats, Holder, Pool, PoolStats
 from ._recorder import WHOLE_POOL, Recorder, describe
 
 #: At most so many holders are told of, those who have held longest.

@@ -13,8 +13,7 @@ import h11
 import trio
 from wsproto.utilities import RemoteProtocolError
 
-from .. import _validation as _check
-from .._pool.pool import Pool
+from .. import Pool, _validation as _check
 from ._guard import Guard
 from ._http import (
     Answer,

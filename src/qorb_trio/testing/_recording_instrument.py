@@ -8,7 +8,7 @@ from typing import final
 import trio
 
 from .. import _validation as _check
-from .._events.event import KINDS, PoolEvent
+from .._events.event import EVENT_SPECS, PoolEvent
 from .._events.event_instrument import EventInstrument
 
 
@@ -82,5 +82,5 @@ class RecordingInstrument(EventInstrument):
 
 def _check_names(names: tuple[str, ...]) -> None:
     for name in names:
-        if name not in KINDS:
+        if name not in EVENT_SPECS:
             raise ValueError(f"there is no event {name!r}")
