@@ -189,9 +189,9 @@ async def test_a_pool_that_has_ended() -> None:
         with observer.watching():
             report = Report(observer)
             await told(report)
-            assert not pool.is_closed
+            before = pool.is_closed
             await pool.terminate()
-            assert pool.is_closed
+            assert (before, pool.is_closed) == (False, True)
             assert (await told(report))["pools"][0]["slots"] == 0
 
 
