@@ -24,7 +24,7 @@ def test_counts_to_within_a_bucket(times: list[float], later: float) -> None:
     ("now", "total"), [(0, 3), (5.9, 3), (53, 3), (59.9, 3), (60, 0), (999, 0)]
 )
 def test_events_leave_the_window(now: float, total: int) -> None:
-    """What happened at one instant is forgotten when the window has passed."""
+    """The events of one instant are forgotten when the window has passed."""
     counter = WindowCounter(60)
     for _ in range(3):
         counter.add(0)
@@ -39,7 +39,7 @@ def test_looking_changes_nothing() -> None:
 
 
 def test_constant_space() -> None:
-    """However many events there are, only so many numbers are kept."""
+    """The counter keeps at most one number for each bucket."""
     counter = WindowCounter(60)
     for i in range(5000):
         counter.add(i / 7)

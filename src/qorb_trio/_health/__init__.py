@@ -1,4 +1,4 @@
-"""Whether a backend may be trusted, and when it is tried again.
+"""Decisions about the health of backends: may they be used, and when are they tried again?
 
 Times come in as arguments. `Outcomes` in `_connections` is the only caller that records.
 """

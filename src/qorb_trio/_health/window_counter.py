@@ -32,7 +32,7 @@ class WindowCounter:
             self._buckets.append([bucket, 1])
 
     def total(self, now: float) -> int:
-        """How many events fall into the window that ends at `now`."""
+        """Return the number of events within the window that ends at `now`."""
         self._expire(now)
         return sum(events for _, events in self._buckets)
 
