@@ -21,6 +21,7 @@ import qorb_trio
 import qorb_trio.abc
 import qorb_trio.opentelemetry
 import qorb_trio.qtop
+import qorb_trio.redis
 import qorb_trio.resolvers
 import qorb_trio.testing
 
@@ -31,6 +32,7 @@ PUBLIC_MODULES = [
     qorb_trio.abc,
     qorb_trio.opentelemetry,
     qorb_trio.qtop,
+    qorb_trio.redis,
     qorb_trio.resolvers,
     qorb_trio.testing,
 ]
@@ -46,6 +48,7 @@ NAMES = {
     """,
     "qorb_trio.abc": "Connector Instrument Resolver",
     "qorb_trio.qtop": "serve",
+    "qorb_trio.redis": "RedisConnection RedisConnector RedisError",
     "qorb_trio.testing": "DnsServer FakeConnector ManualResolver RecordingInstrument",
     "qorb_trio.opentelemetry": "Instrumentation instrument",
 }
@@ -177,7 +180,8 @@ def test_only_dns_needs_dnspython() -> None:
 
 def test_only_qtop_needs_its_extra() -> None:
     """Only qtop imports what its extra brings, and nothing but qtop imports it."""
-    assert not offenders("", r"(wsproto|h11|rich|qorb_trio\.qtop)\b", but="qtop/")
+    assert not offenders("", r"(wsproto|rich|qorb_trio\.qtop)\b", but="qtop/")
+    assert not offenders("", r"h11\b", but="(qtop|http)/")
 
 
 def test_the_group_for_qtop_is_its_extra() -> None:
@@ -185,6 +189,11 @@ def test_the_group_for_qtop_is_its_extra() -> None:
     document = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extra = document["project"]["optional-dependencies"]["qtop"]
     assert document["dependency-groups"]["qtop"] == extra
+
+
+def test_only_redis_needs_its_extra() -> None:
+    """Only `redis` imports hiredis, and nothing but `redis` imports it."""
+    assert not offenders("", r"(hiredis|qorb_trio\.redis)\b", but="redis/")
 
 
 def test_only_metrics_need_opentelemetry() -> None:
