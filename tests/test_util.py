@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from collections.abc import Iterator
+
 import pytest
 
-from qorb_trio._util import printable, safe_repr, safe_str, strip_traceback, unwrap_single
+from qorb_trio._util import (
+    MAX_ERROR_TEXT,
+    error_text,
+    log_safely,
+    printable,
+    safe_repr,
+    safe_str,
+    strip_traceback,
+    unwrap_single,
+)
 
 
 def test_a_group_of_one_is_unwrapped() -> None:
@@ -77,3 +90,69 @@ def test_anything_can_be_shown() -> None:
     assert printable(Faulty()) == safe_str(Faulty()) == safe_repr(Faulty()) == expected
     assert printable(OSError("no\nluck")) == r"no\nluck"
     assert safe_repr("a") == "'a'"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError("no\nluck"), r"OSError: no\nluck"),
+        (TimeoutError(), "TimeoutError"),
+        (ConnectionRefusedError(111, "refused"), "ConnectionRefusedError: [Errno 111] refused"),
+    ],
+)
+def test_the_text_of_an_error(error: Exception, text: str) -> None:
+    """An error is shown by its type and its text, if it has one."""
+    assert error_text(error) == text
+
+
+def test_the_text_of_an_error_is_bounded() -> None:
+    """A server's endless error message does not fill the log."""
+    assert error_text(OSError("a" * 10**6)) == "OSError: " + "a" * MAX_ERROR_TEXT + "…"
+
+
+class Rude(logging.Filter):
+    """A filter with a bug."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Raise."""
+        raise ZeroDivisionError("a bug in a filter")
+
+
+@pytest.fixture
+def rude() -> Iterator[logging.Logger]:
+    """A logger whose filter raises."""
+    logger = logging.getLogger("qorb_trio.test_util")
+    logger.addFilter(filter_ := Rude())
+    yield logger
+    logger.removeFilter(filter_)
+
+
+def test_d_a_filter_that_raises_harms_nobody(
+    rude: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exception is shown on standard error, and goes no further."""
+    log_safely(rude, logging.ERROR, "a %s", "message")
+    assert "ZeroDivisionError: a bug in a filter" in capsys.readouterr().err
+
+
+def test_d_a_filter_that_raises_in_silence(
+    rude: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is shown if `logging` is told so, or if there is no standard error."""
+    with monkeypatch.context() as patch:
+        patch.setattr(logging, "raiseExceptions", False)
+        log_safely(rude, logging.ERROR, "a message")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", None)
+        log_safely(rude, logging.ERROR, "a message")
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_logged_safely_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Level, message, arguments and exception reach the log."""
+    error = OSError("no")
+    log_safely(logging.getLogger("qorb_trio.t"), logging.WARNING, "a %s", "word", exc_info=error)
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.WARNING, "a word")
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error

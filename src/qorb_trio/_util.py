@@ -3,6 +3,9 @@ that users must not construct."""
 
 from __future__ import annotations
 
+import logging
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Final, NoReturn, TypeVar
 
@@ -84,6 +87,37 @@ def _safely(show: Callable[[object], str], value: object) -> str:
         return show(value)
     except Exception as exc:  # noqa: BLE001 - the user's code
         return f"<{type(value).__name__} that cannot be shown: {type(exc).__name__}>"
+
+
+#: The maximum length of the text of one error in a log or a message.
+MAX_ERROR_TEXT: Final = 500
+
+
+def error_text(exc: BaseException) -> str:
+    """Return the type and the text of an exception, printable and of bounded length."""
+    text = safe_str(exc)
+    if len(text) > MAX_ERROR_TEXT:
+        text = f"{text[:MAX_ERROR_TEXT]}…"
+    return printable(f"{type(exc).__name__}: {text}" if text else type(exc).__name__)
+
+
+def log_safely(
+    logger: logging.Logger,
+    level: int,
+    message: str,
+    *args: object,
+    exc_info: BaseException | None = None,
+) -> None:
+    """Log a message, whatever the program's filters and handlers do.
+
+    An exception that one of them raises must not end the pool, nor the task that happens to log.
+    It is written to standard error, as `logging.Handler.handleError` does.
+    """
+    try:
+        logger.log(level, message, *args, exc_info=exc_info)
+    except Exception:  # noqa: BLE001 - the user's code
+        if logging.raiseExceptions and sys.stderr is not None:
+            traceback.print_exc(file=sys.stderr)
 
 
 class NoPublicConstructor(type):
