@@ -1,0 +1,72 @@
+"""`make_plan`: the number of slots that each backend should have, and the steps to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .closing import Closing
+from .comparison import Comparison
+from .dialling import plan_aborts, plan_opens
+from .division import Division, divide
+from .plan import Demand, Plan, V
+from .situation import Situation
+
+
+def make_plan(views: Sequence[V], demand: Demand, *, rebalance: bool = False) -> Plan[V]:
+    """Decide how many slots each backend should have, and what can be done about it now.
+
+    Without `rebalance`, the plan closes only connections that are due for replacement or
+    over a lowered cap, and one spare at a time that makes room for a probe. With it, the
+    plan also closes surplus, as far as others have taken its place.
+
+    The function is pure. It knows neither time nor tasks.
+    """
+    situation = Situation(views, demand)
+    division = divide(situation)
+    gaps = Comparison(situation, division)
+    opens = plan_opens(situation, gaps)
+    aborts = plan_aborts(situation, gaps)
+    closing = Closing(situation, division, gaps)
+    closing.close_surplus(sum([step.count for step in aborts]), rebalance=rebalance)
+    if not aborts:
+        closing.make_room(rebalance=rebalance)
+    closes = closing.steps()
+    return Plan(
+        wanted=gaps.wanted,
+        opens=opens,
+        aborts=aborts,
+        closes=closes,
+        reclaimable=closing.reclaimable,
+        demand=situation.demand,
+        size=division.size,
+        is_saturated=_is_saturated(situation, division),
+        is_settled=not closes and _is_settled(situation, division, gaps),
+        has_backlog=gaps.has_backlog,
+    )
+
+
+def _is_saturated(situation: Situation[V], division: Division[V]) -> bool:
+    """Return True if more demand would change nothing."""
+    if situation.may_yield_more:
+        return False
+    room = situation.usable_room - bool(division.probes)
+    return division.is_saturated or situation.usable_demand >= room
+
+
+def _is_settled(situation: Situation[V], division: Division[V], gaps: Comparison[V]) -> bool:
+    """Return True if the rest of the surplus, if any, is in use, and nothing is moving."""
+    # The last connection never moves, so the rebalance does not wait for it to move.
+    is_stuck = situation.connected == 1 and situation.free == 0 and not situation.closing
+    if not is_stuck and any(view not in situation.failing for view in gaps.lacks):
+        return False
+    if situation.has_sound_dials():
+        return False
+    lasting = situation.connected - situation.retiring
+    if lasting <= max(division.size, situation.retained):
+        return True
+    # A connection that is being checked may turn out to be a spare that is surplus.
+    return not any(
+        view.connected > view.idle + view.claimed
+        for view in gaps.surplus
+        if situation.lasting(view) > division.quotas[view]
+    )
