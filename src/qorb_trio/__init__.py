@@ -17,12 +17,14 @@ from ._model.errors import (
     ClaimError as ClaimError,
     ClaimTimeoutError as ClaimTimeoutError,
     IneligibleBackendError as IneligibleBackendError,
+    MisusedConnectionError as MisusedConnectionError,
     NoBackendsError as NoBackendsError,
     NoBackendsOnlineError as NoBackendsOnlineError,
     PoolOverloadedError as PoolOverloadedError,
     PoolTerminatedError as PoolTerminatedError,
     QorbError as QorbError,
     ResolveError as ResolveError,
+    StaleConnectionError as StaleConnectionError,
 )
 from ._model.policy import Ejection as Ejection, Policy as Policy, SetConfig as SetConfig
 from ._model.stats import BackendStats as BackendStats, PoolStats as PoolStats

@@ -130,8 +130,14 @@ CONNECT: dict[str, Callable[..., Any]] = {
     "late tls": TlsConnector.start_tls,
 }
 
+DISCONNECT: dict[str, Callable[..., Any]] = {
+    "address": TcpConnector.disconnect,
+    "name": TcpConnector.disconnect,
+    "unix": UnixConnector.disconnect,
+    "tls": TlsConnector.disconnect,
+    "late tls": TlsConnector.disconnect,
+}
+
 for _kind, _connect in CONNECT.items():
-    sweeps(_connect, Connector.disconnect, name=_kind, real=True)(
-        partial(one_connection, kind=_kind)
-    )
+    sweeps(_connect, DISCONNECT[_kind], name=_kind, real=True)(partial(one_connection, kind=_kind))
 sweeps(TcpConnector.connect, name="a pool", real=True, seeds=1)(partial(a_pool, kind="address"))
