@@ -40,10 +40,11 @@ PUBLIC_MODULES = [
 #: The public contract. It may grow; it does not shrink.
 NAMES = {
     "qorb_trio": """
-        AllClaimsUsedError AuditInstrument Backend BackendStats Claim ClaimError ClaimTimeoutError
-        Connector DnsResolver DnsResolverConfig Ejection EventInstrument FixedResolver Instrument
-        LoggingInstrument NoBackendsError NoBackendsOnlineError Policy Pool PoolEvent PoolStats
-        PoolTerminatedError QorbError ResolveError Resolver SetConfig TcpConnector TlsConnector
+        AllClaimsUsedError AuditInstrument Backend BackendStats Balancer Candidate Claim ClaimError
+        ClaimTimeoutError Connector DnsResolver DnsResolverConfig Ejection EventInstrument
+        FixedResolver Instrument LeastLoaded LoggingInstrument NoBackendsError
+        NoBackendsOnlineError PeakEwma Policy Pool PoolEvent PoolStats PoolTerminatedError
+        QorbError ResolveError Resolver RoundRobin SetConfig TcpConnector TlsConnector
         UnixConnector is_abandonment open_pool
     """,
     "qorb_trio.abc": "Connector Instrument Resolver",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import assert_type
 
@@ -93,6 +93,37 @@ class Slow(qorb_trio.EventInstrument):
         assert_type(event.duration, float | None)
         assert_type(event.error, BaseException | None)
         assert_type(event.as_dict(), dict[str, str | int | float])
+
+
+class Nearest:
+    """A balancer of one's own, which need not inherit from `Balancer`."""
+
+    def choose(
+        self, candidates: Sequence[qorb_trio.Candidate], rng: random.Random, now: float
+    ) -> qorb_trio.Candidate:
+        """Choose."""
+        first = candidates[0]
+        assert_type(first.backend, qorb_trio.Backend)
+        assert_type(first.load + first.spares, int)
+        assert_type(first.weight, float)
+        first.memo = (first.memo or 0) + 1
+        return min(candidates, key=lambda candidate: candidate.load)
+
+    def observe(
+        self, candidate: qorb_trio.Candidate, seconds: float, failed: bool, now: float
+    ) -> None:
+        """Learn."""
+
+
+def balancers() -> list[qorb_trio.Balancer]:
+    """Everything that chooses is a `Balancer`."""
+    return [
+        qorb_trio.LeastLoaded(),
+        qorb_trio.PeakEwma(),
+        qorb_trio.PeakEwma(decay=5),
+        qorb_trio.RoundRobin(),
+        Nearest(),
+    ]
 
 
 def backends() -> None:

@@ -5,6 +5,10 @@ Begin with `open_pool`.
 
 import logging as _logging
 
+from ._balancing.least_loaded import LeastLoaded as LeastLoaded
+from ._balancing.peak_ewma import PeakEwma as PeakEwma
+from ._balancing.round_robin import RoundRobin as RoundRobin
+from ._balancing.strategy import Balancer as Balancer, Candidate as Candidate
 from ._claims.claim import Claim as Claim
 from ._claims.holders import Holder as Holder
 from ._events.audit_instrument import AuditInstrument as AuditInstrument
