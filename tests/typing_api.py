@@ -176,6 +176,40 @@ async def connectors(backend: qorb_trio.Backend) -> None:
     tls = qorb_trio.TlsConnector(ssl.create_default_context(), server_hostname="a.example")
     assert_type(await tls.connect(backend), trio.SSLStream[trio.SocketStream])
     qorb_trio.TlsConnector()
+    assert_type(tls.fileno(await tls.connect(backend)), int)
+    stale: ConnectionError = qorb_trio.StaleConnectionError("closed")
+    misused: qorb_trio.QorbError = qorb_trio.MisusedConnectionError("3 unread bytes")
+    raise stale from misused
+
+
+class Database:
+    """A driver's connection."""
+
+    def count(self, table: str) -> int:
+        """Block."""
+        return len(table)
+
+
+def open_database(backend: qorb_trio.Backend) -> Database:
+    """Block."""
+    return Database()
+
+
+def fetch(database: Database, table: str, limit: int) -> list[str]:
+    """Block."""
+    return [table] * limit
+
+
+async def threads(nursery: trio.Nursery, backend: qorb_trio.Backend) -> None:
+    """A driver's connection keeps its type, and so do the arguments and results of calls."""
+    connector = qorb_trio.ThreadConnector(open_database, cancel=lambda database: None)
+    assert_type(await connector.connect(backend), qorb_trio.ThreadConnection[Database])
+    async with qorb_trio.open_pool(nursery, Once(), connector) as pool:
+        async with pool.claim() as conn:
+            assert_type(conn, qorb_trio.ThreadConnection[Database])
+            assert_type(conn.driver_connection, Database)
+            assert_type(await conn.run(Database.count, "users"), int)
+            assert_type(await conn.run(fetch, "users", 3), list[str])
 
 
 async def pools(nursery: trio.Nursery) -> None:

@@ -36,6 +36,8 @@ from ._pool.pool import Pool as Pool, open_pool as open_pool
 from .abc import Connector as Connector, Instrument as Instrument, Resolver as Resolver
 from .connectors import (
     TcpConnector as TcpConnector,
+    ThreadConnection as ThreadConnection,
+    ThreadConnector as ThreadConnector,
     TlsConnector as TlsConnector,
     UnixConnector as UnixConnector,
 )

@@ -85,7 +85,7 @@ async def test_hanging_lookups_take_no_thread_of_the_default_limiter(
         assert len(asked) == len(set(asked)) == _lookup.MAX_THREADS
         assert _lookup._lookups().threads.borrowed_tokens == _lookup.MAX_THREADS
     with trio.fail_after(5):
-        while _lookup._lookups()._names:  # noqa: ASYNC110 - threads end, and nobody tells
+        while _lookup._lookups().names:  # noqa: ASYNC110 - threads end, and nobody tells
             await trio.sleep(0.001)
     assert _lookup._lookups().threads.borrowed_tokens == 0
 
@@ -127,7 +127,7 @@ async def test_one_answer_serves_all_that_wait(monkeypatch: pytest.MonkeyPatch) 
     assert found[0][0][3][2:] == (0, 3)
     await look(5)
     assert len(calls) == 2
-    assert not _lookup._lookups()._names
+    assert not _lookup._lookups().names
 
 
 async def test_one_failure_serves_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ does not answer would stop every other use of threads in the program.
 from __future__ import annotations
 
 import socket
+import weakref
 from typing import Any, Final, TypeAlias, cast, final
 
 import idna
@@ -48,18 +49,14 @@ async def lookup(host: str, port: int) -> list[Target]:
 async def _ask_system(host: str) -> list[_AddressInfo]:
     # As Trio does: Python's own codec is IDNA 2003, which can lead to another host.
     encoded = host.encode() if host.isascii() else idna.encode(host, uts46=True)
-    lookups = _lookups()
-    name = lookups.join(encoded)
-    try:
-        return await trio.to_thread.run_sync(
-            name.look_up,
-            name.answers,
-            abandon_on_cancel=True,
-            # Trio's annotation is narrower than what it documents.
-            limiter=cast("trio.CapacityLimiter", name),
-        )
-    finally:
-        lookups.leave(name)
+    name = _lookups().name(encoded)
+    return await trio.to_thread.run_sync(
+        name.look_up,
+        name.answers,
+        abandon_on_cancel=True,
+        # Trio's annotation is narrower than what it documents.
+        limiter=cast("trio.CapacityLimiter", name),
+    )
 
 
 @final
@@ -68,19 +65,15 @@ class _Lookups:
 
     def __init__(self) -> None:
         self.threads = trio.CapacityLimiter(MAX_THREADS)
-        self._names: dict[bytes, _Name] = {}
+        # A name is kept alive by the tasks that wait for it, and by its thread.
+        self.names: weakref.WeakValueDictionary[bytes, _Name] = weakref.WeakValueDictionary()
 
-    def join(self, host: bytes) -> _Name:
-        """Return the entry of a host name, to be left again by `leave`."""
-        name = self._names.setdefault(host, _Name(self, host))
-        name.users += 1
+    def name(self, host: bytes) -> _Name:
+        """Return the entry of a host name, which others may be looking up already."""
+        name = self.names.get(host)
+        if name is None:
+            name = self.names[host] = _Name(host, self.threads)
         return name
-
-    def leave(self, name: _Name) -> None:
-        """Forget a name that neither a task nor a thread uses any longer."""
-        name.users -= 1
-        if name.users == 0:
-            del self._names[name.host]
 
 
 @final
@@ -92,11 +85,10 @@ class _Name:
     however often it is dialled meanwhile.
     """
 
-    def __init__(self, lookups: _Lookups, host: bytes) -> None:
-        self.host = host
-        self.users = 0
+    def __init__(self, host: bytes, threads: trio.CapacityLimiter) -> None:
         self.answers = 0
-        self._lookups = lookups
+        self._host = host
+        self._threads = threads
         self._turn = trio.CapacityLimiter(1)
         self._answer: list[_AddressInfo] | OSError = []
 
@@ -104,25 +96,23 @@ class _Name:
         """Wait for the turn of this name, then for a thread."""
         await self._turn.acquire_on_behalf_of(borrower)
         try:
-            await self._lookups.threads.acquire_on_behalf_of(borrower)
+            await self._threads.acquire_on_behalf_of(borrower)
         except BaseException:
             self._turn.release_on_behalf_of(borrower)
             raise
-        self.users += 1
 
     def release_on_behalf_of(self, borrower: object) -> None:
         """Let the next look-up of this name begin, because the thread has ended."""
-        self._lookups.threads.release_on_behalf_of(borrower)
+        self._threads.release_on_behalf_of(borrower)
         self._turn.release_on_behalf_of(borrower)
-        self._lookups.leave(self)
 
     def look_up(self, seen: int) -> list[_AddressInfo]:
         """Ask the system, unless an answer has come since there were `seen`. In a thread."""
         if self.answers == seen:
             try:
-                self._answer = _getaddrinfo(self.host)
+                self._answer = _getaddrinfo(self._host)
             except OSError as exc:
-                self._answer = exc
+                self._answer = exc.with_traceback(None)  # its frames would keep this entry
             self.answers += 1
         if isinstance(self._answer, OSError):
             # One exception object must not be raised in several tasks.
