@@ -17,6 +17,7 @@ import trio
 
 from qorb_trio import Claim, Connector, Pool
 from qorb_trio._claims.wait_queue import Waiter
+from qorb_trio.http import HttpConnector, PoolTransport
 
 from ..harness import Sweep, sweep
 from .awaits import Await, name_of, public_awaits
@@ -26,7 +27,13 @@ for _file in sorted(Path(__file__).parent.glob("of_*.py")):
     importlib.import_module(f".{_file.stem}", __package__)
 
 #: These have no step of their own at which they could be cancelled.
-NEVER_WAIT: list[Await] = [Claim.__aexit__, Connector.is_valid, Connector.on_acquire]
+NEVER_WAIT: list[Await] = [
+    Claim.__aexit__,
+    Connector.is_valid,
+    Connector.on_acquire,
+    HttpConnector.on_recycle,
+    PoolTransport.aclose,
+]
 
 PARAMS = [
     pytest.param(

@@ -19,35 +19,34 @@ from rich.console import Console
 from rich.live import Live
 from wsproto.utilities import RemoteProtocolError
 
-from .._util import printable
 from . import _keys
 from ._client import PATIENCE, Target, connect
-from ._columns import COLUMNS
 from ._guard import check_token
-from ._screen import Screen
-from ._websocket import PeerExcessError, WebSocket
+from ._screen import COLUMNS, Screen
+from ._view import printable
+from ._websocket import MessageTooLongError, WebSocket
 
-OK, FAILED = 0, 1  # argparse uses 2
+OK, FAILED = 0, 1  # 2 is argparse's
 DEFAULT_URL: Final = "ws://127.0.0.1:42069/qtop/stats"
-#: The time between two attempts to connect, in seconds.
+#: Seconds between two tries to connect.
 RETRY: Final = 1.0
 
-#: The failures of a connection, after which another is tried.
+#: What can happen to a connection. Another can be tried.
 _FAILURES: Final = (
     OSError,
     trio.BrokenResourceError,
     trio.TooSlowError,
     RemoteProtocolError,
-    PeerExcessError,
+    MessageTooLongError,
     ValueError,
 )
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line.
+    """What the command line asks for.
 
     Raises:
-      SystemExit: it is wrong.
+      SystemExit: it makes no sense.
     """
     return _parser().parse_args(argv)
 
@@ -62,13 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("url", nargs="?", default=DEFAULT_URL, help="default: %(default)s")
     add("--interval", "-i", type=float, default=1.0, metavar="SECONDS", help="default: 1")
-    add(
-        "--sort",
-        choices=COLUMNS,
-        default="backend",
-        help="the column to sort by (default: backend)",
-    )
-    add("--reverse", action="store_true", help="sort in descending order")
+    add("--sort", choices=COLUMNS, default="backend", help="by what to sort (default: backend)")
+    add("--reverse", action="store_true", help="the greatest first")
     add("--pool", metavar="NAME", help="show this pool only")
     add("--once", action="store_true", help="show the state once, after one interval, and end")
     add("--json", action="store_true", help="print each message as a line of JSON, for scripts")
@@ -76,22 +70,22 @@ def _parser() -> argparse.ArgumentParser:
         "--token-file",
         type=Path,
         metavar="FILE",
-        help="the file with the server's token (default: the environment's QTOP_TOKEN)",
+        help="where the server's token is (default: the environment's QTOP_TOKEN)",
     )
-    add("--ca-file", type=Path, metavar="FILE", help="for wss: the trusted authorities, in PEM")
+    add("--ca-file", type=Path, metavar="FILE", help="for wss: whom to trust, in PEM")
     return parser
 
 
 class _OutputError(Exception):
-    """The output cannot be written. Its cause is the reason."""
+    """The output cannot be written; its cause is why."""
 
 
 def why(exc: BaseException) -> str:
-    """Return one line about the failure of a connection."""
+    """One line about what happened to a connection."""
     if isinstance(exc, trio.TooSlowError):
         return "no answer in time"
     if isinstance(exc, OSError) and exc.__cause__ is not None:
-        # Trio's message says that all attempts failed; its cause has the reason of each.
+        # Trio says that all attempts to connect have failed, and its cause is why each of them.
         found = (it for it in _leaves(exc.__cause__) if isinstance(it, OSError) and it.errno)
         reasons = dict.fromkeys(os.strerror(it.errno or 0) for it in found)
         return f"cannot connect: {', '.join(reasons) or exc}"
@@ -107,15 +101,11 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
 
 
 def _complain(exc: Exception) -> None:
-    _say(why(exc))
-
-
-def _say(text: str) -> None:
-    print(f"qtop: {text}", file=sys.stderr, flush=True)  # noqa: T201 - a command's output
+    print(f"qtop: {why(exc)}", file=sys.stderr, flush=True)  # noqa: T201 - a command's output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status. `argv` is without the program's name.
+    """Run the command; the exit status. `argv` is without the program's name.
 
     Raises:
       SystemExit: for wrong arguments, as argparse does.
@@ -126,24 +116,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().error(str(exc))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Some terminals have no characters for bars.
+            # There are terminals that know no bars.
             stream.reconfigure(errors="replace")
     status = OK
     try:
         return trio.run(watcher.run)
     except* KeyboardInterrupt:
-        pass  # Ctrl-C is one way to leave
+        pass  # one way to leave
     except* _OutputError as group:
         status = _output_failed(group)
     return status
 
 
 def _output_failed(group: BaseExceptionGroup) -> int:
-    # At its exit Python would flush the stream, and complain.
+    # Python would complain when it flushes what cannot be written.
     sys.stdout = None
     (cause,) = (exc.__cause__ for exc in _leaves(group))
     if isinstance(cause, BrokenPipeError):
-        return OK  # the reader, such as `head`, has seen enough
+        return OK  # whoever read it has seen enough
     assert isinstance(cause, OSError)
     _complain(cause)
     return FAILED
@@ -159,37 +149,26 @@ class Watcher:
         if not 0.1 <= self._interval <= 3600:
             raise ValueError("--interval must be between 0.1 and 3600 seconds")
         if arguments.json and arguments.pool is not None:
-            raise ValueError("--pool is for the table; --json prints whole messages")
+            raise ValueError("--pool is for the table; with --json each message comes whole")
         target = Target.parse(arguments.url, self._interval)
         token = os.environ.get("QTOP_TOKEN") or None
         if arguments.token_file is not None:
             token = arguments.token_file.read_text().strip()
         if token is not None:
             check_token(token)
-        self._exposed: bool = token is not None and target.is_exposed
-        self._target: Target = target
         context = None
         if arguments.ca_file is not None:
             context = ssl.create_default_context(cafile=arguments.ca_file)
-        self._connect = functools.partial(
-            connect, target, token=token, ssl_context=context, cut=not arguments.json
-        )
+        self._connect = functools.partial(connect, target, token=token, ssl_context=context)
         self._screen: Screen = Screen(
             arguments.url,
             sort=arguments.sort,
             down=arguments.reverse,
             pool=arguments.pool,
-            warning="the token is not encrypted" if self._exposed else "",
         )
 
     async def run(self) -> int:
-        """Do what the arguments say, and return the exit status."""
-        if self._exposed:
-            _say(
-                f"warning: the token travels to {printable(self._target.host)} unencrypted, and"
-                f" to any program there that listens on port {self._target.port}; use a wss://"
-                " URL, or ssh -L"
-            )
+        """Do what the arguments say; the exit status."""
         if self._arguments.once:
             return await self._once()
         if self._arguments.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -202,15 +181,15 @@ class Watcher:
             async with self._connect() as socket:
                 text = await self._receive(socket)
                 begin = trio.current_time()
-                # There are no rates before the second message. qorb also sends a message
-                # with each change.
+                # There are no rates before the second message; qorb sends one with each
+                # change, too.
                 while trio.current_time() < begin + 0.9 * self._interval:
                     text = await self._receive(socket)
         except _FAILURES as exc:
             _complain(exc)
             return FAILED
         if not self._screen.knows_pool():
-            _say(f"there is no pool {printable(self._arguments.pool)!r}")
+            _complain(ValueError(f"there is no pool {self._arguments.pool!r}"))
             return FAILED
         self._print(text)
         return OK
@@ -218,7 +197,7 @@ class Watcher:
     async def _follow(
         self, take: Callable[[str], None], lost: Callable[[Exception], None]
     ) -> NoReturn:
-        """Pass on each message. Connect again when the connection is lost."""
+        """Pass on each message; connect again, and again, when there is no connection."""
         while True:
             try:
                 async with self._connect() as socket:
@@ -230,7 +209,7 @@ class Watcher:
             await trio.sleep(RETRY)
 
     async def _receive(self, socket: WebSocket) -> str:
-        """Return the next message, after the view has taken it in."""
+        """The next message, of which the view has learnt."""
         with trio.fail_after(self._interval + PATIENCE):
             text = await socket.receive()
         if text is None:
@@ -243,7 +222,7 @@ class Watcher:
     def _print(self, text: str) -> None:
         try:
             if self._arguments.json:
-                # On one line, whatever its format was.
+                # As one line, whatever it was.
                 print(json.dumps(json.loads(text)), flush=True)  # noqa: T201 - a command's output
             else:
                 console = Console(width=None if Console().is_terminal else 200)
@@ -257,7 +236,7 @@ class Watcher:
     async def _show(self) -> None:
         screen, console = self._screen, Console()
         with (
-            # These signals would end the program before it restores the terminal.
+            # These would end the program before the terminal is as it was.
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH) as signals,
             _keys.unbuffered(0),
             Live(console=console, screen=True, auto_refresh=False) as live,

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import trio
 
-from .. import _validation as _check
-from .._model.errors import IneligibleBackendError
+from .. import IneligibleBackendError, _validation as _check
 from ..abc import Connector
 from ..connectors import TcpConnector
 from ._connection import RedisConnection
@@ -15,7 +14,7 @@ from ._errors import SERVER_CODES, RedisError
 from ._server import Directory
 
 if TYPE_CHECKING:
-    from .._model.backend import Backend
+    from .. import Backend
     from ._session import Command
 
 S = TypeVar("S", bound=trio.abc.Stream)

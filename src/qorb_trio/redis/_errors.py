@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .._model.errors import QorbError
+from .. import QorbError
 
 #: Errors by which a server says that it cannot serve this client at present: it is a replica,
 #: it reads its data from disk, or it is a replica that has lost its primary.

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from ._errors import RedisError
 
 if TYPE_CHECKING:
-    from .._model.backend import Backend
+    from .. import Backend
 
 #: Maximum number of left servers that are remembered, the latest ones. A backend that the
 #: resolver no longer knows is not dialled again, and so is not forgotten otherwise.
