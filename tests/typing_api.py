@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import assert_type
 
@@ -95,6 +95,37 @@ class Slow(qorb_trio.EventInstrument):
         assert_type(event.as_dict(), dict[str, str | int | float])
 
 
+class Nearest:
+    """A balancer of one's own, which need not inherit from `Balancer`."""
+
+    def choose(
+        self, candidates: Sequence[qorb_trio.Candidate], rng: random.Random, now: float
+    ) -> qorb_trio.Candidate:
+        """Choose."""
+        first = candidates[0]
+        assert_type(first.backend, qorb_trio.Backend)
+        assert_type(first.load + first.spares, int)
+        assert_type(first.weight, float)
+        first.memo = (first.memo or 0) + 1
+        return min(candidates, key=lambda candidate: candidate.load)
+
+    def observe(
+        self, candidate: qorb_trio.Candidate, seconds: float, failed: bool, now: float
+    ) -> None:
+        """Learn."""
+
+
+def balancers() -> list[qorb_trio.Balancer]:
+    """Everything that chooses is a `Balancer`."""
+    return [
+        qorb_trio.LeastLoaded(),
+        qorb_trio.PeakEwma(),
+        qorb_trio.PeakEwma(decay=5),
+        qorb_trio.RoundRobin(),
+        Nearest(),
+    ]
+
+
 def backends() -> None:
     """What a backend may be made of, and what it tells."""
     backend = qorb_trio.Backend(("::1", 80), name="a", priority=1, weight=5)
@@ -145,6 +176,40 @@ async def connectors(backend: qorb_trio.Backend) -> None:
     tls = qorb_trio.TlsConnector(ssl.create_default_context(), server_hostname="a.example")
     assert_type(await tls.connect(backend), trio.SSLStream[trio.SocketStream])
     qorb_trio.TlsConnector()
+    assert_type(tls.fileno(await tls.connect(backend)), int)
+    stale: ConnectionError = qorb_trio.StaleConnectionError("closed")
+    misused: qorb_trio.QorbError = qorb_trio.MisusedConnectionError("3 unread bytes")
+    raise stale from misused
+
+
+class Database:
+    """A driver's connection."""
+
+    def count(self, table: str) -> int:
+        """Block."""
+        return len(table)
+
+
+def open_database(backend: qorb_trio.Backend) -> Database:
+    """Block."""
+    return Database()
+
+
+def fetch(database: Database, table: str, limit: int) -> list[str]:
+    """Block."""
+    return [table] * limit
+
+
+async def threads(nursery: trio.Nursery, backend: qorb_trio.Backend) -> None:
+    """A driver's connection keeps its type, and so do the arguments and results of calls."""
+    connector = qorb_trio.ThreadConnector(open_database, cancel=lambda database: None)
+    assert_type(await connector.connect(backend), qorb_trio.ThreadConnection[Database])
+    async with qorb_trio.open_pool(nursery, Once(), connector) as pool:
+        async with pool.claim() as conn:
+            assert_type(conn, qorb_trio.ThreadConnection[Database])
+            assert_type(conn.driver_connection, Database)
+            assert_type(await conn.run(Database.count, "users"), int)
+            assert_type(await conn.run(fetch, "users", 3), list[str])
 
 
 async def pools(nursery: trio.Nursery) -> None:

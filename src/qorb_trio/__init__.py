@@ -5,6 +5,10 @@ Begin with `open_pool`.
 
 import logging as _logging
 
+from ._balancing.least_loaded import LeastLoaded as LeastLoaded
+from ._balancing.peak_ewma import PeakEwma as PeakEwma
+from ._balancing.round_robin import RoundRobin as RoundRobin
+from ._balancing.strategy import Balancer as Balancer, Candidate as Candidate
 from ._claims.claim import Claim as Claim
 from ._claims.holders import Holder as Holder
 from ._events.audit_instrument import AuditInstrument as AuditInstrument
@@ -17,12 +21,14 @@ from ._model.errors import (
     ClaimError as ClaimError,
     ClaimTimeoutError as ClaimTimeoutError,
     IneligibleBackendError as IneligibleBackendError,
+    MisusedConnectionError as MisusedConnectionError,
     NoBackendsError as NoBackendsError,
     NoBackendsOnlineError as NoBackendsOnlineError,
     PoolOverloadedError as PoolOverloadedError,
     PoolTerminatedError as PoolTerminatedError,
     QorbError as QorbError,
     ResolveError as ResolveError,
+    StaleConnectionError as StaleConnectionError,
 )
 from ._model.policy import Ejection as Ejection, Policy as Policy, SetConfig as SetConfig
 from ._model.stats import BackendStats as BackendStats, PoolStats as PoolStats
@@ -30,6 +36,8 @@ from ._pool.pool import Pool as Pool, open_pool as open_pool
 from .abc import Connector as Connector, Instrument as Instrument, Resolver as Resolver
 from .connectors import (
     TcpConnector as TcpConnector,
+    ThreadConnection as ThreadConnection,
+    ThreadConnector as ThreadConnector,
     TlsConnector as TlsConnector,
     UnixConnector as UnixConnector,
 )

@@ -1,4 +1,4 @@
-"""The balancer's shelf: who serves the next claim."""
+"""The idle index: which slot sets have an idle slot, and which of them serves a claim."""
 
 from __future__ import annotations
 
@@ -8,143 +8,324 @@ from collections import Counter
 import pytest
 from hypothesis import given, strategies as st
 
-from qorb_trio._balancing.idle_index import FEW, ZERO_WEIGHT, Shelf, share
+from qorb_trio._balancing.idle_index import IdleIndex
+from qorb_trio._balancing.strategy import FEW
+from qorb_trio._model.backend import ZERO_WEIGHT, effective_weight
+
+from .kit import Item, an_index, chosen
 
 
-class Item:
-    """A slot set, as far as the shelf is concerned; counts how often its load is asked."""
-
-    asked = 0
-
-    def __init__(self, name: int, *, load: int = 0, weight: int = 1, priority: int = 0) -> None:
-        self.name = name
-        self.share = share(weight)
-        self.priority = priority
-        self.place = -1
-        self.claims = load
-
-    @property
-    def load(self) -> int:
-        """How many claims it serves."""
-        Item.asked += 1
-        return self.claims
-
-
-def a_shelf(*items: Item, seed: int = 1) -> Shelf[Item]:
-    """A shelf with these on it."""
-    shelf: Shelf[Item] = Shelf(random.Random(seed))
-    for item in items:
-        shelf.add(item)
-    return shelf
-
-
-def chosen(shelf: Shelf[Item], times: int) -> Counter[int]:
-    """Who is chosen how often."""
-    return Counter(shelf.choose().name for _ in range(times))
-
-
-def test_an_empty_shelf() -> None:
-    """Nothing can be chosen from nothing, neither before nor after something was there."""
+def test_an_empty_index() -> None:
+    """An index is empty before the first set is added and after the last one is removed."""
     item = Item(0)
-    shelf = a_shelf()
-    assert not shelf.best
-    shelf.add(item)
-    assert shelf.choose() is item
-    shelf.remove(item)
-    assert not shelf.best
+    index = an_index()
+    assert not index.best
+    assert index.choose_for() is None
+    index.add(item)
+    assert index.choose() is item
+    index.remove(item)
+    assert not index.best
+    assert index.choose_for() is None
+
+
+def test_a_set_that_is_not_there_is_not_removed() -> None:
+    """To remove a set twice, or one that was never added, changes nothing."""
+    items = [Item(name) for name in range(3)]
+    index = an_index(*items)
+    index.remove(Item(9))
+    index.remove(items[1])
+    index.remove(items[1])
+    assert [item.name for item in index.best] == [0, 2]
+    assert [item.place for item in items] == [0, -1, 1]
 
 
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 2)), max_size=60), st.integers(0, 99))
-def test_only_what_is_there_is_chosen(steps: list[tuple[int, int]], seed: int) -> None:
-    """After any additions and removals, the choice is among those of the best priority."""
-    shelf = a_shelf(seed=seed)
+def test_only_sets_of_the_index_are_chosen(steps: list[tuple[int, int]], seed: int) -> None:
+    """After any additions and removals, the choice is among the sets of the best priority."""
+    index = an_index(seed=seed)
     there: dict[int, Item] = {}
     for name, priority in steps:
         if name in there:
-            shelf.remove(there.pop(name))
+            index.remove(there.pop(name))
         else:
             there[name] = Item(name, priority=priority)
-            shelf.add(there[name])
-        best = min((item.priority for item in there.values()), default=0)
-        assert {item.name for item in shelf.best} == {
-            item.name for item in there.values() if item.priority == best
+            index.add(there[name])
+        names = {
+            priority: {item.name for item in there.values() if item.priority == priority}
+            for priority in sorted({item.priority for item in there.values()})
         }
+        tiers = [{item.name for item in tier} for tier in index.tiers()]
+        assert tiers == list(names.values())
+        assert {item.name for item in index.best} == (tiers[0] if tiers else set())
         if there:
-            item = shelf.choose()
-            assert there.get(item.name) is item
-            assert item.priority == best
+            assert index.choose().name in tiers[0]
 
 
 @pytest.mark.parametrize("size", [2, 3, FEW])
 def test_of_few_the_least_loaded(size: int) -> None:
     """Of few sets the least loaded is chosen without fail."""
-    shelf = a_shelf(*(Item(name, load=size - name) for name in range(size)))
-    assert chosen(shelf, 50) == {size - 1: 50}
+    index = an_index(*(Item(name, load=size - name) for name in range(size)))
+    assert chosen(index, 50) == {size - 1: 50}
 
 
 def test_load_counts_in_proportion_to_weight() -> None:
     """Six claims on a weight of ten are less than one claim on a weight of one."""
-    shelf = a_shelf(Item(0, load=1), Item(1, load=6, weight=10), Item(2, load=2, weight=2))
-    assert chosen(shelf, 50) == {1: 50}
+    index = an_index(Item(0, load=1), Item(1, load=6, weight=10), Item(2, load=2, weight=2))
+    assert chosen(index, 50) == {1: 50}
 
 
 @pytest.mark.parametrize(
     "weights", [[1, 1], [1, 3], [1, 2, 5], [0, 1], [0, 0], [0, 9, 1], [65535, 1]]
 )
 def test_among_equals_weights_decide(weights: list[int]) -> None:
-    """Of those that are equally loaded each is chosen in proportion to its weight."""
+    """Of sets that are equally loaded, each is chosen in proportion to its weight."""
     times = 6000
-    shelf = a_shelf(*(Item(name, weight=weight) for name, weight in enumerate(weights)))
-    counts = chosen(shelf, times)
-    total = sum(share(weight) for weight in weights)
+    index = an_index(*(Item(name, weight=weight) for name, weight in enumerate(weights)))
+    counts = chosen(index, times)
+    total = sum(effective_weight(weight) for weight in weights)
     for name, weight in enumerate(weights):
-        part = share(weight) / total
+        part = effective_weight(weight) / total
         spread = (times * part * (1 - part)) ** 0.5
         assert abs(counts[name] - times * part) <= 4 * spread + 1
 
 
+def test_among_some_of_equal_load_chance_decides() -> None:
+    """Of several sets with the least load, each is chosen as often as the others."""
+    counts = chosen(an_index(Item(0, load=1), Item(1, load=2), Item(2, load=1)), 1000)
+    assert set(counts) == {0, 2}
+    assert 420 < counts[0] < 580
+
+
 def test_a_weight_of_zero_is_a_small_chance() -> None:
     """A weight of zero is less than one of one, but not nothing."""
-    assert share(0) == ZERO_WEIGHT
-    assert 0 < share(0) < share(1) == 1
+    assert effective_weight(0) == ZERO_WEIGHT
+    assert 0 < effective_weight(0) < effective_weight(1) == 1
 
 
 @pytest.mark.parametrize("size", [FEW + 1, 30])
 def test_of_many_two_are_compared(size: int) -> None:
-    """Of many, each may be chosen but the most loaded, which loses to whoever it meets."""
-    shelf = a_shelf(*(Item(name, load=name) for name in range(size)))
-    counts = chosen(shelf, 400 * size)
+    """Of many sets each may be chosen but the most loaded, which loses each comparison."""
+    index = an_index(*(Item(name, load=name) for name in range(size)))
+    counts = chosen(index, 400 * size)
     assert set(counts) == set(range(size - 1))
     assert counts[0] / (400 * size) == pytest.approx(2 / size, rel=0.2)
 
 
 def test_of_many_equals_all_are_chosen_evenly() -> None:
-    """Two that are picked at random are never the same, and none is preferred."""
+    """Two sets that are picked at random are never the same, and none is preferred."""
     size, times = 20, 20_000
-    counts = chosen(a_shelf(*(Item(name) for name in range(size))), times)
+    counts = chosen(an_index(*(Item(name) for name in range(size))), times)
     assert set(counts) == set(range(size))
     expected = times / size
     assert all(abs(count - expected) <= 5 * expected**0.5 for count in counts.values())
+
+
+def test_two_of_many_of_different_weight() -> None:
+    """Among many sets of unequal weights, the weights decide between the two compared."""
+    light = [Item(name) for name in range(10)]
+    heavy = [Item(name, weight=9) for name in range(10, 20)]
+    counts = chosen(an_index(*light, *heavy), 2000)
+    assert 0.60 < sum(counts[item.name] for item in heavy) / 2000 < 0.80
 
 
 @pytest.mark.parametrize(("size", "most"), [(1, 0), (2, 2), (8, 8), (9, 2), (100, 2), (10_000, 2)])
 def test_the_cost_does_not_depend_on_the_number(size: int, most: int) -> None:
     """However many sets there are, no more than a few are asked for their load."""
     items = [Item(name) for name in range(size)]
-    shelf = a_shelf(*items)
+    index = an_index(*items)
     Item.asked = 0
     for _ in range(10):
-        shelf.choose()
+        index.choose()
     assert Item.asked == 10 * most
     Item.asked = 0
-    shelf.remove(items[0])
-    shelf.add(items[0])
+    index.remove(items[0])
+    index.add(items[0])
     assert Item.asked == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_seed_repeats_its_choices(seed: int) -> None:
     """The same seed makes the same choices."""
-    twins = [a_shelf(*(Item(name) for name in range(12)), seed=seed) for _ in range(2)]
-    first, second = ([shelf.choose().name for _ in range(50)] for shelf in twins)
+    twins = [an_index(*(Item(name) for name in range(12)), seed=seed) for _ in range(2)]
+    first, second = ([index.choose().name for _ in range(50)] for index in twins)
     assert first == second
+
+
+def test_the_default_rule_makes_no_candidates() -> None:
+    """The default rule works on the slot sets themselves, so that it costs no objects."""
+    items = [Item(name) for name in range(FEW)]
+    index = an_index(*items)
+    index.choose()
+    index.choose_for(avoid=[items[0].backend])
+    assert all(item.candidate is None for item in items)
+
+
+# Pause and offers.
+
+
+def test_a_paused_index_is_empty() -> None:
+    """While the index is paused nothing is lent, and sets come and go as before."""
+    index = an_index(Item(0))
+    index.pause()
+    index.pause()
+    index.add(Item(1))
+    (stays,), (late,) = [[Item(2)], [Item(3, priority=1)]]
+    index.add(stays)
+    index.add(late)
+    assert not index.best
+    assert index.choose_for(avoid=[late.backend]) is None
+    assert [[item.name for item in tier] for tier in index.tiers()] == [[0, 1, 2], [3]]
+    index.remove(stays)
+    index.resume()
+    index.resume()
+    assert [item.name for item in index.best] == [0, 1]
+
+
+def test_a_paused_index_may_become_empty() -> None:
+    """If the last set is removed during a pause, nothing is there after it."""
+    item = Item(0)
+    index = an_index(item)
+    index.pause()
+    index.remove(item)
+    index.resume()
+    assert not index.best
+
+
+def test_an_offer_comes_first() -> None:
+    """A set that is offered serves the next claim, before better priorities, and that alone."""
+    primary, ejected = Item(0), Item(1, priority=5, load=9)
+    index = an_index(primary)
+    index.offer_first(ejected)
+    assert not index.best
+    assert index.take_offer() is ejected
+    assert index.take_offer() is None
+    assert index.best == [primary]
+
+
+def test_an_offer_can_be_withdrawn() -> None:
+    """An offer that was withdrawn is not taken; to withdraw what is not offered does nothing."""
+    primary, ejected = Item(0), Item(1)
+    index = an_index(primary)
+    index.withdraw(ejected)
+    index.offer_first(ejected)
+    index.withdraw(ejected)
+    assert index.take_offer() is None
+    assert index.best == [primary]
+
+
+def test_offers_are_taken_in_order() -> None:
+    """Of several offers the oldest is taken first, and the others still stand."""
+    index = an_index(Item(0))
+    offered = [Item(1), Item(2)]
+    for item in offered:
+        index.offer_first(item)
+    assert [index.take_offer(), bool(index.best), index.take_offer()] == [
+        offered[0],
+        False,
+        offered[1],
+    ]
+    assert index.best
+
+
+def test_nothing_is_offered_while_paused() -> None:
+    """An offer made before or during a pause waits for its end."""
+    ejected = Item(1)
+    index = an_index()
+    index.pause()
+    index.offer_first(ejected)
+    assert index.take_offer() is None
+    assert index.choose_for(key=1) is None
+    index.resume()
+    assert not index.best
+    assert index.take_offer() is ejected
+
+
+def test_an_offer_comes_first_for_claims_with_options() -> None:
+    """A claim with a key takes an offer too, unless it avoids that backend."""
+    primary, ejected = Item(0), Item(1)
+    index = an_index(primary)
+    index.offer_first(ejected)
+    assert index.choose_for(avoid=[ejected.backend]) is primary
+    assert index.choose_for(key="k", avoid=[ejected.backend]) is primary
+    assert index.choose_for(key="k", avoid=[primary.backend]) is ejected
+    assert index.choose_for(key="k") is primary
+
+
+def test_an_avoided_offer_is_better_than_nothing() -> None:
+    """A claim that avoids the offered backend gets it if nothing else is idle."""
+    ejected = Item(1)
+    index = an_index()
+    index.offer_first(ejected)
+    assert index.choose_for(avoid=[ejected.backend]) is ejected
+    assert index.choose_for(avoid=[ejected.backend]) is None
+
+
+# Backends to avoid.
+
+
+@pytest.mark.parametrize("size", [2, 8, 9, 100])
+def test_avoided_backends_are_left_out(size: int) -> None:
+    """Another backend serves the claim, whatever the load; all others may."""
+    items = [Item(name) for name in range(size)]
+    index = an_index(*items)
+    avoid = [items[0].backend]
+    counts = Counter(index.choose_for(avoid=avoid) for _ in range(40 * size))
+    assert set(counts) == set(items[1:])
+
+
+def test_many_avoided_backends() -> None:
+    """Of many backends, those few that are not avoided serve the claim."""
+    items = [Item(name) for name in range(50)]
+    index = an_index(*items)
+    for left in (1, 2, 20, 29):
+        avoid = [item.backend for item in items[left:]]
+        counts = Counter(index.choose_for(avoid=avoid) for _ in range(50 * left))
+        assert set(counts) == set(items[:left])
+
+
+def test_the_others_are_chosen_evenly() -> None:
+    """Of many backends, those that are not avoided share the claims evenly."""
+    items = [Item(name) for name in range(60)]
+    index = an_index(*items)
+    avoid = [item.backend for item in items[::3]]
+    counts = Counter(index.choose_for(avoid=avoid) for _ in range(8000))
+    assert len(counts) == 40
+    assert all(abs(count - 200) <= 5 * 200**0.5 for count in counts.values())
+
+
+def test_an_avoided_backend_is_better_than_nothing() -> None:
+    """If all backends of the best priority are avoided, the avoid is ignored for this claim."""
+    items = [Item(name, load=name) for name in range(3)]
+    standby = Item(9, priority=1)
+    index = an_index(*items, standby)
+    avoid = [item.backend for item in items]
+    assert index.choose_for(avoid=avoid) is items[0]
+    assert index.choose_for(key=1, avoid=avoid) in items
+
+
+def test_avoid_compares_backends_by_identity_and_address() -> None:
+    """A backend of the same name at another address is another backend."""
+    items = [Item(0), Item(1, load=5)]
+    index = an_index(*items)
+    moved = type(items[0].backend)(("10.9.9.9", 1), name="b0")
+    assert index.choose_for(avoid=[moved]) is items[0]
+    equal = type(items[0].backend)(items[0].backend.address, name="b0", weight=7)
+    assert index.choose_for(avoid=[equal]) is items[1]
+
+
+@pytest.mark.parametrize("size", [30, 10_000])
+def test_the_cost_of_avoid_does_not_depend_on_the_number(size: int) -> None:
+    """However many sets there are, no more than a few are asked for their load."""
+    items = [Item(name) for name in range(size)]
+    index = an_index(*items)
+    Item.asked = 0
+    index.choose_for(avoid=[items[0].backend])
+    assert Item.asked <= FEW
+
+
+def test_the_index_needs_no_balancer() -> None:
+    """An index that is made without a balancer applies the rule of `LeastLoaded`."""
+    index: IdleIndex[Item] = IdleIndex(random.Random(0))
+    for item in (Item(0, load=3), Item(1, load=2)):
+        index.add(item)
+    assert chosen(index, 10) == {1: 10}

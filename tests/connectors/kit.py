@@ -1,14 +1,16 @@
-"""What the tests of all connectors need: servers, and a look at the process's sockets."""
+"""Aids for the tests of all connectors: servers, and a look at the process's sockets."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
-from qorb_trio import Backend
+from qorb_trio import Backend, Connector
 
 
 async def until_readable(stream: trio.SocketStream) -> None:
@@ -51,6 +53,20 @@ async def unix_listener(path: Path) -> tuple[trio.SocketListener, Backend]:
     await sock.bind(str(path))
     sock.listen()
     return trio.SocketListener(sock), Backend(path)
+
+
+def is_broken(connector: Connector[Any], conn: Any) -> bool:
+    """Ask a connector as the pool does: an exception is a way to say yes."""
+    return fault_of(connector, conn) is not None
+
+
+def fault_of(connector: Connector[Any], conn: Any) -> Exception | None:
+    """Return the reason that a connector gives; it never returns True without one."""
+    try:
+        assert connector.is_broken(conn) is False
+    except (OSError, ssl.SSLError) as exc:
+        return exc
+    return None
 
 
 @contextmanager

@@ -74,7 +74,7 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Server, 
 
 
 async def ask(pool: Pool[Any], request: bytes) -> bytes:
-    """One exchange in a claim of its own, of which four bytes are read."""
+    """Make one exchange in a claim of its own, and read four bytes of the answer."""
     with trio.fail_after(5):
         async with pool.claim() as conn:
             await conn.send_all(request)
@@ -102,7 +102,7 @@ async def test_what_one_claim_left_unread_no_other_reads(served: tuple[Server, P
 async def test_a_connection_that_the_server_closed_is_replaced(
     served: tuple[Server, Pool[Any]],
 ) -> None:
-    """Whether the server hung up while it was idle or in a claim, the next claim works."""
+    """The next claim works if the server hung up while the connection was idle, or in a claim."""
     server, pool = served
     assert await ask(pool, HANG_UP_LATER) == HANG_UP_LATER
     await trio.sleep(0.05)

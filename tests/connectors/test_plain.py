@@ -15,7 +15,7 @@ import trio
 from qorb_trio import Backend, Connector
 from qorb_trio.connectors import TcpConnector, UnixConnector
 
-from .kit import no_socket_left, peers, tcp_listener, unix_listener, until_readable
+from .kit import is_broken, no_socket_left, peers, tcp_listener, unix_listener, until_readable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ class Pair:
 
     @property
     def broken(self) -> bool:
-        return self.connector.is_broken(self.ours)
+        return is_broken(self.connector, self.ours)
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -56,7 +56,7 @@ async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 
 async def test_a_connection_is_a_socket_stream(pair: Pair) -> None:
-    """What `connect` returns sends and receives."""
+    """The stream that `connect` returns sends and receives."""
     assert isinstance(pair.ours, trio.SocketStream)
     await pair.ours.send_all(b"ping")
     assert await pair.theirs.receive_some() == b"ping"
@@ -102,7 +102,7 @@ async def test_stray_bytes(pair: Pair) -> None:
 
 
 async def test_a_closed_connection_is_broken(pair: Pair) -> None:
-    """What the claimant has closed is not lent again, and closing it again is no error."""
+    """A connection that the claimant closed is not lent again; closing it again is no error."""
     await pair.ours.aclose()
     assert pair.broken
     await pair.connector.disconnect(pair.ours)
@@ -115,7 +115,7 @@ async def test_disconnect_closes(pair: Pair) -> None:
 
 
 async def test_descriptors_from_1024_up(pair: Pair) -> None:
-    """A process with many descriptors looks at its connections all the same."""
+    """A process with many descriptors can still look at its connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -131,7 +131,7 @@ async def test_descriptors_from_1024_up(pair: Pair) -> None:
 def test_only_is_broken_is_overridden() -> None:
     """The hooks that a pool can skip are left alone."""
     for kind in (TcpConnector, UnixConnector):
-        for hook in ("is_valid", "on_acquire", "on_recycle", "should_recycle", "disconnect"):
+        for hook in ("is_valid", "on_acquire", "on_recycle", "should_recycle", "needs_recycle"):
             assert getattr(kind, hook) is getattr(Connector, hook)
 
 
@@ -169,7 +169,7 @@ async def test_a_refused_connection(host: str) -> None:
 async def test_options_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection whose options cannot be set is closed, and is a failure."""
     listener, backend = await tcp_listener()
-    monkeypatch.setattr("qorb_trio.connectors._sockets._KEEP_ALIVE", {-1: 1})
+    monkeypatch.setattr("qorb_trio.connectors._dial._KEEP_ALIVE", {-1: 1})
     async with listener:
         with no_socket_left(), pytest.raises(OSError, match="rotocol"):
             await TcpConnector().connect(backend)

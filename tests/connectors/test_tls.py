@@ -17,7 +17,7 @@ from qorb_trio import Backend, Connector
 from qorb_trio.connectors import TcpConnector, TlsConnector
 from qorb_trio.connectors._sockets import is_readable
 
-from .kit import no_socket_left, peers, tcp_listener, until_readable
+from .kit import is_broken, no_socket_left, peers, tcp_listener, until_readable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -34,7 +34,7 @@ class TlsPeer:
         self.stream = stream
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        # What is to be sent right after the handshake: under TLS 1.3, session tickets. Records
+        # To be sent right after the handshake: under TLS 1.3, session tickets. Records
         # are numbered, so the next one must not be sent without them.
         self._tickets = b""
 
@@ -95,7 +95,7 @@ class Lab:
 
     @property
     def broken(self) -> bool:
-        return self.connector.is_broken(self.ours)
+        return is_broken(self.connector, self.ours)
 
     async def connect(
         self, accepted: trio.MemoryReceiveChannel[trio.SocketStream], backend: Backend
@@ -171,7 +171,7 @@ async def test_an_idle_connection_is_whole(lab: Lab) -> None:
 
 
 async def test_session_tickets_are_taken_in(lab13: Lab) -> None:
-    """Tickets make the socket readable, and the connection is whole all the same."""
+    """Tickets make the socket readable, and the connection is still whole."""
     tickets = lab13.theirs.tickets()
     assert len(tickets) > 100
     await lab13.deliver(tickets)
@@ -194,7 +194,7 @@ async def test_tickets_that_come_with_a_response(lab13: Lab) -> None:
 
 
 async def test_half_a_ticket_is_no_rest(lab13: Lab) -> None:
-    """A record of which only a part is there may be anything: better not to lend it."""
+    """A part of a record may be the beginning of data, so the connection is not lent."""
     await lab13.deliver(lab13.theirs.tickets()[:-1])
     assert lab13.broken
 
@@ -302,7 +302,7 @@ async def test_a_peer_that_babbles(lab: Lab) -> None:
 
 
 async def test_a_closed_connection_is_broken(lab: Lab) -> None:
-    """What the claimant has closed is not lent again; closing it again is no error."""
+    """A connection that the claimant closed is not lent again; closing it again is no error."""
     await lab.ours.aclose()
     assert lab.broken
     await lab.connector.disconnect(lab.ours)
@@ -344,19 +344,19 @@ async def test_disconnect_from_a_peer_that_does_not_read(lab: Lab) -> None:
 
 async def test_closed_connections_are_forgotten(lab: Lab) -> None:
     """The connector keeps nothing of connections that are gone."""
-    assert len(lab.connector._insides) == 1
+    assert len(lab.connector._parts) == 1
     await lab.connector.disconnect(lab.ours)
     lab.ours = await trio.open_tcp_stream(*lab.theirs.stream.socket.getsockname())
     gc.collect()
-    assert len(lab.connector._insides) == 0
+    assert len(lab.connector._parts) == 0
 
 
 async def dial(connector: TlsConnector, server: ssl.SSLContext, backend: Backend) -> Any:
-    """Connect to a server that shakes hands with whoever comes, and may fail at it."""
+    """Connect to a server that shakes hands with each client, and may fail at it."""
     listener, there = await tcp_listener()
     assert there.port is not None
     assert backend.host is not None
-    backend = Backend((backend.host, there.port), name=backend.name)
+    backend = Backend((backend.host, there.port), name=backend.name, target=backend.target)
     async with peers(listener) as accepted, trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -482,7 +482,7 @@ async def test_the_wrong_kind_of_address() -> None:
 
 def test_only_is_broken_is_overridden() -> None:
     """The hooks that a pool can skip are left alone."""
-    for hook in ("is_valid", "on_acquire", "on_recycle", "should_recycle", "disconnect"):
+    for hook in ("is_valid", "on_acquire", "on_recycle", "should_recycle", "needs_recycle"):
         assert getattr(TlsConnector, hook) is getattr(Connector, hook)
 
 

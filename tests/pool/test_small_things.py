@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gc
-import random
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from qorb_trio import Backend, Claim, Connector, Instrument, Policy, Pool, SetConfig, open_pool
-from qorb_trio._balancing.idle_index import Shelf
 from qorb_trio.testing import FakeConnector, ManualResolver
 
 
@@ -161,24 +159,3 @@ async def test_a_new_weight_for_a_backend_without_spares(autojump_clock: MockClo
             resolver.set([Backend(("a.test", 1), weight=5)])
             await wait_all_tasks_blocked()
             assert pool.stats().backends["a.test:1"].backend.weight == 5
-
-
-class Item:
-    """What the shelf asks of a slot set."""
-
-    def __init__(self, load: int, share: float) -> None:
-        self.load = load
-        self.share = share
-        self.priority = 0
-        self.place = 0
-
-
-def test_two_of_many_of_different_weight() -> None:
-    """Among many sets of unequal weights, the weights decide between the two compared."""
-    shelf: Shelf[Item] = Shelf(random.Random(1))
-    light = [Item(0, 1.0) for _ in range(10)]
-    heavy = [Item(0, 9.0) for _ in range(10)]
-    for item in (*light, *heavy):
-        shelf.add(item)
-    chosen = [shelf.choose() for _ in range(2000)]
-    assert 0.60 < sum(item in heavy for item in chosen) / 2000 < 0.80

@@ -67,6 +67,7 @@ class Tab:
         for domain in ("Page", "Runtime", "Log"):
             await self.do(f"{domain}.enable")
         await self.do("Page.navigate", url=url)
+        await self.wait_until("location.host && document.readyState === 'complete'")
 
     async def ask(self, expression: str) -> Any:
         """The value of an expression, or what the promise comes to that it is."""
@@ -133,7 +134,7 @@ async def a_browser() -> AsyncIterator[Tab]:
                 url = await _address(process.stderr)
             nursery.start_soon(_drain, process.stderr)
             target = attrs.evolve(Target.parse(url, 1), path=urlsplit(url).path)
-            async with connect(target) as socket:
+            async with connect(target, longest=100_000_000) as socket:
                 yield Tab(socket)
             nursery.cancel_scope.cancel()
 

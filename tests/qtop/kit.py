@@ -12,7 +12,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from qorb_trio import Policy, Pool, open_pool
+from qorb_trio import Policy, Pool, Resolver, open_pool
 from qorb_trio.qtop import _recorder
 from qorb_trio.qtop._client import Target, shake_hands
 from qorb_trio.qtop._guard import Guard
@@ -32,7 +32,7 @@ async def a_pool(
     *backends: str,
     name: str = "db",
     connector: FakeConnector | HookedFakeConnector | None = None,
-    resolver: ManualResolver | None = None,
+    resolver: Resolver | None = None,
     policy: Policy = POLICY,
 ) -> AsyncIterator[Pool[FakeConnection]]:
     """A pool with spares at each backend; by default there is one backend."""

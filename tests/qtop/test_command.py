@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
 import re
 import signal
 import ssl
+import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
+import h11
 import pytest
 import trio
 import trustme
 from rich.console import Console
+from wsproto import events
 
-from qorb_trio import qtop
+from qorb_trio import _qtop_command, qtop
 from qorb_trio.qtop import _command, _keys
 from qorb_trio.qtop._client import Target, shake_hands
 from qorb_trio.qtop._command import Watcher, main, parse_arguments, why
+from qorb_trio.qtop._http import parse_request, read_head, switch_protocols
 
 from ..examples._programs import Terminal, command_on_a_terminal
 from .kit import a_pool, a_program
+
+TOKEN = "a-secret-of-the-house"
 
 
 @asynccontextmanager
@@ -104,7 +112,7 @@ def test_wrong_arguments(
     ("exc", "expected"),
     [
         (trio.TooSlowError(), "no answer in time"),
-        (OSError("re\nfused"), "re\ufffdfused"),
+        (OSError("re\nfused"), "re\\nfused"),
         (trio.ClosedResourceError(), "ClosedResourceError"),
         (caused(OSError("all"), OSError(111, "no")), "cannot connect: Connection refused"),
         (caused(OSError("all"), OSError("no")), "cannot connect: all"),
@@ -173,21 +181,97 @@ async def test_tokens(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The token comes from the environment or from a file, and is never an argument."""
-    async with a_server(token="secret") as port:
+    async with a_server(token="a-secret-of-the-house") as port:
         once = (f"127.0.0.1:{port}", "--once", "--json", "--interval", "0.1")
         assert await run(*once) == 1
         assert "refused with status 401: a bearer token is needed" in capsys.readouterr().err
-        monkeypatch.setenv("QTOP_TOKEN", "guess")
+        monkeypatch.setenv("QTOP_TOKEN", "a-guess-at-the-secret")
         assert await run(*once) == 1
         assert "the token is wrong" in capsys.readouterr().err
         monkeypatch.setenv("QTOP_TOKEN", "a\nb")
         with pytest.raises(ValueError, match="token must be of visible ASCII"):
             await run(*once)
         file = tmp_path / "token"
-        file.write_text("secret\n")
+        file.write_text(f"{TOKEN}\n")
         assert await run(*once, "--token-file", str(file)) == 0
-        monkeypatch.setenv("QTOP_TOKEN", "secret")
+        monkeypatch.setenv("QTOP_TOKEN", "a-secret-of-the-house")
         assert await run(*once) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "warned"),
+    [
+        ("ws://db1.internal:42069", TOKEN, True),
+        ("10.0.0.1:42069", TOKEN, True),
+        ("http://db1.internal", TOKEN, True),
+        ("wss://db1.internal", TOKEN, False),
+        ("ws://127.0.0.1:42069", TOKEN, False),
+        ("[::1]:42069", TOKEN, False),
+        ("42069", TOKEN, False),
+        ("ws://db1.internal:42069", None, False),
+    ],
+)
+async def test_h_a_token_that_is_not_encrypted(
+    url: str,
+    token: str | None,
+    warned: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before a token goes to another host in clear there is a warning, on the screen too."""
+    monkeypatch.delenv("QTOP_TOKEN", raising=False)
+    if token is not None:
+        monkeypatch.setenv("QTOP_TOKEN", token)
+    said_before: list[str] = []
+
+    def connect(*_: object, **__: object) -> NoReturn:
+        said_before.append(capsys.readouterr().err)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(_command, "connect", connect)
+    watcher = Watcher(parse_arguments([url, "--once"]))
+    assert await watcher.run() == 1
+    (said,) = said_before
+    assert ("unencrypted, and to any program there that listens on port" in said) is warned
+    assert ("the token is not encrypted" in watcher._screen._headline().plain) is warned
+
+
+async def test_h_a_short_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command refuses a token that no server of ours would accept."""
+    monkeypatch.setenv("QTOP_TOKEN", "secret")
+    with pytest.raises(ValueError, match="at least 16 characters"):
+        Watcher(parse_arguments([]))
+
+
+@pytest.mark.real
+async def test_h_a_server_with_200_000_backends(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command shows what it keeps of such a message and says so; as JSON it refuses it."""
+    one = '{"connecting_slots":0,"unclaimed_slots":1,"checking_slots":0,"claimed_slots":0,'
+    sets = ",".join(f'"b{number:06}":{one}"total_claims":{number}}}' for number in range(200_000))
+
+    async def answer(stream: trio.SocketStream) -> None:
+        http = h11.Connection(h11.SERVER)
+        head = await read_head(stream)
+        request = parse_request(http, head)
+        assert isinstance(request, h11.Request)
+        protocol = await switch_protocols(stream, http, request)
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(
+                    protocol.send(events.TextMessage(data=f'{{"claims":0,"sets":{{{sets}}}}}'))
+                )
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        assert await run(f"127.0.0.1:{port}", "--once", "--interval", "0.1") == 0
+        table = capsys.readouterr().out
+        assert await run(f"127.0.0.1:{port}", "--once", "--json", "--interval", "0.1") == 1
+        nursery.cancel_scope.cancel()
+    assert "a message is too long: only the first 5,000 backends are shown" in table
+    assert "b004999" in table
+    assert "b005000" not in table
+    assert "longer than 4000000" in capsys.readouterr().err
 
 
 @pytest.mark.real
@@ -222,7 +306,7 @@ async def test_an_answer_that_is_no_answer(autojump_clock: trio.testing.MockCloc
         await stream.send_eof()  # type: ignore[attr-defined]
 
     for text, reason in (
-        (b"", "hung up"),
+        (b"", "the server closed the connection"),
         (b"HTTP/1.1 502 Bad\r\nContent-Length: 100000\r\n\r\n" + b"x" * 80000, "status 502: xxx"),
     ):
         ours, theirs = trio.testing.memory_stream_pair()
@@ -418,3 +502,57 @@ async def test_no_more_keys() -> None:
     finally:
         os.close(reader)
     assert pressed == ["reverse", "reverse", "quit"]
+
+
+# --- Without the extra ------------------------------------------------------------------
+
+WITHOUT = "import sys; sys.modules[{missing!r}] = None; {code}"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("missing", ["h11", "rich", "wsproto"])
+def test_j_the_command_without_its_extra(missing: str) -> None:
+    """The command says which package is missing and how to install it, without a traceback."""
+    code = "from qorb_trio._qtop_command import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(missing=missing, code=code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    hint = f"qtop: the package {missing} is missing: pip install 'qorb-trio[qtop]'"
+    assert (done.returncode, done.stderr.strip()) == (1, hint)
+
+
+@pytest.mark.parametrize("missing", ["h11", "wsproto", "qorb_trio.qtop._guard"])
+def test_j_the_module_without_its_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To import the module without its extra is an error with a hint; another error stays."""
+    for name in [name for name in sys.modules if name.startswith("qorb_trio.qtop")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError) as caught:
+        importlib.import_module("qorb_trio.qtop")
+    assert ("pip install 'qorb-trio[qtop]'" in str(caught.value)) == (missing in {"h11", "wsproto"})
+
+
+def test_the_entry_point_passes_other_errors_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not a missing package of the extra is not hidden; the status is the command's."""
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "qorb_trio.qtop._command", None)
+        with pytest.raises(ImportError):
+            _qtop_command.main()
+        patch.setitem(sys.modules, "qorb_trio.qtop._command", missing_rich())
+        assert _qtop_command.main() == 1
+    monkeypatch.setattr(_command, "main", lambda: 7)
+    assert _qtop_command.main() == 7
+
+
+def missing_rich() -> ModuleType:
+    """A module that cannot be used because a package is missing."""
+
+    class Missing(ModuleType):
+        def __getattr__(self, name: str) -> NoReturn:
+            raise ImportError("no module", name="rich")
+
+    return Missing("qorb_trio.qtop._command")

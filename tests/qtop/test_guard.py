@@ -41,6 +41,24 @@ def test_a_token_that_cannot_be_sent(token: str) -> None:
         Guard("127.0.0.1", token)
 
 
+@pytest.mark.parametrize("token", ["x", "a" * 15])
+def test_h_a_token_that_can_be_guessed(token: str) -> None:
+    """A token has sixteen characters at least, and the error does not repeat it."""
+    with pytest.raises(ValueError, match="token must have at least 16 characters") as caught:
+        Guard("127.0.0.1", token)
+    assert "aaa" not in str(caught.value)
+    Guard("127.0.0.1", "a" * 16)
+
+
+def test_h_a_request_with_many_tokens() -> None:
+    """Of the tokens that one request offers, a few are looked at."""
+    guard = Guard("127.0.0.1", TOKEN)
+    right = protocol(TOKEN.encode())
+    many = ", ".join([protocol(b"wrong").removeprefix("qtop, ")] * 1000)
+    assert status(guard, host="localhost", sec_websocket_protocol=f"{right}, {many}") is None
+    assert status(guard, host="localhost", sec_websocket_protocol=f"{many}, {right}") == 401
+
+
 def test_the_token_is_not_shown() -> None:
     """The representation has no secret."""
     assert TOKEN not in repr(Guard("127.0.0.1", TOKEN))

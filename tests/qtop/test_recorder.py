@@ -6,7 +6,7 @@ import trio
 import trio.lowlevel
 
 from qorb_trio import Backend
-from qorb_trio.qtop._recorder import RECENT, WHOLE_POOL, Recorder, describe
+from qorb_trio.qtop._recorder import RECENT, Recorder, describe
 
 A = Backend(("a.test", 80))
 
@@ -24,9 +24,10 @@ async def test_waits(autojump_clock: trio.testing.MockClock) -> None:
     recorder.handle_claimed("p", 1, 7, A)
     await trio.sleep(1)
     recorder.claim_done("p", 1, 7)
-    found = recorder.waits.percentiles(trio.current_time())
-    assert found.keys() == {A.name, WHOLE_POOL}
-    assert 3 <= found[A.name][0] < 3.4
+    for key in (A.name, None):
+        found = recorder.waits.of(key, trio.current_time())
+        assert found is not None
+        assert 3 <= found[0] < 3.4
 
 
 async def test_what_began_without_it_is_ignored() -> None:
@@ -37,7 +38,7 @@ async def test_what_began_without_it_is_ignored() -> None:
     recorder.health_check_done("p", 8)
     recorder.recycle_done("p", 9)
     recorder.health_check_failed("p", 8, ValueError())
-    assert recorder.waits.percentiles(trio.current_time()) == {}
+    assert recorder.waits.of(None, trio.current_time()) is None
     assert kinds(recorder) == [("health_check_failed", None, "ValueError")]
 
 
@@ -118,6 +119,6 @@ def test_an_exception_without_a_text() -> None:
         def __str__(self) -> str:
             raise RuntimeError
 
-    assert describe(Bad()) == "Bad: (no text)"
+    assert describe(Bad()) == "Bad: <Bad that cannot be shown: RuntimeError>"
     assert describe(ValueError()) == "ValueError"
     assert len(describe(ValueError("x" * 1000))) == 200

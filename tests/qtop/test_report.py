@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
-from qorb_trio import Backend, Claim, Policy, Pool
-from qorb_trio.qtop import _report
-from qorb_trio.qtop._report import Observer, Report, labels
+from qorb_trio import Backend, Claim, Policy, Pool, Resolver
+from qorb_trio.qtop import _observer, _snapshot
+from qorb_trio.qtop._observer import Observer, labels
+from qorb_trio.qtop._report import Report
 from qorb_trio.testing import FakeConnector, ManualResolver
 
 from .kit import a_pool, is_recorded
@@ -104,6 +108,9 @@ async def test_all_of_a_pool() -> None:
         "backends": 1,
         "wait_p50": 0,
         "wait_p99": 0,
+        "shed": 0,
+        "known": 1,
+        "trouble": None,
     }
     assert 0 < part["wait_p50"] <= part["wait_p99"]
 
@@ -164,6 +171,99 @@ async def test_events_are_told_once_to_each_client(
                 assert (await told(report))["events"] == []
 
 
+async def test_j_events_of_several_pools_are_in_order(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The events of several pools come in the order of their time, not pool by pool."""
+    one, two = ManualResolver(["a.test:80"]), ManualResolver(["a.test:80"])
+    async with a_pool(resolver=one) as first, a_pool(resolver=two, name="cache") as second:
+        observer = Observer([first, second])
+        with observer.watching():
+            for resolver, backend in ((two, "b"), (one, "c"), (two, "d"), (one, "e")):
+                await trio.sleep(1)
+                resolver.set([f"{backend}.test:80"])
+            await trio.sleep(1)
+            events = (await told(Report(observer)))["events"]
+    added = [(it["pool"], it["backend"]) for it in events if it["event"] == "backend_added"]
+    assert added == [
+        ("cache", "b.test:80"),
+        ("db", "c.test:80"),
+        ("cache", "d.test:80"),
+        ("db", "e.test:80"),
+    ]
+    assert [it["age"] for it in events] == sorted((it["age"] for it in events), reverse=True)
+
+
+async def test_clients_share_what_is_young(autojump_clock: trio.testing.MockClock) -> None:
+    """Within a twentieth of a second the pools are looked at once, but never twice for one."""
+    async with a_pool() as pool:
+        observer = Observer([pool])
+        with observer.watching():
+            first, second, third = Report(observer), Report(observer), Report(observer)
+            await told(first)
+            async with pool.claim():
+                pass
+            assert (await told(second))["pools"][0]["claims"] == 0
+            assert (await told(first))["claims"] == 1
+            assert (await told(second))["claims"] == 1
+            await trio.sleep(_observer.FRESH + 0.01)
+            async with pool.claim():
+                pass
+            assert (await told(third))["pools"][0]["claims"] == 2
+
+
+async def test_a_message_about_many_backends_is_made_in_pieces() -> None:
+    """Other tasks run while a message is made, once for so many backends."""
+    backends = [(f"10.0.{number // 250}.{number % 250 + 1}", 80) for number in range(300)]
+    async with a_pool(resolver=ManualResolver(backends)) as pool, trio.open_nursery() as nursery:
+        observer = Observer([pool])
+        steps = 0
+
+        async def step() -> None:
+            nonlocal steps
+            while True:
+                await trio.lowlevel.checkpoint()
+                steps += 1
+
+        nursery.start_soon(step)
+        with observer.watching():
+            message = await told(Report(observer))
+        nursery.cancel_scope.cancel()
+    assert len(message["sets"]) == len(backends)
+    assert steps >= len(backends) // _observer.STEP
+
+
+async def test_what_an_ejection_looks_like() -> None:
+    """An ejected backend has the seconds until its trial, one whose trial is due has none."""
+    async with a_pool() as pool:
+        (stats,) = pool.stats().backends.values()
+    for until, left in ((None, None), (107.5, 7.5), (99.0, 0.0)):
+        now = attrs.evolve(stats, ejected_until=until, failed_claims=4, stale=3, retiring=2)
+        part = json.loads(_snapshot.set_part('"db"', now, None, 100.0))
+        assert part["ejected_for"] == left
+        assert (part["failed_claims"], part["stale"], part["retiring"]) == (4, 3, 2)
+
+
+async def test_d_why_there_are_no_backends() -> None:
+    """What the resolver says of its trouble is told with the pool."""
+
+    class Troubled(Resolver):
+        def __init__(self, trouble: object) -> None:
+            self.trouble = trouble
+
+        async def run(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
+            await updates.send([Backend(("a.test", 80))])
+
+        def snapshot(self) -> object:
+            return SimpleNamespace(trouble=self.trouble)
+
+    for trouble, expected in (("no answer from 10.0.0.53", "no answer from 10.0.0.53"), (7, None)):
+        async with a_pool(resolver=Troubled(trouble)) as pool:
+            observer = Observer([pool])
+            with observer.watching():
+                assert (await told(Report(observer)))["pools"][0]["trouble"] == expected
+
+
 async def test_names_and_errors_that_need_quoting(caplog: pytest.LogCaptureFixture) -> None:
     """Whatever a backend, a pool or an error is called, the message is JSON in ASCII."""
     # Pytest could not send what is logged of such a name from one process to another.
@@ -199,7 +299,7 @@ async def test_holders(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who has held longest is told of first, however many pools and holders there are."""
-    monkeypatch.setattr(_report, "HOLDERS", 2)
+    monkeypatch.setattr(_snapshot, "HOLDERS", 2)
     async with a_pool() as one, a_pool(name="cache") as two:
         observer = Observer([one, two])
         with observer.watching():
@@ -230,7 +330,7 @@ async def test_where_a_holder_is() -> None:
         questions = [{"pool": "db", "id": it.slot_id, "since": it.since} for it in pool.holders()]
         texts = []
         for question in questions:
-            answer = json.loads(observer.stack(question) or "")["stack"]
+            answer = json.loads(await observer.stack(question) or "")["stack"]
             assert answer == question | {"text": answer["text"]}
             texts.append(answer["text"])
         texts.sort()
@@ -241,8 +341,8 @@ async def test_where_a_holder_is() -> None:
         done.set()
         await trio.testing.wait_all_tasks_blocked()
         for gone in (questions[0], questions[0] | {"pool": "other"}):
-            assert "given the connection back" in (observer.stack(gone) or "")
-        assert observer.stack(questions[0] | {"id": "1"}) is None
+            assert "given the connection back" in (await observer.stack(gone) or "")
+        assert await observer.stack(questions[0] | {"id": "1"}) is None
 
 
 async def hold(pool: Pool[Any], done: trio.Event) -> None:
@@ -272,7 +372,7 @@ async def test_the_table_of_the_messages() -> None:
     page = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")
     section = page.partition("### The messages")[2]
     listed = {
-        key: re.findall(r"`(\w+)`", rest)
+        key: re.findall(r"`(\w+)`", rest.replace("`null`", ""))
         for key, rest in re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE)
     }
     resolver = ManualResolver(["a.test:80"])

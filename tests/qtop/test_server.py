@@ -18,7 +18,7 @@ from wsproto import ConnectionType, WSConnection, events
 from qorb_trio import qtop
 from qorb_trio.qtop import _report
 from qorb_trio.qtop._client import Target, connect
-from qorb_trio.qtop._server import MOST_CLIENTS, MOST_STRANGERS, PATIENCE
+from qorb_trio.qtop._server import MAX_CLIENTS, MAX_STRANGERS, PATIENCE
 
 from .kit import HOST, a_pool, a_program, is_recorded, message, read_all
 
@@ -86,7 +86,7 @@ async def test_refused_requests(head: str, headers: tuple[str, ...], expected: i
 
 async def test_no_token_no_statistics() -> None:
     """With a token the page is for everybody, since it tells nothing; the statistics are not."""
-    async with a_pool() as pool, a_program(pool, token="secret") as program:
+    async with a_pool() as pool, a_program(pool, token="a-secret-of-the-house") as program:
         assert status(await program.ask("GET /")) == 200
         assert status(await program.ask("GET /qtop/stats", *UPGRADE)) == 401
         wrong = "Authorization: Bearer guess"
@@ -94,8 +94,44 @@ async def test_no_token_no_statistics() -> None:
         with pytest.raises(ConnectionError, match="status 401: a bearer token is needed"):
             async with program.watched():
                 pass
-        async with program.watched(token="secret") as socket:
+        async with program.watched(token="a-secret-of-the-house") as socket:
             assert "sets" in await message(socket)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [f"X-{number}: y" for number in range(150)],
+        [f"X: {'y' * 20_000}"],
+        ["X: " + "y" * 16_360],
+    ],
+)
+async def test_h_a_head_that_is_too_long(headers: list[str]) -> None:
+    """A head with too many lines, or too many bytes, is refused before it is parsed."""
+    async with a_pool() as pool, a_program(pool) as program:
+        answer = await program.ask("GET /", *headers)
+        assert status(answer) == 431
+        assert status(await program.ask("GET /", *(f"X-{n}: y" for n in range(90)))) == 200
+
+
+async def test_h_a_query_with_many_fields() -> None:
+    """An address with hundreds of fields is refused, and not taken apart."""
+    async with a_pool() as pool, a_program(pool) as program:
+        query = "&".join(f"a{number}=1" for number in range(500))
+        assert status(await program.ask(f"GET /qtop/stats?{query}&update_secs=1", *UPGRADE)) == 400
+
+
+async def test_h_many_frames_end_a_client(autojump_clock: trio.testing.MockClock) -> None:
+    """A client that sends more frames than a person could is dropped, and nobody else."""
+    async with a_pool() as pool, a_program(pool) as program, program.watched() as other:
+        for frame in (events.TextMessage(data=""), events.Ping(), events.Pong()):
+            stream = program.connect()
+            protocol, data = shake()
+            await stream.send_all(data)
+            await until(stream, protocol, events.AcceptConnection)
+            await stream.send_all(protocol.send(frame) * 10_920)
+            assert await read_all(stream)  # it ends
+            assert await message(other)
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HT", b"\x16\x03\x01\x02\x00\x01\r\n\r\n"])
@@ -122,7 +158,7 @@ async def test_a_request_that_never_ends(autojump_clock: trio.testing.MockClock)
 async def test_too_many_clients() -> None:
     """There is a limit to how many may watch, and room again when one has left."""
     async with a_pool() as pool, a_program(pool) as program, AsyncExitStack() as stack:
-        sockets = [await stack.enter_async_context(program.watched()) for _ in range(MOST_CLIENTS)]
+        sockets = [await stack.enter_async_context(program.watched()) for _ in range(MAX_CLIENTS)]
         assert status(await program.ask("GET /qtop/stats", *UPGRADE)) == 503
         assert status(await program.ask("GET /")) == 200
         await sockets.pop().close()
@@ -135,13 +171,13 @@ async def test_those_who_never_ask(autojump_clock: trio.testing.MockClock) -> No
     """They are hung up on when too many wait behind them, and keep out nobody."""
     async with a_pool() as pool, a_program(pool) as program, program.watched() as socket:
         streams = []
-        for _ in range(3 * MOST_STRANGERS):
+        for _ in range(3 * MAX_STRANGERS):
             streams.append(program.connect())
             await streams[-1].send_all(b"GET / HTTP/1.1\r\nX: ")
             await trio.testing.wait_all_tasks_blocked()
-        assert len(program.server._strangers) == MOST_STRANGERS
+        assert len(program.server._strangers) == MAX_STRANGERS
         begin = trio.current_time()
-        for stream in streams[: 2 * MOST_STRANGERS]:
+        for stream in streams[: 2 * MAX_STRANGERS]:
             assert await read_all(stream) == b""
         assert status(await program.ask("GET /")) == 200
         async with program.watched() as other:
@@ -333,6 +369,7 @@ async def test_asking_where_a_holder_is() -> None:
         (lambda pool: ([pool], "0.0.0.0"), "not a loopback address"),
         (lambda pool: ([pool], ""), "not a loopback address"),
         (lambda pool: ([pool], "127.0.0.1", -1), "port must be at least 0"),
+        (lambda pool: ([pool], "127.0.0.1", 65536), "port must be at most 65535"),
     ],
 )
 async def test_wrong_values(arguments: Callable[[Any], tuple[Any, ...]], error: str) -> None:
@@ -363,20 +400,32 @@ async def test_wrong_types(
 
 
 @pytest.mark.real
-async def test_a_port_in_use() -> None:
-    """That it cannot listen comes out of the nursery, as an `OSError`."""
+async def test_j_a_port_in_use() -> None:
+    """That it cannot listen comes out of the nursery, as an `OSError` that says where."""
     async with a_pool() as pool:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         async with listener:
             port = listener.socket.getsockname()[1]
-            with pytest.RaisesGroup(OSError):
+            said = f"qtop.serve cannot listen on 127.0.0.1 port {port}: Address already in use"
+            with pytest.RaisesGroup(pytest.RaisesExc(OSError, match=said)):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(qtop.serve, [pool], "127.0.0.1", port)
 
 
 @pytest.mark.real
+async def test_j_the_port_that_the_system_chose(caplog: pytest.LogCaptureFixture) -> None:
+    """With ``port=0`` the log tells where it listens, and so does ``nursery.start``."""
+    caplog.set_level(logging.INFO, "qorb_trio.qtop")
+    async with a_pool() as pool, trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(qtop.serve, [pool], "127.0.0.1", 0)
+        port = listener.socket.getsockname()[1]
+        assert f"qtop.serve listens on 127.0.0.1 port {port}" in caplog.messages
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.real
 async def test_cancelling_it_closes_everything() -> None:
-    """When it is cancelled, the port is free again and its clients are hung up on."""
+    """When it is cancelled, the port is free again and its clients are disconnected."""
     async with a_pool() as pool, trio.open_nursery() as outer:
         nursery = await outer.start(open_nursery)
         listeners = await nursery.start(qtop.serve, [pool], "localhost", 0)

@@ -11,8 +11,10 @@ from hypothesis import given, settings, strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from qorb_trio.qtop._screen import COLUMNS, SHOWN, Screen, seconds, sparkline
-from qorb_trio.qtop._view import View, printable
+from qorb_trio._util import printable
+from qorb_trio.qtop._columns import COLUMNS, seconds
+from qorb_trio.qtop._screen import SHOWN, Screen, sparkline
+from qorb_trio.qtop._view import View
 
 #: A message of qorb's own server.
 QORB = {
@@ -53,6 +55,10 @@ def a_set(pool: str, backend: str, **more: Any) -> dict[str, Any]:
         "wait_p99": 0.25,
         "pool": pool,
         "backend": backend,
+        "failed_claims": 0,
+        "stale": 0,
+        "retiring": 0,
+        "ejected_for": None,
     }
     return plain | more
 
@@ -271,8 +277,8 @@ def test_an_interval_of_next_to_nothing() -> None:
 
 
 def test_names_cannot_change_the_terminal() -> None:
-    """What would move the cursor, or end a line, is replaced."""
-    assert printable("a\x1b[2Jb\nc\x9b\u2028\ud800") == "a\ufffd[2Jb\ufffdc\ufffd\ufffd\ufffd"
+    """What would move the cursor, or end a line, is escaped."""
+    assert printable("a\x1b[2Jb\nc\x9b\u2028\ud800") == r"a\x1b[2Jb\nc\x9b\u2028\ud800"
     message = ours()
     message["sets"] = {"\x1b[2J": a_set("\x1b", "\x1b[2J", last_error="\x1b")}
     message["pools"] = [a_pool("\x1b")]
@@ -302,8 +308,8 @@ def test_the_table() -> None:
     assert "p50 1 ms  p99 250 ms" in text
     (bad,) = lines_with(text, "OSError")
     assert bad.split() == [
-        *("b", "db", "no", "0.0", "0", "2", "0", "1", "0", "3", "10", "3", "-", "250", "ms"),
-        *("OSError:", "no"),
+        *("b", "db", "no", "0.0", "0", "2", "0", "1", "0", "3", "10", "3", "0", "0", "0"),
+        *("-", "250", "ms", "OSError:", "no"),
     ]
     assert lines_with(text, " 20.0 ")
 
@@ -359,6 +365,75 @@ def test_holders_and_events() -> None:
     assert len(lines_with(picture(screen), "_failed")) == 1
     screen.press("show")
     assert screen.shown == "backends"
+
+
+def test_an_ejected_backend_is_marked() -> None:
+    """An ejected backend has the time until its trial in place of "yes", and bad claims."""
+    message = ours()
+    message["sets"]["db/a"] |= {"ejected_for": 4.2, "failed_claims": 5, "stale": 7, "retiring": 1}
+    message["sets"]["cache/a"] |= {"ejected_for": 0.0}
+    text = picture(shown(message))
+    (line,) = lines_with(text, "ejected")
+    assert line.split()[:5] == ["a", "db", "ejected", "4.2", "s"]
+    assert line.split()[-8:-4] == ["0", "5", "7", "1"]
+    assert lines_with(text, "on trial")
+    narrow = picture(shown(message, pool="db"), width=80)
+    assert "ejected 4.2 s" in narrow
+    assert "BAD" in narrow
+    assert "BAD" not in picture(shown(ours(), pool="db"), width=80)
+
+
+def test_d_why_there_are_no_backends_is_said() -> None:
+    """Where the resolver knows of none, the screen and the report say why."""
+    message = ours() | {"sets": {}}
+    message["pools"] = [a_pool("db", backends=0, trouble="no answer from 10.0.0.53:53\x1b[2J")]
+    screen = shown(message)
+    said = r"no answer from 10.0.0.53:53\x1b[2J"
+    lines = picture(screen).splitlines()
+    assert lines[2] == f"db: {said}"
+    assert lines[-1].startswith(f"backends 0-0 of 0  {said}")
+    assert f"db: {said}" in drawn(screen.report(200))
+    small = picture(screen, height=6).splitlines()
+    assert small[-1].startswith(f"backends 0-0 of 0  {said}")
+    assert len(small) <= 6
+
+
+def test_what_a_pool_says_of_backends_and_refusals() -> None:
+    """Of many known backends a few are active, and claims that were refused are counted."""
+    message = ours()
+    message["pools"] = [a_pool("db", backends=2, known=2000, shed=9)]
+    assert "6 of 16 slots  2 of 2000 backends  9 shed" in picture(shown(message))
+    message["pools"] = [a_pool("db", backends=2, known=2, shed=0)]
+    assert "6 of 16 slots  p50" in picture(shown(message))
+
+
+def test_h_what_is_left_out_is_said() -> None:
+    """Where a message has more backends than are kept, a line says so."""
+    message = ours()
+    message["sets"] = {f"b{number}": {} for number in range(6000)}
+    said = "only the first 5,000 of 6,000 backends are shown"
+    assert said in picture(shown(message))
+    assert said in drawn(shown(message).report(200))
+
+
+def test_h_pools_that_are_made_up_are_forgotten() -> None:
+    """A server that names other pools in each message does not fill the memory."""
+    view = View()
+    for number in range(50):
+        message = ours(1.0, claims=number)
+        message["pools"] = [a_pool(f"p{number - number % 2}", claims=number)]
+        view.take(json.dumps(message), float(number))
+    assert [*view.claims] == [*view.waiting] == ["p48"]
+
+
+def test_j_events_are_shown_in_the_order_of_time() -> None:
+    """A server may send the events of one pool after those of another."""
+    message = ours()
+    message["events"] = [
+        {"age": age, "pool": "db", "event": f"e{age}", "backend": "a", "detail": ""}
+        for age in (1, 9, 4)
+    ]
+    assert [it.event for it in shown(message).view.events] == ["e9", "e4", "e1"]
 
 
 def test_more_backends_than_lines() -> None:

@@ -10,6 +10,13 @@ import pytest
 from qorb_trio.qtop._waits import WINDOW, WaitTimes
 
 
+def of(times: WaitTimes, key: str | None, now: float) -> tuple[float, float]:
+    """The percentiles of a key that has some."""
+    found = times.of(key, now)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("share", [0, 1])
 def test_a_percentile_is_rounded_up_by_an_eighth_at_most(share: int) -> None:
     """The median and the 99th percentile are what sorting gives, or up to 12.5 % more."""
@@ -19,35 +26,35 @@ def test_a_percentile_is_rounded_up_by_an_eighth_at_most(share: int) -> None:
     for wait in waits:
         times.add("a", wait, 0.0)
     exact = sorted(waits)[math.ceil(len(waits) * (0.5, 0.99)[share]) - 1]
-    assert exact <= times.percentiles(0.0)["a"][share] <= exact * 1.125
+    assert exact <= of(times, "a", 0.0)[share] <= exact * 1.125
 
 
 def test_no_wait_at_all_is_a_microsecond_or_so() -> None:
     """A claim that took no time, as on a mock clock, has its place too."""
     times = WaitTimes(0.0)
     times.add("a", 0.0, 0.0)
-    assert times.percentiles(0.0)["a"] == pytest.approx((1e-6, 1e-6), rel=0.125)
+    assert of(times, "a", 0.0) == pytest.approx((1e-6, 1e-6), rel=0.125)
 
 
 def test_keys_are_apart() -> None:
-    """Each key has its own percentiles, and one that has waited for nothing has none."""
+    """Each backend has its own percentiles, the pool has those of all, others have none."""
     times = WaitTimes(0.0)
     times.add("a", 1.0, 0.0)
     times.add("b", 2.0, 0.0)
-    found = times.percentiles(0.0)
-    assert found.keys() == {"a", "b"}
-    assert found["a"] < (1.2, 1.2) < found["b"]
+    assert of(times, "a", 0.0) < (1.2, 1.2) < of(times, "b", 0.0)
+    assert of(times, None, 0.0) == (of(times, "a", 0.0)[0], of(times, "b", 0.0)[1])
+    assert times.of("c", 0.0) is None
 
 
 def test_old_waits_are_forgotten() -> None:
     """A wait is remembered for one to two windows, whether others come or not."""
     times = WaitTimes(0.0)
     times.add("a", 1.0, 0.0)
-    assert times.percentiles(WINDOW)["a"][1] >= 1
+    assert of(times, "a", WINDOW)[1] >= 1
     times.add("a", 0.001, WINDOW)
-    assert times.percentiles(2 * WINDOW - 1)["a"][1] >= 1
-    assert times.percentiles(2 * WINDOW)["a"][1] < 1
-    assert times.percentiles(3 * WINDOW) == {}
+    assert of(times, "a", 2 * WINDOW - 1)[1] >= 1
+    assert of(times, "a", 2 * WINDOW)[1] < 1
+    assert times.of("a", 3 * WINDOW) is times.of(None, 3 * WINDOW) is None
 
 
 def test_a_pause_forgets_all() -> None:
@@ -55,4 +62,4 @@ def test_a_pause_forgets_all() -> None:
     times = WaitTimes(0.0)
     times.add("a", 1.0, 0.0)
     times.add("a", 0.001, 5 * WINDOW)
-    assert times.percentiles(5 * WINDOW)["a"][1] < 1
+    assert of(times, "a", 5 * WINDOW)[1] < 1

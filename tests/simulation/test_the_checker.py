@@ -106,7 +106,7 @@ def the_busiest_serves(patch: pytest.MonkeyPatch) -> None:
     def wrong(self: Any) -> Any:
         return max(self.best, key=lambda item: item.load)
 
-    patch.setattr(_balancer.Shelf, "choose", wrong)
+    patch.setattr(_balancer.IdleIndex, "choose", wrong)
 
 
 def the_cancelled_keep_what_they_have(patch: pytest.MonkeyPatch) -> None:

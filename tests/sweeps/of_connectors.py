@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import ssl
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -20,6 +21,8 @@ from qorb_trio import (
     FixedResolver,
     Policy,
     TcpConnector,
+    ThreadConnection,
+    ThreadConnector,
     TlsConnector,
     UnixConnector,
     open_pool,
@@ -130,8 +133,66 @@ CONNECT: dict[str, Callable[..., Any]] = {
     "late tls": TlsConnector.start_tls,
 }
 
+DISCONNECT: dict[str, Callable[..., Any]] = {
+    "address": TcpConnector.disconnect,
+    "name": TcpConnector.disconnect,
+    "unix": UnixConnector.disconnect,
+    "tls": TlsConnector.disconnect,
+    "late tls": TlsConnector.disconnect,
+}
+
 for _kind, _connect in CONNECT.items():
-    sweeps(_connect, Connector.disconnect, name=_kind, real=True)(
-        partial(one_connection, kind=_kind)
-    )
+    sweeps(_connect, DISCONNECT[_kind], name=_kind, real=True)(partial(one_connection, kind=_kind))
 sweeps(TcpConnector.connect, name="a pool", real=True, seeds=1)(partial(a_pool, kind="address"))
+
+
+class BlockingDriver:
+    """A driver's connection that takes its time, and counts those that are open."""
+
+    open = 0
+
+    def __init__(self, _: Backend) -> None:
+        threading.Event().wait(0.001)
+        BlockingDriver.open += 1
+        self.interrupted = threading.Event()
+
+    def block(self) -> None:
+        """Wait until the call is cancelled; not for long, because nobody may cancel it."""
+        self.interrupted.wait(0.02)
+
+    def close(self) -> None:
+        """Close, once."""
+        self.interrupted.set()
+        threading.Event().wait(0.001)
+        BlockingDriver.open -= 1
+
+
+@sweeps(
+    ThreadConnector.connect,
+    ThreadConnection.run,
+    ThreadConnector.on_recycle,
+    ThreadConnector.disconnect,
+    name="a blocking driver",
+    real=True,
+)
+async def a_blocking_driver(one: Sweep) -> None:
+    """A driver's connection is opened, used, cleaned and closed, each in a thread."""
+
+    def interrupt(driver: BlockingDriver) -> None:
+        driver.interrupted.set()
+
+    connector = ThreadConnector(BlockingDriver, cancel=interrupt)
+
+    async def target() -> None:
+        conn = await connector.connect(Backend(("a.test", 1)))
+        try:
+            with trio.move_on_after(0.001):
+                await conn.run(BlockingDriver.block)
+            await connector.on_recycle(conn)
+        finally:
+            await connector.disconnect(conn)  # noqa: ASYNC102 - it must bear it
+
+    await one.target(target)
+    with trio.fail_after(5):
+        while BlockingDriver.open:  # noqa: ASYNC110 - the last thread sets no event of Trio's
+            await trio.sleep(0.001)

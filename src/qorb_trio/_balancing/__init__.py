@@ -1,5 +1,5 @@
-"""Which backend serves the next claim.
+"""Choice of the backend that serves the next claim.
 
-Nothing here imports trio. The dispatcher in `_claims` asks; slot sets report when they gain
-their first idle slot or lose their last one.
+The dispatcher in `_claims` asks the idle index. Slot sets tell the index when they gain
+their first idle slot and when they lose their last one. Nothing here imports trio.
 """

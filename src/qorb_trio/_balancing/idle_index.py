@@ -1,110 +1,220 @@
-"""Which backend serves the next claim. Pure, and constant-time."""
+"""`IdleIndex`: the slot sets that have an idle slot, by priority.
+
+Its cost does not depend on the number of slot sets, except where a claim has a key.
+"""
 
 from __future__ import annotations
 
 import random
 from bisect import insort
-from typing import Generic, Protocol, TypeVar, final
+from collections.abc import Iterator, Sequence
+from typing import Generic, TypeVar, final
 
-#: What a weight of 0 counts as. RFC 2782 asks for "a very small chance", and its own
-#: algorithm gives weight 0 against a total of n the chance 1 / (n + 1).
-ZERO_WEIGHT = 0.5
+from .._model.backend import Backend
+from .affinity import Key, preferred
+from .candidates import IdleCandidate, IdleSet, candidate_of, without
+from .guarded_balancer import GuardedBalancer
+from .least_loaded import least_loaded
+from .strategy import FEW
 
+S = TypeVar("S", bound=IdleSet)
 
-#: So many sets are all compared; of more, only two.
-FEW = 8
-
-
-def share(weight: int) -> float:
-    """A weight as a factor that can be divided by."""
-    return weight or ZERO_WEIGHT
-
-
-class Candidate(Protocol):
-    """What the balancer must know of a slot set."""
-
-    @property
-    def load(self) -> int:
-        """How many claims it serves now."""
-
-    #: `share` of its weight.
-    share: float
-    #: The priority under which it is shelved.
-    priority: int
-    #: Where it stands in its tier; the shelf's to write.
-    place: int
-
-
-S = TypeVar("S", bound=Candidate)
+#: Priority of a tier that is always empty and comes first. It keeps `best` empty while the
+#: index is paused or an offer stands, so that the claim path has no more to ask.
+BARRIER = -1
 
 
 @final
-class Shelf(Generic[S]):
-    """The slot sets that have a spare, in one array per priority.
+class IdleIndex(Generic[S]):
+    """The slot sets that have an idle slot, in one array per priority (a *tier*).
 
-    `add` and `remove` move at most one other set, so nothing here depends on how many
-    there are.
+    `add` and `remove` move at most one other set. The dispatcher takes a set like this::
+
+        while best := index.best:
+            slot_set = best[0] if len(best) == 1 else index.choose()
+            ...
+        slot_set = index.take_offer()  # mostly None
+
+    or, for a claim with a key or with backends to avoid, by `choose_for`. The balancer is a
+    `GuardedBalancer`, or `None` for the rule of `LeastLoaded`, which is applied to the slot
+    sets directly.
     """
 
-    __slots__ = ("_priorities", "_random", "_tiers", "best")
+    __slots__ = (
+        "_balancer",
+        "_draw",
+        "_offers",
+        "_paused",
+        "_priorities",
+        "_shown",
+        "_tiers",
+        "best",
+    )
 
-    def __init__(self, rng: random.Random) -> None:
-        self._random = rng.random
+    def __init__(self, rng: random.Random, balancer: GuardedBalancer[S] | None = None) -> None:
+        self._balancer: GuardedBalancer[S] | None = balancer
+        self._draw = rng.random
         self._tiers: dict[int, list[S]] = {}
-        self._priorities: list[int] = []  # those whose tier is not empty, in order
-        #: The tier of the best priority that has any. To be read only, and then at once.
+        #: The priorities of the tiers in `_tiers`, in order.
+        self._priorities: list[int] = []
+        #: The candidates of the best tier for the balancer, if it is small and unchanged.
+        self._shown: tuple[IdleCandidate[S], ...] | None = None
+        self._offers: list[S] = []
+        self._paused: bool = False
+        #: The tier of the best priority that has any set, else an empty list. Read-only, and
+        #: valid until the next change of the index.
         self.best: list[S] = []
 
-    def add(self, item: S) -> None:
-        """`item` has a spare now."""
-        tier = self._tiers.setdefault(item.priority, [])
+    def add(self, slot_set: S) -> None:
+        """Add a set that has got an idle slot."""
+        tier = self._tiers.setdefault(slot_set.priority, [])
         if not tier:
-            insort(self._priorities, item.priority)
+            insort(self._priorities, slot_set.priority)
             self.best = self._tiers[self._priorities[0]]
-        item.place = len(tier)
-        tier.append(item)
+        slot_set.place = len(tier)
+        tier.append(slot_set)
+        self._shown = None
 
-    def remove(self, item: S) -> None:
-        """`item` has no spare any more."""
-        tier = self._tiers[item.priority]
-        last = tier.pop()
-        if last is not item:
-            tier[item.place] = last
-            last.place = item.place
-        elif not tier:
-            del self._tiers[item.priority]
-            self._priorities.remove(item.priority)
-            self.best = self._tiers[self._priorities[0]] if self._priorities else []
+    def remove(self, slot_set: S) -> None:
+        """Remove a set; do nothing if it is in no tier.
 
-    def choose(self) -> S:
-        """The least loaded set of the best priority. There must be one.
-
-        That is the one that is furthest below its fair part of all claims, by weight;
-        where that leaves a choice, and while all are idle, the weights decide by
-        chance. Of many sets only two, picked at random, are compared, so that the cost
-        stays constant; that this suffices to keep the load even was shown by
-        Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (1996).
+        The priority of a set must not change while it is in the index.
         """
-        tier = self.best
-        size = len(tier)
+        place = slot_set.place
+        if place < 0:
+            return
+        slot_set.place = -1
+        self._shown = None
+        tier = self._tiers[slot_set.priority]
+        last = tier.pop()
+        if last is not slot_set:
+            tier[place] = last
+            last.place = place
+        elif not tier:
+            self._drop(slot_set.priority)
+
+    def _drop(self, priority: int) -> None:
+        """Forget a tier that is empty."""
+        del self._tiers[priority]
+        self._priorities.remove(priority)
+        self.best = self._tiers[self._priorities[0]] if self._priorities else []
+
+    def tiers(self) -> Iterator[Sequence[S]]:
+        """Iterate over the tiers, best priority first, also while the index is paused."""
+        return (self._tiers[priority] for priority in self._priorities if priority != BARRIER)
+
+    # The choice.
+
+    def choose(self, tier: Sequence[S] | None = None) -> S:
+        """Return the set of the best tier that serves the next claim. There must be one.
+
+        `tier`: choose among these sets instead.
+
+        Raises:
+          BalancerError: if the user's balancer fails.
+        """
+        among = tier or self.best
+        size = len(among)
         if size == 1:
-            return tier[0]
+            return among[0]
+        if self._balancer is not None:
+            return self._ask(self._balancer, tier)
         if size > FEW:
-            i = int(self._random() * size)
-            j = int(self._random() * (size - 1))
-            one, other = tier[i], tier[j if j < i else j + 1]
-            if one.share == other.share:  # of two alike, chance has chosen already
+            i = int(self._draw() * size)
+            j = int(self._draw() * (size - 1))
+            one, other = among[i], among[j if j < i else j + 1]
+            if one.effective_weight == other.effective_weight:
+                # Chance has chosen already between two that are alike.
                 return one if one.load <= other.load else other
-            tier = [one, other]
-        total = sum([item.load for item in tier])
-        if total:
-            fair = (total + 1) / sum([item.share for item in tier])
-            lacks = [fair * item.share - item.load for item in tier]
-            most = max(lacks)
-            tier = [item for item, lack in zip(tier, lacks, strict=True) if lack == most]
-        point = self._random() * sum([item.share for item in tier])
-        for item in tier[:-1]:
-            point -= item.share
-            if point < 0:
-                return item
-        return tier[-1]
+            among = [one, other]
+        loads = [slot_set.load for slot_set in among]
+        weights = [slot_set.effective_weight for slot_set in among]
+        return among[least_loaded(loads, weights, self._draw)]
+
+    def _ask(self, balancer: GuardedBalancer[S], tier: Sequence[S] | None) -> S:
+        """Have the user's balancer choose from `tier`, by default the best one."""
+        if tier:
+            return balancer.choose(balancer.show(tier))
+        shown = self._shown
+        if shown is None:
+            shown = balancer.show(self.best)
+            if len(self.best) <= FEW:
+                self._shown = shown
+        return balancer.choose(shown)
+
+    def choose_for(self, key: Key | None = None, avoid: Sequence[Backend] = ()) -> S | None:
+        """Return the set that serves a claim with a key or with backends to avoid.
+
+        An offer comes first, as for other claims, then the best tier. Avoided backends are
+        left out if there is any other. The key chooses among the rest of the best tier, or
+        the balancer does without one. The result is `None` if nothing is idle, or while the
+        index is paused.
+
+        The cost of `avoid` does not depend on the number of sets. That of `key` is
+        proportional to the size of the best tier; see `preferred`.
+
+        Raises:
+          BalancerError: if the user's balancer fails.
+        """
+        if self._paused:
+            return None
+        offer = self.take_offer(avoid)
+        if offer is not None:
+            return offer
+        tier = next(self.tiers(), ())
+        if not tier:
+            return self.take_offer()
+        if key is None:
+            return self.choose(without(tier, avoid, self._draw) or tier)
+        if avoid:
+            tier = [slot_set for slot_set in tier if slot_set.backend not in avoid] or tier
+        seeds = [(slot_set.candidate or candidate_of(slot_set)).seed for slot_set in tier]
+        weights = [slot_set.effective_weight for slot_set in tier]
+        return tier[preferred(seeds, weights, key)]
+
+    # Pause and offers. Both put up the barrier, so that they cost nothing while unused.
+
+    def pause(self) -> None:
+        """Keep `best` empty until `resume`. Sets are added and removed as before."""
+        self._paused = True
+        self._set_barrier()
+
+    def resume(self) -> None:
+        """End a `pause`."""
+        self._paused = False
+        self._set_barrier()
+
+    def offer_first(self, slot_set: S) -> None:
+        """Offer a set that is in no tier to the next claim, before all priorities.
+
+        `best` is empty while an offer stands. The offer ends when `take_offer` returns it,
+        or by `withdraw`.
+        """
+        self._offers.append(slot_set)
+        self._set_barrier()
+
+    def withdraw(self, slot_set: S) -> None:
+        """End the offer of a set; do nothing if it is not offered."""
+        if slot_set in self._offers:
+            self._offers.remove(slot_set)
+            self._set_barrier()
+
+    def take_offer(self, avoid: Sequence[Backend] = ()) -> S | None:
+        """Return the first set that was offered, and end its offer.
+
+        The result is `None` if there is none, if the backends of all are in `avoid`, and
+        while the index is paused.
+        """
+        for slot_set in () if self._paused else self._offers:
+            if slot_set.backend not in avoid:
+                self.withdraw(slot_set)
+                return slot_set
+        return None
+
+    def _set_barrier(self) -> None:
+        wanted = self._paused or bool(self._offers)
+        if wanted and BARRIER not in self._tiers:
+            self._tiers[BARRIER] = self.best = []
+            self._priorities.insert(0, BARRIER)
+        elif not wanted and BARRIER in self._tiers:
+            self._drop(BARRIER)

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, final
 
 import trio
 
-from .._balancing.idle_index import Shelf
+from .._balancing.idle_index import IdleIndex
 from .._connections.dialer import Worker
 from .._connections.hooks import Hooks
 from .._events.emitter import Watch
@@ -76,7 +76,7 @@ class Core(Generic[C]):
         self.connected: int = 0
         self.checking: int = 0
         self.claimed: int = 0
-        self.shelf: Shelf[SlotSet[C]] = Shelf(rng)
+        self.shelf: IdleIndex[SlotSet[C]] = IdleIndex(rng)
         self.line: WaitQueue[Slot[C]] = WaitQueue()
         #: The tasks whose claims are outstanding.
         self.holding: set[trio.lowlevel.Task | None] = set()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import random
 
+#: The random part of a delay, as a part of the delay without it.
+JITTER = 0.5
+
 
 def delay(
     failures: int, *, minimum: float, maximum: float, spread: float, rng: random.Random
@@ -18,17 +21,10 @@ def delay(
 
     The shape is qorb's and cueball's; the jitter at the cap is what both lack.
     """
-    try:
-        base = min(maximum, minimum * 2.0 ** (failures - 1))
-    except OverflowError:
-        base = maximum
+    base = _doubled(failures, minimum, maximum)
     low = max(minimum, min(base, maximum - spread))
     high = min(maximum, low + spread)
     return rng.uniform(low, high) if low < high else low
-
-
-#: The random part of a delay, as a part of the delay without it.
-JITTER = 0.5
 
 
 def jittered_delay(
@@ -46,13 +42,18 @@ def jittered_delay(
     whose server was down for two minutes, at most 21 retry within one second; with a random
     part of a quarter it is 32, and with `spread` seconds alone nearly all.
     """
-    try:
-        base = min(maximum, minimum * 2.0 ** (failures - 1))
-    except OverflowError:
-        base = maximum
+    base = _doubled(failures, minimum, maximum)
     width = max(spread, base * JITTER)
     if base == math.inf:
         return base
     low = max(minimum, min(base, maximum - width))
     high = min(maximum, low + width)
     return min(maximum, rng.uniform(low, high)) if low < high < math.inf else low
+
+
+def _doubled(failures: int, minimum: float, maximum: float) -> float:
+    """Return the delay without its random part."""
+    try:
+        return min(maximum, minimum * 2.0 ** (failures - 1))
+    except OverflowError:
+        return maximum

@@ -16,6 +16,10 @@ Address: TypeAlias = "tuple[str, int] | str"
 #: The largest weight. SRV records have 16 bits, so this leaves room for weights by hand.
 MAX_WEIGHT = 2**32
 
+#: The weight that 0 counts as. RFC 2782 asks for "a very small chance". Its own algorithm gives
+#: weight 0 against a total of n the chance 1 / (n + 1).
+ZERO_WEIGHT = 0.5
+
 _HOST_PORT = re.compile(r"[^/\0]*:\d+")
 #: Rather loose: it is to find out what is left of a list, a URL or a path.
 _HOST = re.compile(r"[^\s/,\[\]]+")
@@ -36,6 +40,11 @@ def parse_host_port(text: str) -> tuple[str, int]:
     if not colon or not _HOST.fullmatch(host) or not (port.isascii() and port.isdigit()):
         raise ValueError(f"not 'host:port': {text!r}")
     return host, int(port)
+
+
+def effective_weight(weight: int) -> float:
+    """Return a weight that is greater than zero, so that it can be divided by."""
+    return weight or ZERO_WEIGHT
 
 
 def _checked_address(address: object) -> Address:

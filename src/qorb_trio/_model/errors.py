@@ -31,6 +31,24 @@ class IneligibleBackendError(QorbError):
     """
 
 
+class StaleConnectionError(QorbError, ConnectionError):
+    """The peer closed a connection while it was idle, as servers do.
+
+    For `Connector.is_broken` to raise. It is no failure of the backend: no WARNING, no
+    back-off, no claim is refused for it. The pool counts it as ``stale`` and replaces the
+    connection if it is wanted.
+    """
+
+
+class MisusedConnectionError(QorbError, ConnectionError):
+    """This program has left a connection in a state in which no other task can use it.
+
+    For `Connector.is_broken` to raise: the connection was closed, or half closed, or bytes of
+    an answer were left unread, by the task that had claimed it. It counts against no backend.
+    The pool closes the connection, and says in a WARNING which task had claimed it.
+    """
+
+
 class ClaimError(QorbError):
     """A claim was not granted.
 

@@ -14,19 +14,17 @@ class HighWatermark:
     """
 
     def __init__(self) -> None:
-        self._latest = 0
         self._current = 0
         self._previous = 0
 
     def record(self, demand: int) -> None:
         """Take note of the demand of a plan."""
-        self._latest = demand
         self._current = max(self._current, demand)
 
     def begin_rebalance(self) -> None:
-        """Begin a new period, the demand of the last plan included."""
+        """Begin a new period with the next plan."""
         self._previous = self._current
-        self._current = self._latest
+        self._current = 0
 
     @property
     def retained(self) -> int:

@@ -28,7 +28,7 @@ def make_plan(views: Sequence[V], demand: Demand, *, rebalance: bool = False) ->
     aborts = plan_aborts(situation, gaps)
     closing = Closing(situation, division, gaps)
     closing.close_surplus(sum([step.count for step in aborts]), rebalance=rebalance)
-    if not aborts:
+    if not aborts and all(step.view in situation.failing for step in opens):
         closing.make_room(rebalance=rebalance)
     closes = closing.steps()
     return Plan(

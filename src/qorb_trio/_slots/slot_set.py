@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import trio
 
-from .._balancing.idle_index import share
+from .._balancing.candidates import IdleCandidate
 from .._health.failure_detector import SLOW_DIAL, SLOW_FACTOR, TrackRecord
+from .._model.backend import Backend, effective_weight
 from .._model.stats import BackendStats
 from .._util import forget_frames
 from .state import (
@@ -33,7 +34,6 @@ from .state import (
 
 if TYPE_CHECKING:
     from .._claims.dispatcher import Core
-    from .._model.backend import Backend
 
 logger = logging.getLogger("qorb_trio.backend")
 
@@ -53,10 +53,12 @@ class SlotSet(Generic[C]):
         "_core",
         "active",
         "backend",
+        "candidate",
         "checker",
         "claimed",
         "connected",
         "dials",
+        "effective_weight",
         "gives_way",
         "hung",
         "limit",
@@ -95,7 +97,8 @@ class SlotSet(Generic[C]):
         self.gives_way: bool = False
         self.limit: int = core.policy.set_config.max_count
         self.rank: int = rank
-        self.place: int = 0
+        self.place: int = -1
+        self.candidate: IdleCandidate[Any] | None = None
         self.wanted: int = 0
         self.total_claims: int = 0
         self.describe(backend)
@@ -104,7 +107,8 @@ class SlotSet(Generic[C]):
         """Take over the priority and the weight of an equal backend."""
         self.backend: Backend = backend
         self.priority: int = backend.priority
-        self.share: float = share(backend.weight)
+        self.effective_weight: float = effective_weight(backend.weight)
+        self.share: float = self.effective_weight
 
     # What the planner and the balancer ask.
 
@@ -114,6 +118,10 @@ class SlotSet(Generic[C]):
 
     @property
     def unclaimed(self) -> int:
+        return len(self.spares)
+
+    @property
+    def idle(self) -> int:
         return len(self.spares)
 
     @property

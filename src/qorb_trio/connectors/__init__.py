@@ -1,16 +1,18 @@
-"""Connectors for plain streams; a protocol's own connector can be built on each.
+"""Connectors for plain streams, and for clients that bring their own connections.
 
-They set up what a pool needs of any connection: it is open, it is quick, and it is known
-at once when the peer has hung up or said something that nobody asked for.
+A protocol's own connector can be built on each. They set up what a pool needs of any
+connection: it is open, it is quick, and the pool learns at once when the peer has closed it or
+sent something that nobody asked for.
 """
 
 from __future__ import annotations
 
 from ._tcp import TcpConnector
+from ._thread import ThreadConnection, ThreadConnector
 from ._tls import TlsConnector
 from ._unix import UnixConnector
 
-__all__ = ["TcpConnector", "TlsConnector", "UnixConnector"]
+__all__ = ["TcpConnector", "ThreadConnection", "ThreadConnector", "TlsConnector", "UnixConnector"]
 
-for _public in (TcpConnector, TlsConnector, UnixConnector):
+for _public in (TcpConnector, ThreadConnection, ThreadConnector, TlsConnector, UnixConnector):
     _public.__module__ = "qorb_trio"  # where users import them from

@@ -1,88 +1,53 @@
-"""`TlsConnector`: TLS over TCP.
-
-The difficult part is to look at an idle connection. A readable socket means nothing here:
-a TLS 1.3 server sends session tickets after the handshake, whenever it likes, and they are
-no business of the user's. And a socket that is not readable means little: what the last
-claimant has left unread can be in one of two buffers above it.
-
-So everything that there is goes through OpenSSL, which drops tickets and the like, and is
-then asked for one byte of data. If it has one, the connection is discarded, and it is no
-loss that the byte is gone.
-"""
+"""`TlsConnector`: TLS over TCP."""
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
+import socket
 import ssl
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import trio
 
 from .. import _validation as _check
 from ..abc import Connector
-from ._sockets import is_readable, open_tcp
+from ._dial import open_tcp
+from ._sockets import close_socket
+from ._tls_look import TlsParts, fault_of
+from ._tls_name import ServerHostname, verified_name
 
 if TYPE_CHECKING:
     from .._model.backend import Backend
 
 TlsStream: TypeAlias = "trio.SSLStream[trio.SocketStream]"
 
-_RECORD_HEADER: Final = 5
-_READ_SIZE: Final = 65536
-
-#: More than this an idle connection does not receive, unless something is wrong. Two
-#: session tickets are about 500 bytes; with client certificates in them, some thousands.
-_MOST_WHILE_IDLE: Final = 65536
-
-
-@final
-class _Inside:
-    """Stands in for the `ssl.SSLContext` of one stream, and keeps what it makes.
-
-    `trio.SSLStream` asks its context for an `ssl.SSLObject` between two buffers, and
-    keeps all three to itself.
-    """
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        self.incoming: ssl.MemoryBIO
-        self.tls: ssl.SSLObject
-
-    def wrap_bio(
-        self,
-        incoming: ssl.MemoryBIO,
-        outgoing: ssl.MemoryBIO,
-        *,
-        server_side: bool,
-        server_hostname: str | None,
-    ) -> ssl.SSLObject:
-        self.incoming = incoming
-        self.tls = self._context.wrap_bio(
-            incoming, outgoing, server_side=server_side, server_hostname=server_hostname
-        )
-        return self.tls
+logger = logging.getLogger("qorb_trio.connector")
 
 
 class TlsConnector(Connector[TlsStream]):
-    """Connects by TLS over TCP, and yields a `trio.SSLStream` whose handshake is done.
+    """A connector that yields a `trio.SSLStream` over TCP whose handshake is done.
 
-    ``TCP_NODELAY`` and keep-alive are on. Certificates are verified, as the context
-    says, against one name per backend, the `server_hostname`:
+    ``TCP_NODELAY`` and keep-alive are on. The certificate is verified as the context says,
+    against one name per backend. The first of these that is given is that name:
 
-    * `None`, the default, is the backend's host: right for hosts that are names. With a
-      DNS resolver, the host is an IP address, which few certificates are made for.
-    * A string is used for every backend: right where all of them have a certificate for
-      the name of the service (``"db.example.com"``).
-    * A function of the backend returns the name. `DnsResolver` names its backends
-      ``target:port@address``, so ``lambda backend: backend.name.partition(":")[0]`` is
-      the target of the SRV record. Mind that the target comes from DNS: who can forge
-      answers can choose the name that is checked. RFC 9525 has the name of the service
-      checked instead, unless DNSSEC protects the answer.
+    1. `server_hostname`, if it is a string: right if all backends have a certificate for the
+       name of the service (``"db.example.com"``).
+    2. `server_hostname`, if it is a function: the name that it returns for the backend.
+    3. ``backend.target``, the host name behind the address. `DnsResolver` sets it to the
+       target of the SRV record. Note that an SRV target comes from DNS: an attacker who can
+       forge answers can choose the name that is checked. RFC 9525 therefore checks the name of the
+       service, unless DNSSEC protects the answer: give it as `server_hostname`.
+    4. The backend's host.
 
-    Closing sends the peer a ``close_notify``, does not wait for its own, and is given up
-    on after ``disconnect_timeout`` if the peer reads nothing.
+    A final dot and the zone of an IPv6 address are stripped. A connection without a name is
+    refused. A context that does not check names or certificates is accepted, because the
+    caller made it so; the connector says so in one WARNING (logger ``qorb_trio.connector``).
+
+    Closing sends the peer a ``close_notify`` and does not wait for the peer's own. It is cut
+    short after ``disconnect_timeout`` if the peer reads nothing.
 
     Args:
       ssl_context: `None` is `ssl.create_default_context`, which trusts the system's
@@ -99,24 +64,19 @@ class TlsConnector(Connector[TlsStream]):
         self,
         ssl_context: ssl.SSLContext | None = None,
         *,
-        server_hostname: str | Callable[[Backend], str] | None = None,
+        server_hostname: ServerHostname = None,
         https_compatible: bool = False,
     ) -> None:
         if ssl_context is None:
             ssl_context = ssl.create_default_context()
         _check.instance("ssl_context", ssl_context, ssl.SSLContext)
-        if isinstance(server_hostname, str):
-            if not server_hostname:
-                raise ValueError("server_hostname must not be empty")
-        elif server_hostname is not None and not callable(server_hostname):
-            raise TypeError(
-                "server_hostname must be a str, or a function that takes a Backend,"
-                f" not {server_hostname!r}"
-            )
+        _check_server_hostname(server_hostname)
         self._context = ssl_context
         self._server_hostname = server_hostname
         self._https_compatible = https_compatible
-        self._insides: weakref.WeakKeyDictionary[TlsStream, _Inside] = weakref.WeakKeyDictionary()
+        self._parts: weakref.WeakKeyDictionary[TlsStream, TlsParts] = weakref.WeakKeyDictionary()
+        self._has_warned = False
+        self._warn_of_context()
 
     async def connect(self, backend: Backend) -> TlsStream:
         """Open a connection, and shake hands.
@@ -125,108 +85,121 @@ class TlsConnector(Connector[TlsStream]):
 
         Raises:
           OSError: if the connection fails.
-          ConnectionError: if the handshake fails; ``__cause__`` tells why, as the
+          ConnectionError: if the handshake fails; ``__cause__`` tells why, for example the
             `ssl.SSLCertVerificationError` of a certificate that is not trusted.
-          ValueError: if the backend's address is the path of a Unix socket.
+          ValueError: if the backend's address is the path of a Unix socket, or if there is no
+            name to verify.
         """
         return await self.start_tls(await open_tcp(backend, type(self).__name__), backend)
 
     async def start_tls(self, transport: trio.SocketStream, backend: Backend) -> TlsStream:
-        """Shake hands over a connection that is open: for a subclass whose protocol
-        starts in clear, and whose `connect` does too.
+        """Shake hands over a connection that is open.
 
-        Owns `transport`: when it fails or is cancelled, that is closed. Raises as
-        `connect` does.
+        For a subclass whose protocol starts in clear, or whose transport is no TCP. Owns
+        `transport`, and closes it when it fails or is cancelled. Raises as `connect` does.
+        Over a Unix socket there is no host, so that `server_hostname` has to be given.
         """
         try:
-            inside = _Inside(self._context)
+            self._warn_of_context()
+            parts = TlsParts(self._context)
             conn = trio.SSLStream(
                 transport,
-                cast("ssl.SSLContext", inside),
-                server_hostname=self._hostname(backend),
+                cast("ssl.SSLContext", parts),
+                server_hostname=verified_name(self._server_hostname, backend),
                 https_compatible=self._https_compatible,
             )
             await conn.do_handshake()
         except trio.BrokenResourceError as exc:
-            transport.socket.close()
+            close_socket(transport.socket)
             # Trio's error says no more than "broken"; its cause says why.
             reason = exc.__cause__ or exc
             raise ConnectionError(f"TLS handshake with {backend.name} failed: {reason}") from reason
         except BaseException:
             # Without grace, and without a checkpoint: this may be a cancellation.
-            transport.socket.close()
+            close_socket(transport.socket)
             raise
-        self._insides[conn] = inside
+        self._parts[conn] = parts
         return conn
 
-    def _hostname(self, backend: Backend) -> str | None:
-        if callable(self._server_hostname):
-            return self._server_hostname(backend)
-        return self._server_hostname or backend.host
+    def _warn_of_context(self) -> None:
+        """Say once that the context verifies less than it could; it may change meanwhile."""
+        gap = _gap_of(self._context)
+        if gap is not None and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "%s: %s, so that anybody who controls the network can read and change what is sent",
+                type(self).__name__,
+                gap,
+            )
+
+    async def disconnect(self, conn: TlsStream) -> None:
+        """Send a ``close_notify`` and close, for forked child processes too."""
+        spare = _duplicate(conn)
+        try:
+            await conn.aclose()
+        finally:
+            if spare is not None:
+                close_socket(spare)
 
     def is_broken(self, conn: TlsStream) -> bool:
-        """Whether `conn`, which should be idle, is closed or has data to be read.
+        """Return False if `conn` is idle and whole, and raise the reason if it is not.
 
-        Session tickets and their like are taken in and do not count. Data does, where
-        the last claimant has left it unread too, and so does a part of a message whose
-        rest is still to come. Takes about 6 µs.
+        Session tickets and other records without data are taken in and do not count. Data
+        counts, even if it lies in a buffer because the last claimant left it unread, and so
+        does a part of a record. Takes about 6 µs.
 
         Raises:
+          StaleConnectionError: if the peer has closed or reset it.
+          MisusedConnectionError: if this program has closed it, ended TLS on it, or left
+            bytes unread.
+          ConnectionError: for an alert of the peer, for example the refusal of the client's
+            certificate, which under TLS 1.3 comes after the handshake.
+          OSError: the system's error, for example after unanswered keep-alive probes.
           ValueError: if `conn` was not made by this connector.
         """
-        inside = self._insides.get(conn)
-        if inside is None:
+        parts = self._parts.get(conn)
+        if parts is None:
             raise ValueError(f"{conn!r} was not made by this connector")
-        if inside.tls.pending():
-            return True
-        sock = conn.transport_stream.socket
-        arrived = b""
-        if inside.incoming.pending or is_readable(sock):
-            try:
-                arrived = _take_all(sock, inside.incoming)
-            except OSError:
-                return True
-        return _has_data(inside.tls) or _ends_within_record(arrived)
-
-
-def _take_all(sock: trio.socket.SocketType, incoming: ssl.MemoryBIO) -> bytes:
-    """Move what a socket has received into OpenSSL's buffer; return all that is there.
-
-    Raises:
-      OSError: at the end of the stream, and for a closed, broken or babbling one.
-    """
-    taken = bytearray(incoming.read())
-    while is_readable(sock):
-        # A trio socket can be read by waiting only, so this goes around it. It is
-        # readable, and has no other reader: this does not block.
-        data = os.read(sock.fileno(), _READ_SIZE)
-        taken += data
-        if not data or len(taken) > _MOST_WHILE_IDLE:
-            raise ConnectionResetError
-    incoming.write(taken)
-    return bytes(taken)
-
-
-def _has_data(tls: ssl.SSLObject) -> bool:
-    """Whether there is anything but "nothing to be read": data, their end, or an error.
-
-    Asked even when nothing has arrived, because the last claimant may have seen the end.
-    """
-    try:
-        tls.read(1)
-    except ssl.SSLWantReadError:
+        fault = fault_of(conn.transport_stream, parts)
+        if fault is not None:
+            raise fault
         return False
-    except ssl.SSLError:
-        return True
-    return True
+
+    def fileno(self, conn: TlsStream) -> int:
+        """Return the socket's descriptor."""
+        return conn.transport_stream.socket.fileno()
 
 
-def _ends_within_record(data: bytes) -> bool:
-    """Whether whole TLS records leave something over. The first byte begins a record.
+def _check_server_hostname(given: object) -> None:
+    if isinstance(given, str):
+        if not given.strip().removesuffix("."):
+            raise ValueError("server_hostname must not be empty")
+    elif given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
+        raise TypeError(
+            "server_hostname must be a str, or a function that takes a Backend and is not"
+            f" async, not {given!r}"
+        )
 
-    Each record is a header and a body: type (1 byte), version (2), length of the body (2).
+
+def _gap_of(context: ssl.SSLContext) -> str | None:
+    """Return what a context does not verify; `None` if it verifies all."""
+    if context.verify_mode == ssl.CERT_NONE:
+        return "the SSL context does not verify certificates (verify_mode is CERT_NONE)"
+    if not context.check_hostname:
+        return "the SSL context does not check the server's name (check_hostname is False)"
+    return None
+
+
+def _duplicate(conn: TlsStream) -> socket.socket | None:
+    """Return another descriptor of the socket, because `trio.SSLStream.aclose` closes its own.
+
+    `None` if the socket is closed, or if the process has no descriptor left.
     """
-    end = 0
-    while end + _RECORD_HEADER <= len(data):
-        end += _RECORD_HEADER + int.from_bytes(data[end + 3 : end + _RECORD_HEADER], "big")
-    return end != len(data)
+    # `unwrap` takes the transport away, which Trio's annotation does not say.
+    transport = cast("trio.SocketStream | None", conn.transport_stream)
+    if transport is None:
+        return None
+    try:
+        return socket.socket(fileno=os.dup(transport.socket.fileno()))
+    except OSError:
+        return None

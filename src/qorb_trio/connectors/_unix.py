@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..abc import Connector
-from ._sockets import is_readable
+from ._sockets import fault_of, shut_down
 
 if TYPE_CHECKING:
     from .._model.backend import Backend
 
 
 class UnixConnector(Connector[trio.SocketStream]):
-    """Connects to a Unix socket by its path, and yields a `trio.SocketStream`."""
+    """A connector that yields a `trio.SocketStream` to a Unix socket, given by its path."""
 
     async def connect(self, backend: Backend) -> trio.SocketStream:
         """Open a connection.
@@ -32,6 +32,21 @@ class UnixConnector(Connector[trio.SocketStream]):
             )
         return await trio.open_unix_socket(backend.address)
 
+    async def disconnect(self, conn: trio.SocketStream) -> None:
+        """Close `conn`, for forked child processes that share it too."""
+        shut_down(conn.socket)
+        await conn.aclose()
+
     def is_broken(self, conn: trio.SocketStream) -> bool:
-        """Whether `conn`, which should be idle, is closed or has something to be read."""
-        return is_readable(conn.socket)
+        """Return False if `conn` is idle and whole, and raise the reason if it is not.
+
+        The reasons are those of `TcpConnector.is_broken`.
+        """
+        fault = fault_of(conn.socket)
+        if fault is not None:
+            raise fault
+        return False
+
+    def fileno(self, conn: trio.SocketStream) -> int:
+        """Return the socket's descriptor."""
+        return conn.socket.fileno()

@@ -14,11 +14,13 @@ import trio
 import wsproto
 from wsproto.events import AcceptConnection, RejectConnection, RejectData, Request
 
+from .._util import printable
+from ._guard import is_loopback
+from ._message import MAX_LENGTH
 from ._websocket import WebSocket
 
-#: Seconds for connecting, and for anything to come after that, beyond the interval.
+#: The time limit for connecting, and for each message beyond the interval, in seconds.
 PATIENCE: Final = 10.0
-_LONGEST: Final = 100_000_000
 _CHUNK: Final = 65536
 _PORTS: Final = {"ws": 80, "wss": 443}
 _PAGES: Final = {"", "/", "/qtop", "/qtop/"}
@@ -28,7 +30,7 @@ _SCHEMES: Final = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 @final
 @attrs.frozen
 class Target:
-    """Where to connect to."""
+    """The address of a server."""
 
     scheme: str
     host: str
@@ -38,17 +40,17 @@ class Target:
 
     @classmethod
     def parse(cls, url: str, interval: float) -> Target:
-        """Read what a user wrote: a URL, the page's too, or host and port, or just a port.
+        """Parse a URL (the page's too), a host and port, or a port.
 
         Raises:
-          ValueError: it makes no sense.
+          ValueError: it is none of these.
         """
         if re.fullmatch(r":?[0-9]{1,5}", url):
             url = f"127.0.0.1:{url.removeprefix(':')}"
         parts: SplitResult = urlsplit(url if "://" in url else f"ws://{url}")
         scheme = _SCHEMES.get(parts.scheme)
         if scheme is None or not parts.hostname:
-            raise ValueError(f"not the URL of a WebSocket: {url!r}")
+            raise ValueError(f"not the URL of a WebSocket: {printable(url)!r}")
         path = "/qtop/stats" if parts.path in _PAGES else quote(parts.path, safe="/%:@!$&'()*+,;=")
         query = dict(parse_qsl(parts.query)) | {"update_secs": f"{interval:g}"}
         return cls(
@@ -59,29 +61,51 @@ class Target:
             f"{path}?{urlencode(query)}",
         )
 
+    @property
+    def is_exposed(self) -> bool:
+        """True if what is sent there can be read on the way: another host, without TLS."""
+        return self.scheme == "ws" and not is_loopback(self.host)
+
 
 @asynccontextmanager
 async def connect(
-    target: Target, *, token: str | None = None, ssl_context: ssl.SSLContext | None = None
+    target: Target,
+    *,
+    token: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    longest: int = MAX_LENGTH,
+    cut: bool = False,
 ) -> AsyncIterator[WebSocket]:
-    """A connection, for the length of the block.
+    """Open a connection for the length of the block.
+
+    Args:
+      target: the server.
+      token: the secret that the server asks for.
+      ssl_context: for ``wss``; by default the system's authorities are trusted.
+      longest: the maximum length of a message, in characters.
+      cut: True to cut longer messages off, False to fail.
 
     Raises:
-      OSError, trio.BrokenResourceError, trio.TooSlowError: it cannot be had.
+      OSError, trio.BrokenResourceError, trio.TooSlowError: there is no connection.
     """
     with trio.fail_after(PATIENCE):
         stream = await _open_stream(target, ssl_context)
     async with stream:
-        yield await shake_hands(stream, target, token=token)
+        yield await shake_hands(stream, target, token=token, longest=longest, cut=cut)
 
 
 async def shake_hands(
-    stream: trio.abc.Stream, target: Target, *, token: str | None = None
+    stream: trio.abc.Stream,
+    target: Target,
+    *,
+    token: str | None = None,
+    longest: int = MAX_LENGTH,
+    cut: bool = False,
 ) -> WebSocket:
-    """Make a WebSocket of a stream that is connected to a server of those.
+    """Make a WebSocket from a stream that is connected to a server.
 
     Raises:
-      ConnectionError, trio.BrokenResourceError, trio.TooSlowError: it cannot be done.
+      ConnectionError, trio.BrokenResourceError, trio.TooSlowError: the server refuses.
     """
     protocol = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
     headers = [] if token is None else [(b"Authorization", f"Bearer {token}".encode())]
@@ -89,7 +113,7 @@ async def shake_hands(
     with trio.fail_after(PATIENCE):
         await stream.send_all(protocol.send(request))
         await _await_welcome(stream, protocol)
-    return WebSocket(stream, protocol, longest=_LONGEST, patience=PATIENCE)
+    return WebSocket(stream, protocol, longest=longest, patience=PATIENCE, cut=cut)
 
 
 async def _open_stream(target: Target, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
@@ -101,7 +125,7 @@ async def _open_stream(target: Target, ssl_context: ssl.SSLContext | None) -> tr
 
 
 async def _await_welcome(stream: trio.abc.Stream, protocol: wsproto.WSConnection) -> None:
-    """Wait for the answer to the request; raise if it is a no."""
+    """Wait until the request is accepted; raise if it is refused."""
     status, why = 0, b""
     while True:
         for event in protocol.events():
@@ -117,4 +141,8 @@ async def _await_welcome(stream: trio.abc.Stream, protocol: wsproto.WSConnection
             break
         protocol.receive_data(bytes(data))
     text = " ".join(why.decode("utf-8", "replace").split())[:200]
-    raise ConnectionError(f"refused with status {status}: {text}" if status else "hung up")
+    raise ConnectionError(
+        f"refused with status {status}: {printable(text)}"
+        if status
+        else "the server closed the connection"
+    )

@@ -19,34 +19,35 @@ from rich.console import Console
 from rich.live import Live
 from wsproto.utilities import RemoteProtocolError
 
+from .._util import printable
 from . import _keys
 from ._client import PATIENCE, Target, connect
+from ._columns import COLUMNS
 from ._guard import check_token
-from ._screen import COLUMNS, Screen
-from ._view import printable
-from ._websocket import MessageTooLongError, WebSocket
+from ._screen import Screen
+from ._websocket import PeerExcessError, WebSocket
 
-OK, FAILED = 0, 1  # 2 is argparse's
+OK, FAILED = 0, 1  # argparse uses 2
 DEFAULT_URL: Final = "ws://127.0.0.1:42069/qtop/stats"
-#: Seconds between two tries to connect.
+#: The time between two attempts to connect, in seconds.
 RETRY: Final = 1.0
 
-#: What can happen to a connection. Another can be tried.
+#: The failures of a connection, after which another is tried.
 _FAILURES: Final = (
     OSError,
     trio.BrokenResourceError,
     trio.TooSlowError,
     RemoteProtocolError,
-    MessageTooLongError,
+    PeerExcessError,
     ValueError,
 )
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """What the command line asks for.
+    """Parse the command line.
 
     Raises:
-      SystemExit: it makes no sense.
+      SystemExit: it is wrong.
     """
     return _parser().parse_args(argv)
 
@@ -61,8 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("url", nargs="?", default=DEFAULT_URL, help="default: %(default)s")
     add("--interval", "-i", type=float, default=1.0, metavar="SECONDS", help="default: 1")
-    add("--sort", choices=COLUMNS, default="backend", help="by what to sort (default: backend)")
-    add("--reverse", action="store_true", help="the greatest first")
+    add(
+        "--sort",
+        choices=COLUMNS,
+        default="backend",
+        help="the column to sort by (default: backend)",
+    )
+    add("--reverse", action="store_true", help="sort in descending order")
     add("--pool", metavar="NAME", help="show this pool only")
     add("--once", action="store_true", help="show the state once, after one interval, and end")
     add("--json", action="store_true", help="print each message as a line of JSON, for scripts")
@@ -70,22 +76,22 @@ def _parser() -> argparse.ArgumentParser:
         "--token-file",
         type=Path,
         metavar="FILE",
-        help="where the server's token is (default: the environment's QTOP_TOKEN)",
+        help="the file with the server's token (default: the environment's QTOP_TOKEN)",
     )
-    add("--ca-file", type=Path, metavar="FILE", help="for wss: whom to trust, in PEM")
+    add("--ca-file", type=Path, metavar="FILE", help="for wss: the trusted authorities, in PEM")
     return parser
 
 
 class _OutputError(Exception):
-    """The output cannot be written; its cause is why."""
+    """The output cannot be written. Its cause is the reason."""
 
 
 def why(exc: BaseException) -> str:
-    """One line about what happened to a connection."""
+    """Return one line about the failure of a connection."""
     if isinstance(exc, trio.TooSlowError):
         return "no answer in time"
     if isinstance(exc, OSError) and exc.__cause__ is not None:
-        # Trio says that all attempts to connect have failed, and its cause is why each of them.
+        # Trio's message says that all attempts failed; its cause has the reason of each.
         found = (it for it in _leaves(exc.__cause__) if isinstance(it, OSError) and it.errno)
         reasons = dict.fromkeys(os.strerror(it.errno or 0) for it in found)
         return f"cannot connect: {', '.join(reasons) or exc}"
@@ -101,11 +107,15 @@ def _leaves(exc: BaseException) -> Iterator[BaseException]:
 
 
 def _complain(exc: Exception) -> None:
-    print(f"qtop: {why(exc)}", file=sys.stderr, flush=True)  # noqa: T201 - a command's output
+    _say(why(exc))
+
+
+def _say(text: str) -> None:
+    print(f"qtop: {text}", file=sys.stderr, flush=True)  # noqa: T201 - a command's output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status. `argv` is without the program's name.
+    """Run the command and return its exit status. `argv` is without the program's name.
 
     Raises:
       SystemExit: for wrong arguments, as argparse does.
@@ -116,24 +126,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().error(str(exc))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # There are terminals that know no bars.
+            # Some terminals have no characters for bars.
             stream.reconfigure(errors="replace")
     status = OK
     try:
         return trio.run(watcher.run)
     except* KeyboardInterrupt:
-        pass  # one way to leave
+        pass  # Ctrl-C is one way to leave
     except* _OutputError as group:
         status = _output_failed(group)
     return status
 
 
 def _output_failed(group: BaseExceptionGroup) -> int:
-    # Python would complain when it flushes what cannot be written.
+    # At its exit Python would flush the stream, and complain.
     sys.stdout = None
     (cause,) = (exc.__cause__ for exc in _leaves(group))
     if isinstance(cause, BrokenPipeError):
-        return OK  # whoever read it has seen enough
+        return OK  # the reader, such as `head`, has seen enough
     assert isinstance(cause, OSError)
     _complain(cause)
     return FAILED
@@ -149,26 +159,37 @@ class Watcher:
         if not 0.1 <= self._interval <= 3600:
             raise ValueError("--interval must be between 0.1 and 3600 seconds")
         if arguments.json and arguments.pool is not None:
-            raise ValueError("--pool is for the table; with --json each message comes whole")
+            raise ValueError("--pool is for the table; --json prints whole messages")
         target = Target.parse(arguments.url, self._interval)
         token = os.environ.get("QTOP_TOKEN") or None
         if arguments.token_file is not None:
             token = arguments.token_file.read_text().strip()
         if token is not None:
             check_token(token)
+        self._exposed: bool = token is not None and target.is_exposed
+        self._target: Target = target
         context = None
         if arguments.ca_file is not None:
             context = ssl.create_default_context(cafile=arguments.ca_file)
-        self._connect = functools.partial(connect, target, token=token, ssl_context=context)
+        self._connect = functools.partial(
+            connect, target, token=token, ssl_context=context, cut=not arguments.json
+        )
         self._screen: Screen = Screen(
             arguments.url,
             sort=arguments.sort,
             down=arguments.reverse,
             pool=arguments.pool,
+            warning="the token is not encrypted" if self._exposed else "",
         )
 
     async def run(self) -> int:
-        """Do what the arguments say; the exit status."""
+        """Do what the arguments say, and return the exit status."""
+        if self._exposed:
+            _say(
+                f"warning: the token travels to {printable(self._target.host)} unencrypted, and"
+                f" to any program there that listens on port {self._target.port}; use a wss://"
+                " URL, or ssh -L"
+            )
         if self._arguments.once:
             return await self._once()
         if self._arguments.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -181,15 +202,15 @@ class Watcher:
             async with self._connect() as socket:
                 text = await self._receive(socket)
                 begin = trio.current_time()
-                # There are no rates before the second message; qorb sends one with each
-                # change, too.
+                # There are no rates before the second message. qorb also sends a message
+                # with each change.
                 while trio.current_time() < begin + 0.9 * self._interval:
                     text = await self._receive(socket)
         except _FAILURES as exc:
             _complain(exc)
             return FAILED
         if not self._screen.knows_pool():
-            _complain(ValueError(f"there is no pool {self._arguments.pool!r}"))
+            _say(f"there is no pool {printable(self._arguments.pool)!r}")
             return FAILED
         self._print(text)
         return OK
@@ -197,7 +218,7 @@ class Watcher:
     async def _follow(
         self, take: Callable[[str], None], lost: Callable[[Exception], None]
     ) -> NoReturn:
-        """Pass on each message; connect again, and again, when there is no connection."""
+        """Pass on each message. Connect again when the connection is lost."""
         while True:
             try:
                 async with self._connect() as socket:
@@ -209,7 +230,7 @@ class Watcher:
             await trio.sleep(RETRY)
 
     async def _receive(self, socket: WebSocket) -> str:
-        """The next message, of which the view has learnt."""
+        """Return the next message, after the view has taken it in."""
         with trio.fail_after(self._interval + PATIENCE):
             text = await socket.receive()
         if text is None:
@@ -222,7 +243,7 @@ class Watcher:
     def _print(self, text: str) -> None:
         try:
             if self._arguments.json:
-                # As one line, whatever it was.
+                # On one line, whatever its format was.
                 print(json.dumps(json.loads(text)), flush=True)  # noqa: T201 - a command's output
             else:
                 console = Console(width=None if Console().is_terminal else 200)
@@ -236,7 +257,7 @@ class Watcher:
     async def _show(self) -> None:
         screen, console = self._screen, Console()
         with (
-            # These would end the program before the terminal is as it was.
+            # These signals would end the program before it restores the terminal.
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH) as signals,
             _keys.unbuffered(0),
             Live(console=console, screen=True, auto_refresh=False) as live,

@@ -1,9 +1,9 @@
-"""`Guard`: who may read. No I/O here.
+"""`Guard`: decides which clients may read. No I/O here.
 
-A web page from elsewhere runs on the machine of whoever looks at it, and so could reach
-what listens on that machine's loopback interface. Two headers give it away, and no page can
-forge them: ``Origin`` tells where the page is from, and ``Host`` has the name that the page
-connected to, which is the page's own if it has had that name lead here ("DNS rebinding").
+A web page from elsewhere runs in a browser on a user's machine, and so could connect to a
+server on the loopback interface of that machine. Two headers reveal it, and no page can forge
+them. ``Origin`` names the server that the page came from. ``Host`` has the name that the page
+connected to, which is the page's own if its DNS record leads here ("DNS rebinding").
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import base64
 import hmac
 import ipaddress
+import itertools
 import re
 from collections.abc import Collection, Iterable
-from typing import final
+from typing import Final, final
 from urllib.parse import urlsplit
 
 import attrs
@@ -22,13 +23,18 @@ from ._http import Answer, refuse
 
 #: A browser can give a WebSocket no header but this one, so it brings the token as one of
 #: its subprotocols, in base64: ``qtop, bearer.dG9rZW4``.
-BEARER_PROTOCOL = "bearer."
+BEARER_PROTOCOL: Final = "bearer."
+
+#: The minimum length of a token. Sixteen random hexadecimal digits are 64 bits, too many to guess.
+MIN_TOKEN: Final = 16
+#: The maximum number of tokens that one request may offer. A browser sends one.
+_MAX_OFFERED: Final = 4
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to `host`, as far as can be told from it."""
+    """Return True if the name or address of `host` is one that leads to this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -36,9 +42,14 @@ def is_loopback(host: str) -> bool:
 
 
 def check_token(token: str) -> None:
-    """Raise `ValueError` for what cannot be sent as a token; without repeating it."""
+    """Raise `ValueError` for an unusable or guessable token. The error does not repeat it."""
     if not re.fullmatch(r"[!-~]+", token):
-        raise ValueError("token must be of visible ASCII characters, at least one, no space")
+        raise ValueError("token must be of visible ASCII characters, without a space")
+    if len(token) < MIN_TOKEN:
+        raise ValueError(
+            f"token must have at least {MIN_TOKEN} characters: make one with"
+            " python -c 'import secrets; print(secrets.token_hex())'"
+        )
 
 
 def _is_address(host: str) -> bool:
@@ -50,7 +61,7 @@ def _is_address(host: str) -> bool:
 
 
 def _name_of(authority: str) -> str:
-    """The host of ``host:port``, or an empty one."""
+    """Return the host of ``host:port``, or an empty string."""
     try:
         return urlsplit(f"//{authority}").hostname or ""
     except ValueError:
@@ -60,7 +71,16 @@ def _name_of(authority: str) -> str:
 @final
 @attrs.frozen
 class Guard:
-    """Looks at the headers of a request, and refuses it or does not."""
+    """Refuses requests by their headers.
+
+    Args:
+      host: the address that the server listens on.
+      token: the secret that clients must know; `None` for a server on a loopback address.
+      allowed_hosts: more names by which clients may call the server, in lower case.
+
+    Raises:
+      ValueError: there is no token although others could connect, or the token is too weak.
+    """
 
     host: str
     token: str | None = attrs.field(default=None, repr=False)
@@ -71,13 +91,13 @@ class Guard:
             check_token(self.token)
         if self.token is None and not is_loopback(self.host):
             raise ValueError(
-                f"host {self.host!r} is not a loopback address, so that others could read the"
-                " statistics: give a token (a secret that whoever watches must know), or"
+                f"host {self.host!r} is not a loopback address, so other machines could read the"
+                " statistics: give a token (a secret that every client must know), or"
                 " serve on 127.0.0.1"
             )
 
     def refuse_caller(self, headers: Headers) -> Answer | None:
-        """Refuse what a web page from elsewhere has sent."""
+        """Refuse a request that a web page from elsewhere has sent."""
         found = dict(headers)
         authority = found.get(b"host", b"").decode("latin-1").lower()
         if not self._knows(_name_of(authority)):
@@ -86,22 +106,24 @@ class Guard:
         if origin is not None:
             scheme, _, rest = origin.decode("latin-1").lower().partition("://")
             if scheme not in {"http", "https"} or rest != authority:
-                return refuse(403, "this is not for pages from elsewhere")
+                return refuse(403, "pages from elsewhere may not read this")
         return None
 
     def refuse_stranger(self, headers: Headers) -> Answer | None:
-        """Refuse who does not know the token, if there is one."""
+        """Refuse a request without the token, if there is one."""
         if self.token is None:
             return None
-        offered = [token for name, value in headers for token in _tokens(name, value)]
+        every = (token for name, value in headers for token in _tokens(name, value))
+        offered = list(itertools.islice(every, _MAX_OFFERED))
         if any(hmac.compare_digest(token, self.token.encode()) for token in offered):
             return None
         return refuse(401, "a bearer token is needed" if not offered else "the token is wrong")
 
     def _knows(self, name: str) -> bool:
-        """Whether a client that means this server may call it so.
+        """Return True if `name` is a name of this server.
 
-        By its address it may: nobody can have another machine's address lead here.
+        An address always is: a page from elsewhere cannot make another machine's address
+        lead here.
         """
         if is_loopback(name) or name in self.allowed_hosts:
             return True
@@ -109,13 +131,13 @@ class Guard:
 
 
 def _tokens(name: bytes, value: bytes) -> Iterable[bytes]:
-    """The bearer tokens in one header."""
+    """Return the bearer tokens in one header."""
     if name == b"authorization":
         scheme, _, token = value.partition(b" ")
         if scheme.lower() == b"bearer":
             yield token.strip()
     elif name == b"sec-websocket-protocol":
-        for protocol in value.decode("latin-1").split(","):
+        for protocol in value.decode("latin-1").split(",", _MAX_OFFERED)[:_MAX_OFFERED]:
             bare = protocol.strip()
             if bare.startswith(BEARER_PROTOCOL):
                 yield _from_base64(bare.removeprefix(BEARER_PROTOCOL))

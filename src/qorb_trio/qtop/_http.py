@@ -1,4 +1,4 @@
-"""HTTP, as little of it as is needed: one request on each connection. h11 knows the rest."""
+"""HTTP, as much as is needed: one request on each connection. h11 knows the protocol."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ import trio
 import wsproto
 from wsproto.events import AcceptConnection, Request
 
-#: The subprotocol that is spoken with those who ask for one.
+#: The WebSocket subprotocol, for clients that offer one.
 PROTOCOL: Final = "qtop"
+#: The maximum size of a request's head, in bytes and in lines. A browser sends about a
+#: thousand bytes in twenty lines; to parse a hundred takes about a millisecond.
+MAX_HEAD: Final = 16384
+MAX_LINES: Final = 100
+_END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 _CHUNK: Final = 4096
 _ALWAYS: Final = (
     (b"Cache-Control", b"no-store"),
@@ -30,7 +35,7 @@ _ALWAYS: Final = (
 @final
 @attrs.frozen
 class Answer:
-    """What is sent to who has not asked for a WebSocket, or does not get one."""
+    """An answer to a request that asks for no WebSocket, or does not get one."""
 
     status: int
     body: bytes
@@ -38,24 +43,45 @@ class Answer:
 
 
 def refuse(status: int, reason: str, *headers: tuple[bytes, bytes]) -> Answer:
-    """An answer of one line."""
+    """Return an answer of one line."""
     plain = (b"Content-Type", b"text/plain; charset=utf-8")
     return Answer(status, f"{reason}\n".encode(), (plain, *headers))
 
 
-async def read_request(stream: trio.abc.Stream, http: h11.Connection) -> h11.Request | None:
-    """The head of the request, or `None` if nothing comes."""
-    while True:
-        event = http.next_event()
-        if isinstance(event, h11.Request):
-            return event
-        if event is not h11.NEED_DATA:
-            return None
-        http.receive_data(bytes(await stream.receive_some(_CHUNK)))
+async def read_head(stream: trio.abc.Stream) -> bytes:
+    """Read a request's head, and perhaps more.
+
+    Returns an empty string if the client closes the connection before the end of the head, or
+    if it does not speak HTTP. A head that is too long ends after `MAX_HEAD` bytes.
+    """
+    head = bytearray()
+    while _END_OF_HEAD.search(head, max(0, len(head) - _CHUNK - 2)) is None:
+        data = await stream.receive_some(_CHUNK)
+        head += data
+        if not data or not head[:1].isalpha():
+            return b""
+        if len(head) > MAX_HEAD:
+            break
+    return bytes(head)
+
+
+def parse_request(http: h11.Connection, head: bytes) -> h11.Request | Answer:
+    """Parse what `read_head` returned; return an answer if it is too much.
+
+    Raises:
+      h11.RemoteProtocolError: it is no request.
+    """
+    end = _END_OF_HEAD.search(head)
+    if end is None or end.end() > MAX_HEAD or head.count(b"\n", 0, end.end()) > MAX_LINES:
+        return refuse(431, "the head of the request is too long")
+    http.receive_data(head)
+    event = http.next_event()
+    assert isinstance(event, h11.Request)
+    return event
 
 
 def wants_websocket(request: h11.Request) -> bool:
-    """Whether the client would rather have a WebSocket than a page."""
+    """Return True if the client asks for a WebSocket, not for a page."""
     return any(
         name == b"upgrade" and value.strip().lower() == b"websocket"
         for name, value in request.headers
@@ -65,7 +91,7 @@ def wants_websocket(request: h11.Request) -> bool:
 async def send_answer(
     stream: trio.abc.Stream, http: h11.Connection, answer: Answer, *, bare: bool
 ) -> None:
-    """Send an answer, or its head only; after that the connection is to be closed."""
+    """Send an answer, or only its head if `bare`. The caller closes the connection then."""
     headers = [*answer.headers, *_ALWAYS, (b"Content-Length", b"%d" % len(answer.body))]
     status = HTTPStatus(answer.status)
     response = h11.Response(status_code=status, reason=status.phrase.encode(), headers=headers)
@@ -77,11 +103,10 @@ async def send_answer(
 async def switch_protocols(
     stream: trio.abc.Stream, http: h11.Connection, request: h11.Request
 ) -> wsproto.WSConnection:
-    """Become a WebSocket.
+    """Accept a WebSocket.
 
     Raises:
-      wsproto.utilities.RemoteProtocolError: it has not been asked for properly; nothing has
-        been sent.
+      wsproto.utilities.RemoteProtocolError: the request is malformed, and nothing was sent.
     """
     protocol = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
     protocol.initiate_upgrade_connection(list(request.headers), request.target)
@@ -96,10 +121,10 @@ async def switch_protocols(
 
 
 def load_page() -> Answer:
-    """The page for browsers.
+    """Return the page for browsers.
 
-    It may run the one script and the one style that are in it, and connect to where it is
-    from, and nothing else: whatever a backend is called, its name stays text.
+    The page's policy permits the one script and the one style that are in it, connections to
+    the server that it came from, and nothing else. So no backend's name can become code.
     """
     page = importlib.resources.files(__package__).joinpath("page.html").read_bytes()
     policy = (

@@ -1,39 +1,36 @@
-"""`Recorder`: the instrument that tells what `stats()` cannot, waits and recent events."""
+"""`Recorder`: an instrument for what `stats()` does not have, waits and recent events."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import final
+from typing import Final, final
 
 import attrs
 import trio
 
 from .. import Backend, is_abandonment
+from .._util import safe_str
 from ..abc import Instrument
 from ._waits import WaitTimes
 
-#: So many events are remembered.
-RECENT = 100
-#: What is told of an exception is no longer than this.
-_LONGEST = 200
-#: The key of a pool's own waits, which is no backend's name.
-WHOLE_POOL = ""
+#: The number of recent events that are remembered.
+RECENT: Final = 100
+#: The maximum length of the text about an exception.
+_LONGEST: Final = 200
 
 
 def describe(exc: BaseException) -> str:
-    """One line about an exception, whatever its own ``__str__`` does."""
+    """Return one line about an exception."""
     kind = type(exc).__name__
-    try:
-        text = " ".join(str(exc).split())
-    except Exception:  # noqa: BLE001 - somebody else's code, and this is all that there is to say
-        text = "(no text)"
+    # Only the beginning of a text is worth the time to take its line breaks out.
+    text = " ".join(safe_str(exc)[: 2 * _LONGEST].split())
     return f"{kind}: {text}"[:_LONGEST] if text else kind
 
 
 @final
 @attrs.frozen
 class Event:
-    """Something that happened, in words: the exception itself would keep alive too much."""
+    """An event in words. To keep the exception itself would keep too much alive."""
 
     number: int
     time: float
@@ -44,19 +41,20 @@ class Event:
 
 @final
 class Recorder(Instrument):
-    """Notes how long claims wait, and what goes wrong. There is one for each pool.
+    """Records how long claims wait, and what goes wrong. There is one for each pool.
 
-    It may come to a pool that is at work already: what has begun without it is ignored.
+    It may be added to a pool that is at work already. Claims and checks that began before are
+    ignored.
     """
 
     def __init__(self) -> None:
         self.waits: WaitTimes = WaitTimes(trio.current_time())
         self.events: deque[Event] = deque(maxlen=RECENT)
         self._noted: int = 0
-        #: When each claim that is under way asked, and which backend it has been given.
+        #: By claim under way: the time at which it began, and the backend that it was given.
         self._asked: dict[int, float] = {}
         self._given: dict[int, str] = {}
-        #: The backends of the slots that are being checked.
+        #: By slot under check: its backend.
         self._checked: dict[int, str] = {}
 
     def _note(
@@ -64,37 +62,38 @@ class Recorder(Instrument):
     ) -> None:
         if is_abandonment(reason):
             return  # nothing went wrong
-        detail = "" if reason is None else describe(reason)
+        self._add(kind, backend, "" if reason is None else describe(reason))
+
+    def _add(self, kind: str, backend: str | None, detail: str = "") -> None:
         self._noted += 1
         self.events.append(Event(self._noted, trio.current_time(), kind, backend, detail))
 
-    # How long claims wait.
+    # Waits.
 
     def claim_start(self, pool: str, claim_id: int) -> None:
-        """Note when it began."""
+        """Note the time."""
         self._asked[claim_id] = trio.current_time()
 
     def handle_claimed(self, pool: str, claim_id: int, slot_id: int, backend: Backend) -> None:
-        """Note where it leads."""
+        """Note the backend."""
         if claim_id in self._asked:
             self._given[claim_id] = backend.name
 
     def claim_done(self, pool: str, claim_id: int, slot_id: int) -> None:
-        """Count how long it took, for the backend and for the pool."""
+        """Count the wait."""
         asked = self._asked.pop(claim_id, None)
         backend = self._given.pop(claim_id, None)
         if asked is None or backend is None:
             return
         now = trio.current_time()
         self.waits.add(backend, now - asked, now)
-        self.waits.add(WHOLE_POOL, now - asked, now)
 
     def claim_failed(self, pool: str, claim_id: int, reason: BaseException) -> None:
         """Forget it."""
         self._asked.pop(claim_id, None)
         self._note("claim_failed", self._given.pop(claim_id, None), reason)
 
-    # What goes wrong.
+    # Failures.
 
     def claim_acquire_failed(
         self, pool: str, claim_id: int, slot_id: int, reason: BaseException
@@ -109,7 +108,7 @@ class Recorder(Instrument):
         self._note("connect_failed", backend.name, reason)
 
     def health_check_start(self, pool: str, slot_id: int, backend: Backend) -> None:
-        """Note where it leads, since its end does not tell."""
+        """Note the backend, because the end of the check does not tell it."""
         self._checked[slot_id] = backend.name
 
     def health_check_done(self, pool: str, slot_id: int) -> None:
@@ -121,7 +120,7 @@ class Recorder(Instrument):
         self._note("health_check_failed", self._checked.pop(slot_id, None), reason)
 
     def recycle_start(self, pool: str, slot_id: int, backend: Backend) -> None:
-        """Note where it leads, since its end does not tell."""
+        """Note the backend, because the end of the check does not tell it."""
         self._checked[slot_id] = backend.name
 
     def recycle_done(self, pool: str, slot_id: int) -> None:
@@ -132,20 +131,38 @@ class Recorder(Instrument):
         """Note it."""
         self._note("recycle_failed", self._checked.pop(slot_id, None), reason)
 
-    # What comes and goes.
+    def connection_broken(
+        self, pool: str, slot_id: int, backend: Backend, reason: BaseException
+    ) -> None:
+        """Note it."""
+        self._note("connection_broken", backend.name, reason)
+
+    def claim_cut(self, pool: str, slot_id: int, backend: Backend) -> None:
+        """Note it."""
+        self._add("claim_cut", backend.name)
+
+    # Backends.
+
+    def backend_ejected(self, pool: str, backend: Backend, reason: str, seconds: float) -> None:
+        """Note it."""
+        self._add("backend_ejected", backend.name, f"for {seconds:.3g} s: {reason}"[:_LONGEST])
+
+    def backend_restored(self, pool: str, backend: Backend) -> None:
+        """Note it."""
+        self._add("backend_restored", backend.name)
 
     def slot_set_online(self, pool: str, backend: Backend) -> None:
         """Note it."""
-        self._note("slot_set_online", backend.name)
+        self._add("slot_set_online", backend.name)
 
     def slot_set_offline(self, pool: str, backend: Backend) -> None:
         """Note it."""
-        self._note("slot_set_offline", backend.name)
+        self._add("slot_set_offline", backend.name)
 
     def backend_added(self, pool: str, backend: Backend) -> None:
         """Note it."""
-        self._note("backend_added", backend.name)
+        self._add("backend_added", backend.name)
 
     def backend_removed(self, pool: str, backend: Backend) -> None:
         """Note it."""
-        self._note("backend_removed", backend.name)
+        self._add("backend_removed", backend.name)

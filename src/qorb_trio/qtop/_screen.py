@@ -1,4 +1,4 @@
-"""What the terminal shows, drawn by `rich`, and what its keys do."""
+"""`Screen`: the picture on the terminal, drawn by `rich`, and the effects of its keys."""
 
 from __future__ import annotations
 
@@ -7,42 +7,22 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, final
 
-import attrs
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ._view import Row, Totals, View, printable
+from .._util import printable
+from ._columns import COLUMNS, seconds
+from ._view import Row, Totals, View
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _SPARKLINE: Final = 40
 _HELP: Final = "q quit · Tab views · ←→ sort · r reverse · p pool · ↑↓ scroll"
 
 
-@final
-@attrs.frozen
-class Column:
-    """A column of the table of backends, by which it can be sorted."""
-
-    title: str
-    value: Callable[[Row], Any]
-    cell: Callable[[Row], Text]
-    right: bool = True
-
-
-def seconds(value: float | None) -> str:
-    """A duration, short: three characters and a unit."""
-    if value is None:
-        return "-"
-    for unit, size in (("µs", 1e-6), ("ms", 1e-3)):
-        if value < size * 999.5:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g} s" if value < 999.5 else f"{value / 60:.0f} min"
-
-
 def sparkline(values: Iterable[float], width: int = _SPARKLINE) -> str:
-    """The latest values as bars, the highest of them as a full one."""
+    """Return the latest values as bars, of which the highest is full."""
     shown = [*values][-width:] if width > 0 else []
     most = max(shown, default=0)
     if most <= 0:
@@ -50,61 +30,22 @@ def sparkline(values: Iterable[float], width: int = _SPARKLINE) -> str:
     return "".join(_BLOCKS[round(it / most * (len(_BLOCKS) - 1))] for it in shown)
 
 
-def _number(name: str, style: str = "") -> Callable[[Row], Text]:
-    """Cells with a number, pale if it is zero."""
-
-    def cell(row: Row) -> Text:
-        value = getattr(row, name)
-        return Text("-" if value is None else f"{value:,}", style if value else "dim")
-
-    return cell
-
-
-def _duration(name: str) -> Callable[[Row], Text]:
-    def cell(row: Row) -> Text:
-        return Text(seconds(getattr(row, name)), "" if getattr(row, name) else "dim")
-
-    return cell
-
-
-def _name_cell(row: Row) -> Text:
-    return Text(row.name, "green" if row.online else "bold red")
-
-
-COLUMNS: Final = {
-    "backend": Column("BACKEND", lambda row: row.name, _name_cell, right=False),
-    "pool": Column("POOL", lambda row: row.pool, lambda row: Text(row.pool), right=False),
-    "online": Column(
-        "UP", lambda row: row.online, lambda row: Text("yes") if row.online else Text("no", "red")
-    ),
-    "rate": Column("CLAIMS/s", lambda row: row.rate, lambda row: Text(f"{row.rate:,.1f}")),
-    "connecting": Column("CONN", lambda row: row.connecting, _number("connecting", "yellow")),
-    "unclaimed": Column("FREE", lambda row: row.unclaimed, _number("unclaimed", "cyan")),
-    "checking": Column("CHECK", lambda row: row.checking, _number("checking", "blue")),
-    "claimed": Column("CLAIMED", lambda row: row.claimed, _number("claimed", "bold")),
-    "closing": Column("CLOSE", lambda row: row.closing or 0, _number("closing")),
-    "wanted": Column("WANT", lambda row: row.wanted or 0, _number("wanted")),
-    "total": Column("TOTAL", lambda row: row.total, _number("total")),
-    "failures": Column("FAIL", lambda row: row.failures or 0, _number("failures", "red")),
-    "p50": Column("WAIT P50", lambda row: row.p50 or 0.0, _duration("p50")),
-    "p99": Column("WAIT P99", lambda row: row.p99 or 0.0, _duration("p99")),
-    "error": Column(
-        "LAST ERROR", lambda row: row.error, lambda row: Text(row.error, "red"), right=False
-    ),
-}
 _NAMES: Final = tuple(COLUMNS)
-#: What is left out first where there is no room for all. What is sorted by stays.
+#: The columns in the order in which they are left out where there is no room for all. The
+#: column that the table is sorted by stays.
 _LEAST_WANTED: Final = (
-    *("closing", "checking", "total", "p50", "wanted", "connecting", "unclaimed"),
-    *("failures", "online", "p99", "error", "pool", "claimed", "rate"),
+    *("closing", "checking", "retiring", "total", "p50", "wanted", "stale", "connecting"),
+    *("unclaimed", "failed", "failures", "p99", "error", "pool", "online", "claimed", "rate"),
 )
-#: To so many characters a text may be cut before a column is left out; what is to spare
+#: The columns that are left out before all others while they have nothing but zeros.
+_RARE: Final = ("retiring", "stale", "failed")
+#: The widths to which texts may be cut before a column is left out, in characters. Spare room
 #: goes to the first of them first.
 _SHORTEST: Final = {
     "backend": 20,
     "pool": 10,
     "error": 12,
-    # ... and in the other tables:
+    # In the other tables:
     "EVENT": 20,
     "BACKEND": 16,
     "TASK": 20,
@@ -115,7 +56,7 @@ SHOWN: Final = ("backends", "holders", "events")
 
 
 def stretch(full: dict[str, int], shortest: dict[str, int], width: int) -> dict[str, int]:
-    """How wide columns are, of which some can be shorter than they would like to be."""
+    """Return the widths of columns, of which some can be shorter than their contents."""
     found = {name: min(size, shortest.get(name, size)) for name, size in full.items()}
     for name in [name for name in shortest if name in found]:
         more = min(width - sum(found.values()), full[name] - found[name])
@@ -123,25 +64,44 @@ def stretch(full: dict[str, int], shortest: dict[str, int], width: int) -> dict[
     return found
 
 
+def _slots_of(pool: Totals) -> str:
+    """Return the end of a pool's line: its slots, backends, refusals and waits."""
+    text = f"  {pool.slots}{'' if pool.max_slots is None else f' of {pool.max_slots}'} slots"
+    text += f" ({pool.departed} of departed backends)" if pool.departed else ""
+    if pool.known is not None and pool.backends is not None and pool.known > pool.backends:
+        text += f"  {pool.backends} of {pool.known} backends"
+    text += f"  {pool.shed} shed" if pool.shed else ""
+    return text + (
+        "" if pool.p50 is None else f"  p50 {seconds(pool.p50)}  p99 {seconds(pool.p99)}"
+    )
+
+
 @final
 class Screen:
-    """The picture, and what the user has chosen to see."""
+    """The picture, and the user's choices."""
 
     def __init__(
-        self, title: str, *, sort: str = "backend", down: bool = False, pool: str | None = None
+        self,
+        title: str,
+        *,
+        sort: str = "backend",
+        down: bool = False,
+        pool: str | None = None,
+        warning: str = "",
     ) -> None:
         self.view: View = View()
         self.status: str = "connecting"
         self.sort: str = sort
         self.down: bool = down
         #: The pool that is shown; all if `None`.
-        self.pool: str | None = pool
+        self.pool: str | None = None if pool is None else printable(pool)
+        self._warning: str = warning
         self.shown: str = SHOWN[0]
         self.first: int = 0
         self._title: str = printable(title)
 
     def press(self, key: str) -> None:
-        """What a key does; those without a meaning do nothing."""
+        """Obey a key. A key without a meaning does nothing."""
         if key in {"left", "right"}:
             step = 1 if key == "right" else -1
             self.sort = _NAMES[(_NAMES.index(self.sort) + step) % len(_NAMES)]
@@ -159,9 +119,9 @@ class Screen:
             self.first = max(0, self.first + (10 if key == "down" else -10))
 
     def draw(self, height: int, width: int, now: float) -> RenderableType:
-        """The picture, for a terminal of that many lines and columns."""
+        """Return the picture for a terminal of `height` lines and `width` columns."""
         head = [self._headline(), *self._pool_lines(width, (height - 4) // 2)]
-        # On the smallest of terminals there is the table and what it is about.
+        # The smallest terminals have room for the table and its title only.
         head += [Text()] if height >= 10 else []
         foot = Text(no_wrap=True, overflow="ellipsis")
         room = max(1, height - len(head) - 3)
@@ -172,16 +132,19 @@ class Screen:
         }
         table, count = body[self.shown](room)
         place = f"{self.shown} {min(count, self.first + 1)}-{min(count, self.first + room)}"
-        foot.append(f"{place} of {count}  ", "bold").append(_HELP, "dim")
+        foot.append(f"{place} of {count}  ", "bold")
+        if not count and self.shown == "backends" and (reason := self._trouble()):
+            foot.append(f"{reason}  ", "red")
+        foot.append(_HELP, "dim")
         return Group(*head, table, *([foot] if height >= 6 else []))
 
     def report(self, width: int) -> RenderableType:
-        """All of it, for those who read it from a pipe."""
+        """Return all lines, for a pipe or a file."""
         table, _ = self.backends(width)
         return Group(*self._pool_lines(width), table)
 
     def knows_pool(self) -> bool:
-        """Whether there is anything to show: the pool that was chosen is one of those there."""
+        """Return True if the chosen pool is one of those that the server has."""
         return self.pool is None or any(self.pool == pool.name for pool in self.view.pools)
 
     def _headline(self) -> Text:
@@ -191,21 +154,37 @@ class Screen:
             (self._title, "bold"),
             ("  ● " if good else "  ○ ", "green" if good else "red"),
             (self.status, "green" if good else "red"),
+            (f"  {self._warning}" if self._warning else "", "yellow"),
             overflow="ellipsis",
             no_wrap=True,
         )
 
-    def _pool_lines(self, width: int, most: int | None = None) -> list[Text]:
-        """A line for each pool that is shown, but not more than so many."""
+    def _pool_lines(self, width: int, limit: int | None = None) -> list[Text]:
+        """Return a line for each pool that is shown, and one for each of its troubles."""
         if self.view.pools and not self.knows_pool():
-            return [Text(f"There is no pool {printable(self.pool)}; p leads on.", "red")]
-        pools = [pool for pool in self.view.pools if self.pool in {None, pool.name}]
-        if most is None or len(pools) <= max(1, most):
-            return [self._pool_line(pool, width) for pool in pools]
-        shown = pools[: max(0, most - 1)]
+            return [Text(f"There is no pool {self.pool}; p shows the next.", "red")]
+        pools = self._shown_pools()
+        if limit is not None and len(pools) > max(1, limit):
+            return self._first_pool_lines(pools, width, limit)
+        lines = [self._pool_line(pool, width) for pool in pools]
+        notes = [f"{pool.name}: {pool.trouble}" for pool in pools if pool.trouble]
+        notes += [self.view.left_out] if self.view.left_out else []
+        room = len(notes) if limit is None else max(0, limit - len(lines))
+        style: dict[str, Any] = {"no_wrap": limit is not None, "overflow": "ellipsis"}
+        return lines + [Text(note, "red", **style) for note in notes[:room]]
+
+    def _first_pool_lines(self, pools: Sequence[Totals], width: int, limit: int) -> list[Text]:
+        shown = pools[: max(0, limit - 1)]
         count = f"and {len(pools) - len(shown)} more" if shown else f"{len(pools)}"
         rest = Text(f"{count} pools; p shows one", "dim", no_wrap=True, overflow="ellipsis")
         return [*(self._pool_line(pool, width) for pool in shown), rest]
+
+    def _shown_pools(self) -> list[Totals]:
+        return [pool for pool in self.view.pools if self.pool in {None, pool.name}]
+
+    def _trouble(self) -> str:
+        """Return the reason why there are no backends, as far as the pools tell."""
+        return "; ".join(pool.trouble for pool in self._shown_pools() if pool.trouble)
 
     def _pool_line(self, pool: Totals, width: int) -> Text:
         name = Text(pool.name, "bold")
@@ -213,10 +192,8 @@ class Screen:
         name.append("  " if pool.name else "")
         rate = f"{pool.rate:,.1f} claims/s "
         waiting = "" if pool.waiting is None else f"  {pool.waiting} waiting "
-        rest = f"  {pool.slots}{'' if pool.max_slots is None else f' of {pool.max_slots}'} slots"
-        rest += f" ({pool.departed} of departed backends)" if pool.departed else ""
-        rest += "" if pool.p50 is None else f"  p50 {seconds(pool.p50)}  p99 {seconds(pool.p99)}"
-        # The bars take what the words leave.
+        rest = _slots_of(pool)
+        # The bars take the room that the words leave.
         left = width - name.cell_len - len(rate + waiting + rest)
         bars = min(_SPARKLINE, left // 2 if waiting else left)
         claims = sparkline(self.view.claims.get(pool.name, ()), bars)
@@ -233,14 +210,14 @@ class Screen:
         )
 
     def rows(self) -> list[Row]:
-        """The backends in the order in which they are shown."""
+        """Return the backends in the order in which they are shown."""
         rows = [row for row in self.view.rows if self.pool in {None, row.pool}]
         rows.sort(key=operator.attrgetter("name", "pool"))
         rows.sort(key=COLUMNS[self.sort].value, reverse=self.down)
         return rows
 
     def backends(self, width: int, room: int | None = None) -> tuple[Table, int]:
-        """The table of backends, with so many of them; and how many there are."""
+        """Return the table of backends, with at most `room` of them, and their number."""
         rows = self.rows()
         part = self._part(rows, room)
         cells = {
@@ -249,7 +226,7 @@ class Screen:
             if self._several() or name != "pool"
         }
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-        widths = self._widths(cells, width)
+        widths = self._widths(cells, part, width)
         for name, size in widths.items():
             column = COLUMNS[name]
             mark = ("▼" if self.down else "▲") if name == self.sort else ""
@@ -264,14 +241,15 @@ class Screen:
             table.add_row(*line)
         return table, len(rows)
 
-    def _widths(self, cells: dict[str, list[Text]], width: int) -> dict[str, int]:
-        """The columns that there is room for, and how wide each of them is."""
+    def _widths(self, cells: dict[str, list[Text]], rows: list[Row], width: int) -> dict[str, int]:
+        """Return the columns for which there is room, and their widths."""
         full = {
             name: max(len(COLUMNS[name].title) + 1, *(cell.cell_len for cell in column), 0)
             for name, column in cells.items()
         }
         least = {name: min(size, _SHORTEST.get(name, size)) for name, size in full.items()}
-        for name in _LEAST_WANTED:
+        quiet = (name for name in _RARE if not any(map(COLUMNS[name].value, rows)))
+        for name in (*quiet, *_LEAST_WANTED):
             if sum(least.values()) + len(least) - 1 <= width:
                 break
             if name != self.sort:
@@ -279,7 +257,7 @@ class Screen:
         return stretch({name: full[name] for name in least}, _SHORTEST, width - len(least) + 1)
 
     def _several(self) -> bool:
-        """Whether more than one pool is shown."""
+        """Return True if more than one pool is shown."""
         return len(self.view.pools) > 1 and self.pool is None
 
     def _holders(self, width: int, room: int) -> tuple[Table, int]:
@@ -321,7 +299,7 @@ class Screen:
         return table
 
     def _part(self, lines: list[Any], room: int | None) -> list[Any]:
-        """Those lines that there is room for."""
+        """Return the lines for which there is room."""
         if room is None:
             return lines
         self.first = max(0, min(self.first, len(lines) - room))

@@ -1,77 +1,30 @@
-"""`View`: what is known from the messages so far, and in which order it is shown.
+"""`View`: the state of the pools, as far as the messages so far tell. No I/O here.
 
-Made for the messages of `qtop.serve`, it makes the best of those of qorb, which have the
-first two keys only, and come whenever something has changed.
+It is made for the messages of `qtop.serve`. It also reads those of qorb, which have the first
+two keys only, and come whenever something has changed.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections import deque
-from typing import Any, Final, final
+from typing import Final, final
 
 import attrs
 
-#: So many points of each history are kept.
+from ._message import Fields, parse_message
+
+#: The number of points of each history, and the number of events, that are kept.
 KEPT: Final = 300
-#: Where a message does not say what time it is about, rates are over so long at least.
-_LEAST_SECONDS: Final = 0.9
-#: ... and where it does, this is as good as no time at all.
-_LEAST_INTERVAL: Final = 0.01
-
-#: No number in a message is as great as this.
-_MOST: Final = 1 << 64
-
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def printable(text: object) -> str:
-    """A text from elsewhere, without what would change the terminal."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
-
-
-def _wrong(key: str, value: object) -> ValueError:
-    return ValueError(f"a message whose {key} is {printable(repr(value))[:60]}")
-
-
-def _objects(found: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """A list of objects, empty if there is none."""
-    value = found.get(key, [])
-    if not (isinstance(value, list) and all(isinstance(it, dict) for it in value)):
-        raise _wrong(key, value)
-    return value
-
-
-def _maybe_count(found: dict[str, Any], key: str) -> int | None:
-    """A number of things; `bool` is a subclass of `int`, and none."""
-    value = found.get(key)
-    if value is not None and not (type(value) is int and 0 <= value < _MOST):
-        raise _wrong(key, value)
-    return value
-
-
-def _count(found: dict[str, Any], key: str) -> int:
-    return _maybe_count(found, key) or 0
-
-
-def _maybe_seconds(found: dict[str, Any], key: str) -> float | None:
-    value = found.get(key)
-    if value is not None and not (type(value) in {int, float} and 0 <= value < _MOST):
-        raise _wrong(key, value)
-    return value
-
-
-def _text(found: dict[str, Any], key: str, default: object = "") -> str:
-    """A text that can be shown, whatever was there."""
-    value = found.get(key, default)
-    return "" if value is None else printable(value)
+#: If messages do not say what time they are about, rates are over at least this many seconds.
+_MIN_SECONDS: Final = 0.9
+#: If they do, a shorter interval counts as none, in seconds.
+_MIN_INTERVAL: Final = 0.01
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Row:
-    """One backend. What the message did not tell is `None`."""
+    """One backend. An attribute that the message does not have is `None`."""
 
     name: str
     pool: str
@@ -85,6 +38,11 @@ class Row:
     wanted: int | None
     total: int
     failures: int | None
+    failed: int | None
+    stale: int | None
+    retiring: int | None
+    ejected: float | None
+    """Seconds until an ejected backend is tried again."""
     p50: float | None
     p99: float | None
     error: str
@@ -93,23 +51,30 @@ class Row:
 @final
 @attrs.frozen(kw_only=True)
 class Totals:
-    """One pool; what the message did not tell is `None`."""
+    """One pool. An attribute that the message does not have is `None`."""
 
     name: str
     claims: int
     rate: float
-    waiting: int | None
     slots: int
-    max_slots: int | None
-    departed: int
-    p50: float | None
-    p99: float | None
+    waiting: int | None = None
+    max_slots: int | None = None
+    departed: int = 0
+    p50: float | None = None
+    p99: float | None = None
+    shed: int = 0
+    backends: int | None = None
+    """The number of active backends."""
+    known: int | None = None
+    """The number of backends that the resolver knows."""
+    trouble: str = ""
+    """The reason why the service cannot be resolved, or not completely."""
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Held:
-    """A connection that somebody holds."""
+    """A connection that a task holds."""
 
     age: float
     task: str
@@ -120,7 +85,7 @@ class Held:
 @final
 @attrs.frozen(kw_only=True)
 class Happened:
-    """An event, and when it was, on the clock of whoever shows it."""
+    """An event, and its time on this program's clock."""
 
     at: float
     event: str
@@ -131,152 +96,148 @@ class Happened:
 
 @final
 class View:
-    """What is known so far."""
+    """The latest message, and the histories that the messages so far add up to."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.pools: list[Totals] = []
         self.holders: list[Held] = []
         self.events: deque[Happened] = deque(maxlen=KEPT)
-        #: By the pool's name: claims per second, and the number of those waiting.
+        #: The reason why some backends are not shown, in words; empty if all are.
+        self.left_out: str = ""
+        #: By the pool's name: claims per second, and the number of waiting claimants.
         self.claims: dict[str, deque[float]] = {}
         self.waiting: dict[str, deque[int]] = {}
-        #: What the rates are reckoned from: a time, and the totals at that time.
+        #: The base of the next rates: a time, and the totals at that time.
         self._since: float | None = None
         self._before: dict[str, int] = {}
         self._rates: dict[str, float] = {}
 
     def take(self, text: str, now: float) -> None:
-        """Learn from a message that came at `now`.
+        """Take in a message that came at the time `now`.
 
         Raises:
-          ValueError: it is none.
+          ValueError: it is not a message. The view has not changed then.
         """
-        try:
-            self._take(text, now)
-        except RecursionError:
-            raise ValueError("a message that is nested too deeply") from None
-
-    def _take(self, text: str, now: float) -> None:
-        message = _parse(text)
-        sets: dict[str, dict[str, Any]] = message["sets"]
-        pools = _objects(message, "pools")
-        totals = {f"set {key}": _count(it, "total_claims") for key, it in sets.items()}
-        totals |= {f"pool {_text(it, 'name')}": _count(it, "claims") for it in pools}
+        message = parse_message(text)
+        pools = message.rest.objects("pools")
+        totals = {f"set {key}": it.count("total_claims") for key, it in message.sets.items()}
+        totals |= {f"pool {it.text('name')}": it.count("claims") for it in pools}
         if not pools:
             totals["pool "] = sum(totals.values())
-        news = self._reckon(totals, _maybe_seconds(message, "interval"), now)
-        rows = [self._row(key, it) for key, it in sets.items()]
-        known = [self._pool(it) for it in pools] or [self._whole(rows, totals["pool "])]
-        holders = [_held(it) for it in _objects(message, "holders")]
-        events = [_happened(it, now) for it in _objects(message, "events")]
-        # A message is believed as a whole, or not at all.
+        rates = self._rates_after(totals, message.rest.maybe_seconds("interval"), now)
+        new = self._rates if rates is None else rates
+        rows = [_row(key, it, new) for key, it in message.sets.items()]
+        known = [_pool(it, new) for it in pools] or [_whole(rows, totals["pool "], new)]
+        holders = [_held(it) for it in message.rest.objects("holders")]
+        events = [_happened(it, now) for it in message.rest.objects("events")]
+        # A message is taken in as a whole, or not at all.
         self.rows, self.pools, self.holders = rows, known, holders
-        self.events.extend(events)
-        if news:
-            for pool in self.pools:
-                _history(self.claims, pool.name).append(pool.rate)
-                _history(self.waiting, pool.name).append(pool.waiting or 0)
+        self.left_out = message.left_out
+        self.events.extend(sorted(events, key=lambda it: it.at))
+        self._forget_pools()
+        if rates is not None or self._since is None:
+            self._since, self._before, self._rates = now, totals, new
+        if rates is not None:
+            self._remember()
 
     def lost(self) -> None:
-        """The connection is lost, and what comes after it counts from somewhere else."""
-        self._since = None
+        """Note that the connection is lost. The next message is the base of new rates."""
+        self._since, self._rates = None, {}
 
-    def _reckon(self, totals: dict[str, int], interval: float | None, now: float) -> bool:
-        """Bring the rates up to date, if it is time to; whether it was."""
+    def _rates_after(
+        self, totals: dict[str, int], interval: float | None, now: float
+    ) -> dict[str, float] | None:
+        """Return new rates, or `None` if it is too early for them."""
         if self._since is None:
-            self._since, self._before, self._rates = now, totals, {}
-            return False
+            return None
         seconds = interval or now - self._since
-        if seconds < (_LEAST_INTERVAL if interval else _LEAST_SECONDS):
-            return False
-        # A backend that has left and come back counts from zero again.
-        self._rates = {
+        if seconds < (_MIN_INTERVAL if interval else _MIN_SECONDS):
+            return None
+        # The count of a backend that has left and come back starts at zero again.
+        return {
             key: max(0, total - self._before.get(key, total)) / seconds
             for key, total in totals.items()
         }
-        self._since, self._before = now, totals
-        return True
 
-    def _row(self, key: str, found: dict[str, Any]) -> Row:
-        slots = {
-            state: _count(found, f"{state}_slots")
-            for state in ("connecting", "unclaimed", "checking", "claimed")
-        }
-        connected = slots["unclaimed"] + slots["checking"] + slots["claimed"]
-        return Row(
-            name=_text(found, "backend", key),
-            pool=_text(found, "pool"),
-            online=bool(found.get("online", connected)),
-            rate=self._rates.get(f"set {key}", 0.0),
-            closing=_maybe_count(found, "closing_slots"),
-            wanted=_maybe_count(found, "wanted_slots"),
-            total=_count(found, "total_claims"),
-            failures=_maybe_count(found, "failures"),
-            p50=_maybe_seconds(found, "wait_p50"),
-            p99=_maybe_seconds(found, "wait_p99"),
-            error=_text(found, "last_error"),
-            **slots,
-        )
+    def _remember(self) -> None:
+        for pool in self.pools:
+            self.claims.setdefault(pool.name, deque(maxlen=KEPT)).append(pool.rate)
+            self.waiting.setdefault(pool.name, deque(maxlen=KEPT)).append(pool.waiting or 0)
 
-    def _pool(self, found: dict[str, Any]) -> Totals:
-        name = _text(found, "name")
-        return Totals(
-            name=name,
-            claims=_count(found, "claims"),
-            rate=self._rates.get(f"pool {name}", 0.0),
-            waiting=_maybe_count(found, "waiting"),
-            slots=_count(found, "slots"),
-            max_slots=_maybe_count(found, "max_slots"),
-            departed=_count(found, "departed"),
-            p50=_maybe_seconds(found, "wait_p50"),
-            p99=_maybe_seconds(found, "wait_p99"),
-        )
-
-    def _whole(self, rows: list[Row], claims: int) -> Totals:
-        """The pool of a message that tells of none."""
-        slots = sum(it.connecting + it.unclaimed + it.checking + it.claimed for it in rows)
-        return Totals(
-            name="",
-            claims=claims,
-            rate=self._rates.get("pool ", 0.0),
-            waiting=None,
-            slots=slots,
-            max_slots=None,
-            departed=0,
-            p50=None,
-            p99=None,
-        )
+    def _forget_pools(self) -> None:
+        """Forget the histories of pools that are gone; a server could make up names for ever."""
+        names = {pool.name for pool in self.pools}
+        for histories in (self.claims, self.waiting):
+            for name in histories.keys() - names:
+                del histories[name]
 
 
-def _parse(text: str) -> dict[str, Any]:
-    """A message, as far as one can tell by its outermost layers."""
-    message = json.loads(text)
-    sets = message.get("sets") if isinstance(message, dict) else None
-    if not (isinstance(sets, dict) and all(isinstance(it, dict) for it in sets.values())):
-        raise ValueError("a message without sets of slots")
-    found: dict[str, Any] = message
-    return found
+def _row(key: str, found: Fields, rates: dict[str, float]) -> Row:
+    slots = {
+        state: found.count(f"{state}_slots")
+        for state in ("connecting", "unclaimed", "checking", "claimed")
+    }
+    connected = slots["unclaimed"] + slots["checking"] + slots["claimed"]
+    return Row(
+        name=found.text("backend", key),
+        pool=found.text("pool"),
+        online=found.flag("online", default=bool(connected)),
+        rate=rates.get(f"set {key}", 0.0),
+        closing=found.maybe_count("closing_slots"),
+        wanted=found.maybe_count("wanted_slots"),
+        total=found.count("total_claims"),
+        failures=found.maybe_count("failures"),
+        failed=found.maybe_count("failed_claims"),
+        stale=found.maybe_count("stale"),
+        retiring=found.maybe_count("retiring"),
+        ejected=found.maybe_seconds("ejected_for"),
+        p50=found.maybe_seconds("wait_p50"),
+        p99=found.maybe_seconds("wait_p99"),
+        error=found.text("last_error"),
+        **slots,
+    )
 
 
-def _held(found: dict[str, Any]) -> Held:
+def _pool(found: Fields, rates: dict[str, float]) -> Totals:
+    name = found.text("name")
+    return Totals(
+        name=name,
+        claims=found.count("claims"),
+        rate=rates.get(f"pool {name}", 0.0),
+        waiting=found.maybe_count("waiting"),
+        slots=found.count("slots"),
+        max_slots=found.maybe_count("max_slots"),
+        departed=found.count("departed"),
+        p50=found.maybe_seconds("wait_p50"),
+        p99=found.maybe_seconds("wait_p99"),
+        shed=found.count("shed"),
+        backends=found.maybe_count("backends"),
+        known=found.maybe_count("known"),
+        trouble=found.text("trouble"),
+    )
+
+
+def _whole(rows: list[Row], claims: int, rates: dict[str, float]) -> Totals:
+    """Return the pool of a message that names none."""
+    slots = sum(it.connecting + it.unclaimed + it.checking + it.claimed for it in rows)
+    return Totals(name="", claims=claims, rate=rates.get("pool ", 0.0), slots=slots)
+
+
+def _held(found: Fields) -> Held:
     return Held(
-        age=_maybe_seconds(found, "age") or 0.0,
-        task=_text(found, "task"),
-        backend=_text(found, "backend"),
-        pool=_text(found, "pool"),
+        age=found.maybe_seconds("age") or 0.0,
+        task=found.text("task"),
+        backend=found.text("backend"),
+        pool=found.text("pool"),
     )
 
 
-def _happened(found: dict[str, Any], now: float) -> Happened:
+def _happened(found: Fields, now: float) -> Happened:
     return Happened(
-        at=now - (_maybe_seconds(found, "age") or 0.0),
-        event=_text(found, "event"),
-        backend=_text(found, "backend"),
-        pool=_text(found, "pool"),
-        detail=_text(found, "detail"),
+        at=now - (found.maybe_seconds("age") or 0.0),
+        event=found.text("event"),
+        backend=found.text("backend"),
+        pool=found.text("pool"),
+        detail=found.text("detail"),
     )
-
-
-def _history(histories: dict[str, deque[Any]], name: str) -> deque[Any]:
-    return histories.setdefault(name, deque(maxlen=KEPT))

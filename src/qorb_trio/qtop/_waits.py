@@ -1,13 +1,13 @@
-"""`WaitTimes`: percentiles of durations, of the last few seconds and by key."""
+"""`WaitTimes`: percentiles of recent durations, by backend. No I/O here."""
 
 from __future__ import annotations
 
 import math
 from typing import final
 
-#: The durations of the last one to two times so many seconds are what percentiles tell of.
+#: Percentiles are those of the last one to two windows. The length of a window, in seconds.
 WINDOW = 10.0
-#: Buckets for each doubling: a percentile is rounded up, by an eighth at most.
+#: Buckets for each doubling: a percentile is rounded up, by at most an eighth.
 _PER_DOUBLING = 8
 _SHORTEST = 1e-6
 
@@ -33,39 +33,43 @@ def _percentile(buckets: dict[int, int], total: int, share: float) -> float:
 
 @final
 class WaitTimes:
-    """Counts durations in buckets that grow by steps of an eighth.
+    """Counts durations in buckets whose bounds grow by an eighth.
 
-    There are two generations of buckets, and the older one is dropped as a whole: so what
-    is kept does not grow with the number of durations, and nothing is ever copied.
+    There are two generations of buckets, and the older one is dropped as a whole. So the
+    memory does not grow with the number of durations, and nothing is copied.
     """
 
     def __init__(self, now: float) -> None:
         self._turn_at: float = now + WINDOW
-        self._newer: dict[str, dict[int, int]] = {}
-        self._older: dict[str, dict[int, int]] = {}
-        #: The percentiles as they were found last, without those that have changed since.
-        self._found: dict[str, tuple[float, float]] = {}
-        self._changed: set[str] = set()
+        self._newer: dict[str | None, dict[int, int]] = {}
+        self._older: dict[str | None, dict[int, int]] = {}
+        #: The percentiles as last computed; the keys in `_changed` have new durations since.
+        self._found: dict[str | None, tuple[float, float]] = {}
+        self._changed: set[str | None] = set()
 
-    def add(self, key: str, seconds: float, now: float) -> None:
-        """Count a duration under a key."""
+    def add(self, backend: str, seconds: float, now: float) -> None:
+        """Count a duration for a backend, and for the pool as a whole."""
         if now >= self._turn_at:
             self._turn(now)
-        buckets = self._newer.setdefault(key, {})
         bucket = _bucket(seconds)
-        buckets[bucket] = buckets.get(bucket, 0) + 1
-        self._changed.add(key)
+        for key in (backend, None):
+            buckets = self._newer.setdefault(key, {})
+            buckets[bucket] = buckets.get(bucket, 0) + 1
+            self._changed.add(key)
 
-    def percentiles(self, now: float) -> dict[str, tuple[float, float]]:
-        """The median and the 99th percentile for each key that has any durations."""
+    def of(self, key: str | None, now: float) -> tuple[float, float] | None:
+        """Return the median and the 99th percentile of a backend; `None` without durations.
+
+        The key `None` is the pool as a whole.
+        """
         if now >= self._turn_at:
             self._turn(now)
-        for key in self._changed:
+        if key in self._changed:
+            self._changed.discard(key)
             self._found[key] = self._percentiles_of(key)
-        self._changed.clear()
-        return self._found
+        return self._found.get(key)
 
-    def _percentiles_of(self, key: str) -> tuple[float, float]:
+    def _percentiles_of(self, key: str | None) -> tuple[float, float]:
         buckets = dict(self._older.get(key, ()))
         for bucket, count in self._newer.get(key, {}).items():
             buckets[bucket] = buckets.get(bucket, 0) + count

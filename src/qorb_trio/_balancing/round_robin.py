@@ -1,0 +1,71 @@
+"""`RoundRobin`: claims in turn, by weight, whatever the load."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import final
+
+import attrs
+
+from .strategy import Candidate
+
+#: Number of turns that a backend catches up on when it returns from a time without spares.
+#: Without a bound, a backend that had no spare for minutes would get all claims for minutes.
+CATCH_UP = 8
+
+
+@final
+@attrs.frozen
+class RoundRobin:
+    """Balancer that gives each backend its turns in proportion to its weight.
+
+    It uses stride scheduling (Waldspurger and Weihl, 1995). The memo of a backend is its
+    virtual time: the backend with the least memo is chosen, and its memo grows by 1 / weight.
+    Equal memos are ordered by chance, so that many pools do not begin with the same backend.
+    A newcomer starts at the least memo of the backends it is compared with. A backend that
+    returns after a long time without spares catches up on at most 8 turns.
+    """
+
+    def choose(
+        self,
+        candidates: Sequence[Candidate],
+        rng: random.Random,
+        now: float,  # noqa: ARG002 - the contract's
+    ) -> Candidate:
+        """Return the candidate with the least memo, and advance that; see `Balancer.choose`."""
+        memos = [candidate.memo for candidate in candidates]
+        if None in memos:
+            memos = _admit(candidates)
+        least = min(memos)
+        if max(memos) - least > CATCH_UP:
+            memos = _limit_lag(candidates)
+            least = min(memos)
+        i = memos.index(least)
+        tied = memos.count(least)
+        if tied > 1:
+            i = [i for i, memo in enumerate(memos) if memo == least][int(rng.random() * tied)]
+        chosen = candidates[i]
+        chosen.memo = least + 1 / chosen.weight
+        return chosen
+
+
+def _admit(candidates: Sequence[Candidate]) -> list[float]:
+    """Give each newcomer the least memo of the others; return all memos."""
+    start: float = min((it.memo for it in candidates if it.memo is not None), default=0.0)
+    for candidate in candidates:
+        if candidate.memo is None:
+            candidate.memo = start
+    return [candidate.memo for candidate in candidates]
+
+
+def _limit_lag(candidates: Sequence[Candidate]) -> list[float]:
+    """Move up the candidates that are too far behind the first one; return all memos.
+
+    Memos of candidates that are always there differ by at most the longest stride.
+    """
+    longest = 1 / min(candidate.weight for candidate in candidates)
+    limit: float = max(it.memo for it in candidates) - CATCH_UP * longest
+    for candidate in candidates:
+        candidate.memo = max(candidate.memo, limit)
+    return [candidate.memo for candidate in candidates]

@@ -1,0 +1,202 @@
+"""The key of a claim: weighted rendezvous hashing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import qorb_trio
+from qorb_trio._balancing.affinity import Key, check_key, name_seed, preferred
+
+from .kit import Item, an_index
+
+KEYS = 10_000
+ODDS = [
+    pytest.param(range(KEYS), id="numbers"),
+    pytest.param([f"user-{i}" for i in range(KEYS)], id="texts"),
+    pytest.param([i.to_bytes(16, "little") for i in range(KEYS)], id="bytes"),
+    pytest.param([i << 64 for i in range(KEYS)], id="large-numbers"),
+]
+
+
+def names(count: int, prefix: str) -> list[str]:
+    """Names of backends."""
+    return [f"{prefix}{i}.example.com:5432" for i in range(count)]
+
+
+def owners(keys: object, backends: list[str], weights: list[float] | None = None) -> list[str]:
+    """The backend that each key prefers."""
+    seeds = [name_seed(name) for name in backends]
+    weights = weights or [1.0] * len(backends)
+    return [backends[preferred(seeds, weights, key)] for key in keys]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("keys", ODDS)
+@pytest.mark.parametrize("prefix", ["db", "10.0.0.", "node-"])
+def test_keys_are_spread_evenly(keys: list[Key], prefix: str) -> None:
+    """Of 10,000 keys, each of 10 backends is preferred by 900 to 1,100."""
+    counts = Counter(owners(keys, names(10, prefix)))
+    assert len(counts) == 10
+    assert all(900 <= count <= 1100 for count in counts.values())
+
+
+@pytest.mark.parametrize("keys", ODDS)
+@pytest.mark.parametrize("weights", [[1.0] * 10, [1.0, 2.0] * 5], ids=["equal", "unequal"])
+def test_without_a_backend_only_its_keys_move(keys: list[Key], weights: list[float]) -> None:
+    """Keys of a backend that is gone are spread over the others; all other keys stay."""
+    backends = names(10, "db")
+    before = owners(keys, backends, weights)
+    for gone in (0, 9):
+        rest = backends[:gone] + backends[gone + 1 :]
+        left = weights[:gone] + weights[gone + 1 :]
+        after = owners(keys, rest, left)
+        moved = Counter[str]()
+        for old, new in zip(before, after, strict=True):
+            if old == backends[gone]:
+                moved[new] += 1
+            else:
+                assert old == new
+        expected = moved.total() / sum(left)
+        for name, weight in zip(rest, left, strict=True):
+            assert abs(moved[name] - expected * weight) <= 5 * (expected * weight) ** 0.5
+
+
+@pytest.mark.parametrize("count", [2, 3, 100])
+def test_other_numbers_of_backends(count: int) -> None:
+    """Two backends and a hundred are preferred evenly too."""
+    counts = Counter(owners(range(200 * count), names(count, "db")))
+    assert sum((n - 200) ** 2 / 200 for n in counts.values()) < count + 5 * (2 * count) ** 0.5
+
+
+def test_weights_decide_how_many_keys() -> None:
+    """Each backend is preferred by a part of the keys in proportion to its weight."""
+    weights = [0.5, 1.0, 2.0, 4.0]
+    counts = Counter(owners(range(KEYS), names(4, "db"), weights))
+    for name, weight in zip(names(4, "db"), weights, strict=True):
+        expected = KEYS * weight / 7.5
+        assert abs(counts[name] - expected) <= 5 * expected**0.5
+
+
+def test_a_weight_that_grows_only_attracts_keys() -> None:
+    """If the weight of a backend grows, keys move to it, and none between the others."""
+    backends = names(5, "db")
+    before = owners(range(2000), backends)
+    after = owners(range(2000), backends, [1.0, 1.0, 3.0, 1.0, 1.0])
+    assert {new for old, new in zip(before, after, strict=True) if old != new} == {backends[2]}
+
+
+def test_the_order_does_not_matter() -> None:
+    """The preferred backend does not depend on the order of the backends."""
+    backends = names(10, "db")
+    assert owners(range(500), backends) == owners(range(500), backends[::-1])
+
+
+def test_types_of_keys_differ() -> None:
+    """A number, a text and bytes that look alike are different keys."""
+    backends = names(50, "db")
+    alike = [owners(keys, backends) for keys in ([1] * 3, ["1"] * 3, [b"1"] * 3)]
+    assert len({tuple(found) for found in alike}) == 3
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", b"", 0, -1, -(2**200), 10**5000, "\ud800", "é" * 1000],
+    ids=lambda key: type(key).__name__,
+)
+def test_odd_keys(key: Key) -> None:
+    """Every key of the right type prefers a backend, and always the same."""
+    check_key(key)
+    found = owners([key, key], names(10, "db"))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("key", [None, 1.5, True, bytearray(b"x"), ("a",), object()])
+def test_wrong_keys(key: object) -> None:
+    """A key of another type is an error that names the argument."""
+    with pytest.raises(TypeError, match=r"^key must be"):
+        check_key(key)
+
+
+def test_extreme_draws_are_finite() -> None:
+    """No draw makes the arithmetic fail, however extreme the weights are."""
+    for seed, weight in itertools.product([0, 2**63, 2**64 - 1], [1e-300, 0.5, 2.0**32]):
+        assert preferred([seed, 7], [weight, 1.0], 3) in {0, 1}
+    assert math.isfinite(math.log((2**64 - 1 + 0.5) / 2**64))
+
+
+@pytest.mark.real
+def test_the_same_in_every_process() -> None:
+    """Another process, with another seed for hash(), prefers the same backends."""
+    backends = names(10, "db")
+    here = [backends.index(name) for name in owners([*range(5), "a", b"a"], backends)]
+    program = (
+        "from tests.balancing.test_affinity import names, owners\n"
+        "backends = names(10, 'db')\n"
+        "print([backends.index(n) for n in owners([*range(5), 'a', b'a'], backends)])"
+    )
+    root, package = Path(__file__).parents[2], Path(qorb_trio.__file__).parents[1]
+    there = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=root,
+        env={"PYTHONHASHSEED": "123", "PYTHONPATH": f"{package}:{root}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout.strip() == str(here)
+    # Written down, because the clients of a fleet run different versions.
+    assert here == [9, 7, 2, 9, 8, 4, 1]
+
+
+def test_a_busy_first_choice() -> None:
+    """While its first choice has no spare, a key gets its own second choice, and then returns."""
+    items = [Item(name) for name in range(10)]
+    index = an_index(*items)
+    first = {key: index.choose_for(key) for key in range(200)}
+    busy = first[0]
+    assert busy is not None
+    index.remove(busy)
+    second = {key: index.choose_for(key) for key in range(200)}
+    assert all(first[key] in {second[key], busy} for key in range(200))
+    assert len({second[key] for key in range(200) if first[key] is busy}) > 3
+    index.add(busy)
+    assert {key: index.choose_for(key) for key in range(200)} == first
+
+
+def test_a_key_stays_within_the_best_priority() -> None:
+    """A backend of a worse priority is preferred only when the better ones have no spare."""
+    primary, standby = Item(0), Item(1, priority=1)
+    index = an_index(primary, standby)
+    assert {index.choose_for(key) for key in range(50)} == {primary}
+    index.remove(primary)
+    assert {index.choose_for(key) for key in range(50)} == {standby}
+
+
+def test_a_key_chooses_among_those_not_avoided() -> None:
+    """With backends to avoid, a key gets the first of its choices that is not avoided."""
+    items = [Item(name) for name in range(5)]
+    index = an_index(*items)
+    for key in range(50):
+        first = index.choose_for(key)
+        assert first is not None
+        second = index.choose_for(key, avoid=[first.backend])
+        index.remove(first)
+        assert second is index.choose_for(key)
+        index.add(first)
+
+
+def test_a_seed_is_made_once() -> None:
+    """The hash of a backend's name is kept with its slot set."""
+    items = [Item(name) for name in range(3)]
+    index = an_index(*items)
+    index.choose_for("a")
+    made = [item.candidate for item in items]
+    index.choose_for("b")
+    assert [item.candidate for item in items] == made
+    assert all(made)
