@@ -17,10 +17,16 @@ from qorb_trio import (
     ClaimTimeoutError,
     NoBackendsError,
     NoBackendsOnlineError,
+    PoolOverloadedError,
     PoolStats,
     PoolTerminatedError,
 )
-from qorb_trio._claims.failure import termination_failure, timeout_failure
+from qorb_trio._claims.failure import (
+    full_queue_failure,
+    overload_failure,
+    termination_failure,
+    timeout_failure,
+)
 
 ERROR = OSError("refused")
 NOTHING = BackendStats(
@@ -40,7 +46,7 @@ EMPTY = PoolStats(name="db", claims=3, waiting=2, slots=0, departed=0, backends=
 
 
 def stats_of(departed: int = 0, **counts: int) -> PoolStats:
-    """Statistics of a pool with two backends, the first of which has these counts."""
+    """Statistics of a pool with two backends; the first one has these counts."""
     first = attrs.evolve(NOTHING, **counts)  # type: ignore[arg-type]  # checked by attrs
     return attrs.evolve(EMPTY, departed=departed, backends={"a:1": first, "b:1": NOTHING})
 
@@ -89,9 +95,22 @@ def test_whose_error_it_was() -> None:
 
 
 def test_why_there_is_no_backend() -> None:
-    """What troubles the resolver is told where there is no backend, and only there."""
+    """The resolver's trouble is told if there is no backend, and only then."""
     assert "no backend; timeout" in str(timeout_failure(EMPTY, 4, None, trouble="timeout").error())
     assert "timeout" not in str(timeout_failure(stats_of(), 4, None, trouble="timeout").error())
+
+
+class Unspeakable(Exception):
+    """An error that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise self
+
+
+def test_an_error_that_cannot_be_shown() -> None:
+    """An exception whose representation fails is shown by the name of its class."""
+    error = timeout_failure(stats_of(), 4, Unspeakable()).error()
+    assert "last error: Unspeakable" in str(error)
 
 
 def test_the_end() -> None:
@@ -100,6 +119,28 @@ def test_the_end() -> None:
     assert type(error) is PoolTerminatedError
     assert "'db'" in str(error)
     assert error.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("waiting", "words"), [(0, "0 claimants wait"), (1, "1 claimant waits"), (2, "2 claimants")]
+)
+def test_a_full_queue(waiting: int, words: str) -> None:
+    """A claim that is refused by `max_waiting` is told how many wait."""
+    stats = attrs.evolve(stats_of(claimed=1), waiting=waiting)
+    error = full_queue_failure(stats).error()
+    assert type(error) is PoolOverloadedError
+    assert words in str(error)
+    assert "pool 'db' is overloaded" in str(error)
+    assert "max_waiting" in str(error)
+    assert error.stats is stats
+
+
+def test_an_overloaded_pool() -> None:
+    """A claim that is refused by `queue_target` is told why."""
+    error = overload_failure(EMPTY).error()
+    assert type(error) is PoolOverloadedError
+    assert str(error).startswith("pool 'db' is overloaded: refused after a wait")
+    assert "queue_target" in str(error)
 
 
 def test_each_claimant_gets_its_own_error() -> None:
@@ -118,7 +159,7 @@ def test_each_claimant_gets_its_own_error() -> None:
     ],
 )
 def test_a_cause_of_its_own(stats: PoolStats, kind: type[ClaimError]) -> None:
-    """What the claimant's own connection met is the cause, and shows that one was online."""
+    """The failure of the claimant's own connection is the cause, and shows that one was online."""
     mine = ValueError("on_acquire")
     error = timeout_failure(stats, 4, ERROR).error(mine)
     assert type(error) is kind
@@ -134,6 +175,7 @@ def test_a_cause_of_its_own(stats: PoolStats, kind: type[ClaimError]) -> None:
         NoBackendsError,
         NoBackendsOnlineError,
         AllClaimsUsedError,
+        PoolOverloadedError,
         PoolTerminatedError,
     ],
 )

@@ -12,6 +12,7 @@ from .._model.errors import (
     ClaimTimeoutError,
     NoBackendsError,
     NoBackendsOnlineError,
+    PoolOverloadedError,
     PoolTerminatedError,
 )
 from .._model.stats import PoolStats
@@ -83,6 +84,22 @@ def timeout_failure(
     return ClaimFailure(
         kind=NoBackendsOnlineError, message=prefix + reason, stats=stats, cause=last_error
     )
+
+
+def full_queue_failure(stats: PoolStats) -> ClaimFailure:
+    """Return the failure of a claim that ``max_waiting`` refuses."""
+    wait = "1 claimant waits" if stats.waiting == 1 else f"{stats.waiting} claimants wait"
+    message = f"pool {stats.name!r} is overloaded: {wait} already (see Policy.max_waiting)"
+    return ClaimFailure(kind=PoolOverloadedError, message=message, stats=stats)
+
+
+def overload_failure(stats: PoolStats) -> ClaimFailure:
+    """Return the failure of claims that ``queue_target`` refuses."""
+    message = (
+        f"pool {stats.name!r} is overloaded: refused after a wait, so that others are served"
+        " in time (see Policy.queue_target)"
+    )
+    return ClaimFailure(kind=PoolOverloadedError, message=message, stats=stats)
 
 
 def _text(error: Exception | None) -> str:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
 
+from .admission import Admission, Overload
+
 if TYPE_CHECKING:
     from .failure import ClaimFailure
 
@@ -29,7 +31,10 @@ COMPACT_THRESHOLD = 64
 class Waiter(Generic[T]):
     """One parked claimant."""
 
-    __slots__ = ("_queue", "claim_id", "deadline", "outcome", "task")
+    __slots__ = ("_queue", "arrival", "claim_id", "deadline", "outcome", "task")
+
+    #: Time at which the claimant was parked; set only while the policy has a `queue_target`.
+    arrival: float
 
     def __init__(
         self, queue: WaitQueue[T], task: trio.lowlevel.Task, claim_id: int, deadline: float
@@ -63,6 +68,8 @@ class WaitQueue(Generic[T]):
     Where all claimants have the same timeout, their deadlines have the order of the queue,
     and the first waiter is the first to expire. Only a deadline out of that order needs
     the heap. The two together save a seventh of a claim that waits.
+
+    `Admission` decides which waiters are refused before their deadlines.
     """
 
     __slots__ = (
@@ -73,12 +80,14 @@ class WaitQueue(Generic[T]):
         "_queue",
         "_returned",
         "_timer",
+        "admission",
         "waiting",
     )
 
     def __init__(self) -> None:
         #: The number of parked claimants.
         self.waiting: int = 0
+        self.admission: Admission = Admission()
         self._queue: deque[Waiter[T]] = deque()
         #: The number of waiters in the queue that are not parked any more.
         self._cancelled: int = 0
@@ -111,6 +120,8 @@ class WaitQueue(Generic[T]):
             else:
                 self._push_deadline(waiter)
             queue.append(waiter)
+            if self.admission.overload is not None:
+                self._note_arrival(waiter, self.admission.overload)
         # The timer is never set later than the first deadline of all.
         if deadline < self._timer.deadline:  # noqa: PLR1730 - setting it is expensive
             self._timer.deadline = deadline
@@ -130,6 +141,8 @@ class WaitQueue(Generic[T]):
             while waiter.task is None:
                 self._cancelled -= 1
                 waiter = self._queue.popleft()
+            if self.admission.overload is not None:
+                self.admission.overload.served(trio.current_time() - waiter.arrival)
         return waiter.claim_id, self._wake(waiter, item)
 
     def fail_all(self, failure: ClaimFailure) -> None:
@@ -141,17 +154,40 @@ class WaitQueue(Generic[T]):
         self._queue.clear()
         self._cancelled = 0
 
-    async def expire_waiters(self, make_failure: Callable[[], ClaimFailure]) -> None:
-        """Wake each waiter with a failure at its deadline. Runs until it is cancelled."""
+    async def expire_waiters(
+        self,
+        make_failure: Callable[[], ClaimFailure],
+        make_overload: Callable[[], ClaimFailure] | None = None,
+    ) -> None:
+        """Wake waiters with a failure at the right time. Runs until it is cancelled.
+
+        `make_failure` is called for waiters whose deadline has come, and for all if the
+        service has been down for long. `make_overload` is called for those that are refused
+        because of overload. A failure is made once for all that it concerns at a time,
+        because it takes a snapshot of all backends.
+        """
         while True:
             with trio.CancelScope() as self._timer:
-                self._timer.deadline = self._first_deadline()
+                self._timer.deadline = self._next_event()
                 await trio.sleep_forever()
+            now = trio.current_time()
             failure: ClaimFailure | None = None
-            for waiter in self._expired(trio.current_time()):
-                # Made once for all of them, because it takes a snapshot of all backends.
+            for waiter in self._expired(now):
                 failure = failure or make_failure()
                 self._wake(waiter, failure)
+            admission = self.admission
+            if admission.outage.tick(now) and self.waiting:
+                self.fail_all(make_failure())
+            if admission.overload is not None and make_overload is not None:
+                admission.overload.tick(now, self._first_arrival())
+                self.shed(make_overload)
+
+    def _next_event(self) -> float:
+        """Return the time at which the timer must look at the queue again."""
+        time = min(self._first_deadline(), self.admission.outage.next_tick())
+        if self.admission.overload is not None:
+            time = min(time, self.admission.overload.next_tick(self._first_arrival()))
+        return time
 
     def _first_deadline(self) -> float:
         """Return the first deadline of all waiters; it may be that of a cancelled one."""
@@ -174,6 +210,64 @@ class WaitQueue(Generic[T]):
             if waiter.task:
                 yield waiter
                 self._take_out(waiter)
+
+    # Admission. The returned waiters are exempt from it.
+
+    def configure(self, max_waiting: float, fail_fast_after: float, queue_target: float) -> None:
+        """Take over the numbers of a policy. Claimants that wait now wait on."""
+        before = self.admission.overload
+        self.admission.configure(max_waiting, fail_fast_after, queue_target)
+        overload = self.admission.overload
+        if overload is not None and overload is not before:
+            now = trio.current_time()
+            for waiter in self._queue if before is None else ():
+                waiter.arrival = now  # as far as is known
+            overload.begin(now)
+        self._wake_timer()
+
+    def note_outage(self, *, is_down: bool) -> None:
+        """Tell the admission whether the service is down; see `Outage`."""
+        self.admission.outage.update(trio.current_time(), is_down=is_down)
+        if is_down:
+            self._wake_timer()
+
+    def shed(self, make_overload: Callable[[], ClaimFailure]) -> None:
+        """Wake the waiters that are refused because of overload; call before each hand-over.
+
+        It may leave no waiter.
+        """
+        overload = self.admission.overload
+        if overload is None or not overload.is_overloaded:
+            return
+        now = trio.current_time()
+        failure: ClaimFailure | None = None
+        while (first := self._first_parked()) and overload.refuses(first.arrival, now):
+            self._queue.popleft()
+            failure = failure or make_overload()
+            self._wake(first, failure)
+            self.admission.shed += 1
+
+    def _note_arrival(self, waiter: Waiter[T], overload: Overload) -> None:
+        now = waiter.arrival = trio.current_time()
+        if self.waiting - len(self._returned) == 1:  # the queue proper was empty
+            overload.begin(now)
+            self._wake_timer()
+
+    def _wake_timer(self) -> None:
+        """Have the timer look at the queue in time for the next event."""
+        self._timer.deadline = min(self._timer.deadline, self._next_event())
+
+    def _first_parked(self) -> Waiter[T] | None:
+        """Return the first waiter in the queue proper; forget cancelled ones before it."""
+        queue = self._queue
+        while queue and queue[0].task is None:
+            queue.popleft()
+            self._cancelled -= 1
+        return queue[0] if queue else None
+
+    def _first_arrival(self) -> float | None:
+        first = self._first_parked()
+        return None if first is None else first.arrival
 
     def _push_deadline(self, waiter: Waiter[T]) -> None:
         heap = self._deadlines
