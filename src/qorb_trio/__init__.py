@@ -35,6 +35,7 @@ from ._model.stats import BackendStats as BackendStats, PoolStats as PoolStats
 from ._pool.pool import Pool as Pool, open_pool as open_pool
 from .abc import Connector as Connector, Instrument as Instrument, Resolver as Resolver
 from .connectors import (
+    ContextConnector as ContextConnector,
     TcpConnector as TcpConnector,
     ThreadConnection as ThreadConnection,
     ThreadConnector as ThreadConnector,

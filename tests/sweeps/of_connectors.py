@@ -18,6 +18,7 @@ import trustme
 from qorb_trio import (
     Backend,
     Connector,
+    ContextConnector,
     FixedResolver,
     Policy,
     TcpConnector,
@@ -196,3 +197,76 @@ async def a_blocking_driver(one: Sweep) -> None:
     with trio.fail_after(5):
         while BlockingDriver.open:  # noqa: ASYNC110 - the last thread sets no event of Trio's
             await trio.sleep(0.001)
+
+
+@sweeps(
+    ContextConnector.__aenter__,
+    ContextConnector.connect,
+    ContextConnector.disconnect,
+    ContextConnector.__aexit__,
+    name="managers",
+    by=(ContextConnector.connect, ContextConnector.disconnect, ContextConnector.__aexit__),
+)
+async def managers(one: Sweep) -> None:
+    """Two context managers are entered; one is disconnected, the other left with the block."""
+    log: list[str] = []
+
+    @asynccontextmanager
+    async def open_(_: Backend) -> AsyncIterator[object]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await trio.sleep(0.1)
+            log.append("entered")
+            try:
+                yield object()
+                await trio.sleep(0.1)
+            finally:
+                log.append("left")
+            nursery.cancel_scope.cancel()
+
+    async def target() -> None:
+        async with ContextConnector(open_) as connector:
+            backend = Backend(("a.test", 1))
+            conn = await connector.connect(backend)
+            await connector.connect(backend)
+            await connector.disconnect(conn)
+            assert len(connector._by_connection) == len(connector._visits) == 1
+
+    await one.target(target)
+    assert log.count("entered") == log.count("left")
+
+
+@sweeps(ContextConnector.connect, name="a pool of managers")
+async def a_pool_of_managers(one: Sweep) -> None:
+    """A pool of managers is opened, used and left; each step of each task counts."""
+    managers: list[ContextConnector[object]] = []
+    log: list[str] = []
+
+    @asynccontextmanager
+    async def open_(_: Backend) -> AsyncIterator[object]:
+        await trio.sleep(0.1)
+        log.append("entered")
+        try:
+            yield object()
+            await trio.sleep(0.1)
+        finally:
+            log.append("left")
+
+    async def target() -> None:
+        policy = Policy(max_slots=2, spares_wanted=1)
+        resolver = FixedResolver([Backend(("a.test", 1))])
+        async with trio.open_nursery() as nursery:
+            async with (
+                ContextConnector(open_) as connector,
+                open_pool(nursery, resolver, connector, policy=policy) as pool,
+            ):
+                managers.append(connector)
+                async with pool.claim():
+                    await trio.sleep(0.1)
+
+    one.deep = True
+    await one.target(target)
+    assert log.count("entered") == log.count("left")
+    for connector in managers:
+        assert not connector._visits
+        assert not connector._by_connection

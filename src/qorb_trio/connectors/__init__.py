@@ -7,12 +7,27 @@ sent something that nobody asked for.
 
 from __future__ import annotations
 
+from ._context import ContextConnector
 from ._tcp import TcpConnector
 from ._thread import ThreadConnection, ThreadConnector
 from ._tls import TlsConnector
 from ._unix import UnixConnector
 
-__all__ = ["TcpConnector", "ThreadConnection", "ThreadConnector", "TlsConnector", "UnixConnector"]
+__all__ = [
+    "ContextConnector",
+    "TcpConnector",
+    "ThreadConnection",
+    "ThreadConnector",
+    "TlsConnector",
+    "UnixConnector",
+]
 
-for _public in (TcpConnector, ThreadConnection, ThreadConnector, TlsConnector, UnixConnector):
+for _public in (
+    ContextConnector,
+    TcpConnector,
+    ThreadConnection,
+    ThreadConnector,
+    TlsConnector,
+    UnixConnector,
+):
     _public.__module__ = "qorb_trio"  # where users import them from

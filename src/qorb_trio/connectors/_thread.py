@@ -13,6 +13,7 @@ import trio
 
 from .._util import NoPublicConstructor
 from ..abc import Connector
+from ._exceptions import is_cancellation
 
 if TYPE_CHECKING:
     from .._model.backend import Backend
@@ -302,7 +303,7 @@ class ThreadConnector(Connector[ThreadConnection[D]]):
             return self._cancel is not None
         if exc is None:
             return True
-        was_cancelled = conn._was_cancelled or _is_cancellation(exc)
+        was_cancelled = conn._was_cancelled or is_cancellation(exc)
         return was_cancelled and self._cancel is not None
 
     def needs_recycle(self, conn: ThreadConnection[D]) -> bool:
@@ -319,9 +320,3 @@ def _call_if_there(connection: object, name: str) -> None:
     method = getattr(connection, name, None)
     if method is not None:
         method()
-
-
-def _is_cancellation(exc: BaseException) -> bool:
-    if isinstance(exc, BaseExceptionGroup):
-        return exc.split(trio.Cancelled)[1] is None
-    return isinstance(exc, trio.Cancelled)
