@@ -25,6 +25,10 @@ import qorb_trio.qtop
 import qorb_trio.redis
 import qorb_trio.resolvers
 import qorb_trio.testing
+from qorb_trio.qtop._guard import MIN_TOKEN
+from qorb_trio.qtop._server import FRAME_RATE, MAX_CLIENTS
+
+from .qtop.test_hostile_clients import LONGEST_GAP
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(qorb_trio.__file__).parent
@@ -242,6 +246,62 @@ def test_version_is_that_of_the_project() -> None:
     """What is installed has the version of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert importlib.metadata.version("qorb-trio") == project["version"]
+    assert qorb_trio.__version__ == project["version"]
+    with pytest.raises(AttributeError, match="has no attribute '__versoin__'"):
+        getattr(qorb_trio, "__versoin__")  # noqa: B009 - the type checkers know better
+
+
+@pytest.mark.real
+def test_the_version_is_read_when_it_is_asked_for() -> None:
+    """To import the package does not read the metadata, which takes milliseconds."""
+    program = (
+        "import sys, qorb_trio; assert 'importlib.metadata' not in sys.modules;"
+        "print(qorb_trio.__version__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == qorb_trio.__version__
+
+
+def test_h_links_and_policy() -> None:
+    """The metadata and the README lead to the security policy and to the other pages."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    urls = pyproject["project"]["urls"]
+    assert {"Documentation", "Source", "Changelog", "Issues", "Security"} <= urls.keys()
+    home = urls["Source"]
+    assert all(url.startswith(home) for url in urls.values())
+    for url in urls.values():
+        path = re.sub(rf"^{re.escape(home)}(/(blob|tree)/main)?/?", "", url)
+        assert path == "issues" or (ROOT / path).exists()
+    policy = (ROOT / "SECURITY.md").read_text()
+    assert f"{home}/security/advisories/new" in policy
+    assert f"({urls['Security']})" in (ROOT / "README.md").read_text()
+    assert "SECURITY.md" in (ROOT / "docs" / "security.md").read_text()
+    assert re.search(r"^security$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE)
+
+
+def test_h_the_policy_says_what_is_so() -> None:
+    """The numbers in the security policy are those of the code."""
+    policy = " ".join((ROOT / "SECURITY.md").read_text().split())
+    assert f"token of at least {MIN_TOKEN} characters" in policy
+    assert f"At most {MAX_CLIENTS} clients" in policy
+    assert f"may send {FRAME_RATE:.0f} frames per second" in policy
+    assert f"at most {LONGEST_GAP * 1000:.0f} ms" in policy
+
+
+def test_h_no_dependency_allows_a_known_vulnerability() -> None:
+    """Each mention of h11 excludes the versions of CVE-2025-43859, in extras and in groups."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = pyproject["project"]["optional-dependencies"]
+    lines = [
+        line
+        for group in (*extras.values(), *pyproject["dependency-groups"].values())
+        for line in group
+        if isinstance(line, str) and line.startswith("h11")
+    ]
+    assert len(lines) >= 2
+    assert {*lines} == {"h11>=0.16"}
 
 
 def test_package_is_typed() -> None:

@@ -271,6 +271,38 @@ async def errors(pool: qorb_trio.Pool[Session]) -> str:
     return ""
 
 
+class Ends(qorb_trio.Instrument):
+    """An instrument of the ends of connections and claims."""
+
+    def connection_stale(
+        self, pool: str, slot_id: int, backend: qorb_trio.Backend, reason: BaseException
+    ) -> None:
+        """Look at the reason."""
+        assert_type(qorb_trio.is_abandonment(reason), bool)
+
+    def connection_retired(
+        self, pool: str, slot_id: int, backend: qorb_trio.Backend, why: str
+    ) -> None:
+        """Do nothing."""
+
+    def claim_cut(self, pool: str, slot_id: int, backend: qorb_trio.Backend) -> None:
+        """Do nothing."""
+
+    def backend_ejected(
+        self, pool: str, backend: qorb_trio.Backend, reason: str, seconds: float
+    ) -> None:
+        """Do nothing."""
+
+
+def events(pool: qorb_trio.Pool[Session], event: qorb_trio.PoolEvent) -> str:
+    """A record has what its event tells."""
+    assert_type(pool.is_closed, bool)
+    assert_type(event.is_abandoned, bool)
+    assert_type(event.seconds, float | None)
+    assert_type((event.why, event.reason), tuple[str | None, str | None])
+    return qorb_trio.__version__
+
+
 async def test_aids() -> None:
     """The test kit is typed as the real things are."""
     resolver = qorb_trio.testing.ManualResolver()

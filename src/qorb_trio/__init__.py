@@ -4,6 +4,7 @@ Begin with `open_pool`.
 """
 
 import logging as _logging
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from ._balancing.least_loaded import LeastLoaded as LeastLoaded
 from ._balancing.peak_ewma import PeakEwma as PeakEwma
@@ -54,6 +55,20 @@ for _name, _value in list(globals().items()):
     if getattr(_value, "__module__", "").startswith("qorb_trio._"):
         _value.__module__ = __name__
 del _name, _value
+
+if _TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        # Reading the metadata takes milliseconds, which a plain import should not cost.
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib.metadata import version  # noqa: PLC0415 - see above
+
+        globals()[name] = found = version("qorb-trio")
+        return found
+
 
 # A library is silent unless the program configures logging.
 _logging.getLogger(__name__).addHandler(_logging.NullHandler())

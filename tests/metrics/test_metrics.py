@@ -9,6 +9,7 @@ import weakref
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 from opentelemetry import metrics
@@ -17,8 +18,18 @@ from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, V
 from trio.testing import MockClock
 
 import qorb_trio.opentelemetry
-from qorb_trio import AllClaimsUsedError, Backend, NoBackendsError, Policy, Resolver, open_pool
+from qorb_trio import (
+    AllClaimsUsedError,
+    Backend,
+    NoBackendsError,
+    Policy,
+    PoolOverloadedError,
+    Resolver,
+    open_pool,
+)
 from qorb_trio.opentelemetry import Instrumentation, instrument
+from qorb_trio.opentelemetry._meters import meters_of
+from qorb_trio.opentelemetry._pool_meter import PoolMeter
 from qorb_trio.testing import FakeConnector, ManualResolver
 
 from ..harness import HANG, Bench, LedgerConnector, backends, fails, open_bench, policy_of, slow
@@ -57,7 +68,7 @@ def address(backend: Backend) -> dict[str, object]:
 
 
 async def test_times(autojump_clock: MockClock, reader: Reader) -> None:
-    """How long it took to connect, to wait and to use goes into histograms, in seconds."""
+    """The times of connecting, waiting and using go into histograms, in seconds."""
     connector = LedgerConnector(slow(0.3))
     async with measured(reader, connector=connector) as bench:
         connector.script.always("on_acquire", slow(0))
@@ -142,6 +153,7 @@ async def test_the_shape_of_the_metrics(autojump_clock: MockClock, reader: Reade
         "wait_time": "s",
         "use_time": "s",
         "qorb_trio.connection.failures": "{failure}",
+        "qorb_trio.backend.ejected": "{backend}",
     }
     for name, metric in found.items():
         assert metric.description
@@ -222,10 +234,75 @@ async def test_what_is_given_up_is_no_failure(autojump_clock: MockClock, reader:
         assert not reader.points("create_time")
 
 
+async def test_the_life_of_connections_and_backends(
+    autojump_clock: MockClock, reader: Reader
+) -> None:
+    """Stale, broken and retired connections, cut claims and ejections are counted by backend."""
+    async with open_bench(policy=ONE) as bench:
+        meter = PoolMeter(bench.pool, meters_of(reader.provider), 100)
+        meter.connection_stale("pool", 1, A, ConnectionError("closed by the peer"))
+        meter.connection_broken("pool", 2, A, ConnectionResetError("reset"))
+        meter.connection_retired("pool", 3, A, "lifetime")
+        meter.connection_retired("pool", 4, A, "uses")
+        meter.handle_claimed("pool", 1, 5, A)
+        meter.claim_cut("pool", 5, A)
+        meter.claim_cut("pool", 6, B)
+        meter.backend_ejected("pool", A, "5 failures in a row", 4.0)
+        meter.backend_restored("pool", A)
+        assert not meter._holds
+    found = {
+        name: [dict(point.attributes or {}) for point in reader.points(f"qorb_trio.{name}")]
+        for name in (
+            *("connection.stale", "connection.broken", "connection.retired"),
+            *("claim.cut", "backend.ejections", "backend.restorations"),
+        )
+    }
+    a, b = ({POOL_NAME: "pool", "server.address": it.host, "server.port": it.port} for it in (A, B))
+    assert found == {
+        "connection.stale": [a],
+        "connection.broken": [a | {"error.type": "ConnectionResetError"}],
+        "connection.retired": [
+            a | {"qorb_trio.reason": "lifetime"},
+            a | {"qorb_trio.reason": "uses"},
+        ],
+        "claim.cut": [a, b],
+        "backend.ejections": [a],
+        "backend.restorations": [a],
+    }
+
+
+async def test_a_refused_claim_is_no_timeout(autojump_clock: MockClock, reader: Reader) -> None:
+    """A claim that is refused because of overload is counted by itself."""
+    async with open_bench(policy=ONE) as bench:
+        meter = PoolMeter(bench.pool, meters_of(reader.provider), 100)
+        refusal = PoolOverloadedError("full", pool="pool", stats=bench.stats())
+        meter.claim_start("pool", 1)
+        meter.claim_failed("pool", 1, refusal)
+    assert reader.value("qorb_trio.claim.shed") == 1
+    assert not reader.points("timeouts")
+
+
+async def test_ejected_backends_are_counted(
+    autojump_clock: MockClock, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of ejected backends is told for each backend, or for all that share a series."""
+    async with measured(reader, "ab", policy=policy_of(max_slots=2)) as bench:
+        await bench.settle()
+        assert len(reader.points("qorb_trio.backend.ejected")) == 2
+        assert reader.value("qorb_trio.backend.ejected") == 0
+        stats = bench.stats()
+        ejected = {name: attrs.evolve(it, ejected_until=7.0) for name, it in stats.backends.items()}
+        monkeypatch.setattr(
+            type(bench.pool), "stats", lambda _self: attrs.evolve(stats, backends=ejected)
+        )
+        assert reader.value("qorb_trio.backend.ejected", **address(A)) == 1
+        monkeypatch.undo()
+
+
 async def test_few_backends_have_series_of_their_own(
     autojump_clock: MockClock, reader: Reader
 ) -> None:
-    """Those beyond `max_backends` share one; the sums are right all the same."""
+    """Those beyond `max_backends` share one; the sums are right."""
     policy = policy_of(max_slots=8, spares_wanted=8)
     async with measured(reader, "abcd", policy=policy, max_backends=2) as bench:
         await bench.pool.wait_ready(8)
@@ -298,7 +375,7 @@ async def test_undoing_it(autojump_clock: MockClock, reader: Reader) -> None:
 
 
 async def test_a_pool_that_runs_already(autojump_clock: MockClock, reader: Reader) -> None:
-    """What had begun before the measuring is not measured; the numbers are right at once."""
+    """Work that began before the measurement is not measured; the numbers are right at once."""
     connector = LedgerConnector()
     policy = policy_of(max_slots=2, spares_wanted=0)
     async with open_bench(policy=policy, connector=connector) as bench:
@@ -360,7 +437,7 @@ async def test_statistics_that_fail(
     reader: Reader,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """If a pool cannot be looked at, that is logged; others are told all the same."""
+    """If a pool cannot be looked at, that is logged, and the others are measured."""
 
     class Broken(Resolver):
         async def run(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:

@@ -97,7 +97,7 @@ async def test_while_trio_waits_for_the_exporter(
 
 @pytest.mark.real
 def test_after_trio_has_ended() -> None:
-    """When the run is over there is nothing to tell, and nobody waits for an answer."""
+    """After the end of the run there are no numbers, and the collector does not wait."""
     with reading() as reader:
 
         async def main() -> None:

@@ -2,7 +2,7 @@
 
     pip install 'qorb-trio[otel]'
 
-`instrument` is all there is. The names and attributes are those of
+The one function is `instrument`. The names and attributes are those of
 https://opentelemetry.io/docs/specs/semconv/database/database-metrics/#connection-pools.
 """
 
@@ -30,25 +30,25 @@ def instrument(
     *,
     max_backends: int = 100,
 ) -> Instrumentation:
-    """Measure a pool, from now on until it ends.
+    """Measure a pool from now on until it ends.
 
-    Several pools may be instrumented with one provider: give them different names. To
-    call it twice for one pool counts everything twice.
+    Several pools may be instrumented with one provider if their names differ. Calling it twice
+    for one pool counts everything twice.
 
     Args:
       pool: the pool.
-      meter_provider: where the metrics go; the program's global one by default.
-      max_backends: so many backends have series of their own, with ``server.address`` and
-        ``server.port``; those that are met after them share the address ``"_OTHER"``, which
-        bounds what a service whose backends come and go leaves behind. With 0 there is
-        nothing but the pool as a whole. 100 by default.
+      meter_provider: the receiver of the metrics; by default the program's global one.
+      max_backends: the maximum number of backends with series of their own, which have the
+        attributes ``server.address`` and ``server.port``; 100 by default. Further backends
+        share the address ``"_OTHER"``, because a service whose backends come and go would
+        otherwise leave ever more series behind. With 0 only the pool as a whole is measured.
 
     Returns:
       An `Instrumentation`, to undo it; also a context manager that does so.
 
     Raises:
       ImportError: when this module is imported, if the OpenTelemetry API is missing.
-      RuntimeError: outside of the pool's `trio.run`.
+      RuntimeError: if it is called outside of `trio.run`.
       TypeError, ValueError: for wrong arguments.
     """
     _check.instance("pool", pool, _Pool)
@@ -61,14 +61,14 @@ def instrument(
 
 @final
 class Instrumentation(metaclass=_util.NoPublicConstructor):
-    """A pool that is being measured. Made by `instrument`."""
+    """The measurement of a pool. Made by `instrument`."""
 
     def __init__(self, meter: _pool_meter.PoolMeter) -> None:
         self._meter: _pool_meter.PoolMeter = meter
         meter.start()
 
     def uninstrument(self) -> None:
-        """Measure no more. What was counted stays; a second call does nothing."""
+        """Stop measuring. The counts so far stay; a second call does nothing."""
         self._meter.stop()
 
     def __enter__(self) -> Instrumentation:

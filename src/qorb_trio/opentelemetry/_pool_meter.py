@@ -13,17 +13,18 @@ import attrs
 import trio
 from opentelemetry import metrics
 
-from .. import Backend, ClaimTimeoutError, Pool, PoolStats, is_abandonment
+from .. import Backend, ClaimTimeoutError, Pool, PoolOverloadedError, PoolStats, is_abandonment
+from .._util import printable
 from ..abc import Instrument
-from ._meters import DEPARTED, OPERATION, POOL_NAME, STATE, STATES, Meters
+from ._meters import DEPARTED, OPERATION, POOL_NAME, REASON, STATE, STATES, Meters
 
 logger = logging.getLogger("qorb_trio.opentelemetry")
 
-#: So many seconds whoever collects waits for the pool's thread, before it takes what the
-#: pool was like the last time.
+#: The time that a collecting thread waits for the pool's thread, in seconds. After that it
+#: uses the latest reading.
 PATIENCE: Final = 0.5
 
-#: The backends beyond `max_backends`, all together.
+#: The address of all backends beyond `max_backends`.
 OTHER: Final = "_OTHER"
 
 Address: TypeAlias = "tuple[str, int] | str"
@@ -32,25 +33,26 @@ Attributes: TypeAlias = Mapping[str, str | int]
 
 @attrs.frozen
 class _Reading:
-    """What a pool is like at one instant."""
+    """The state of a pool at one instant."""
 
     waiting: int
     counts: list[metrics.Observation]
+    ejected: list[metrics.Observation]
 
 
 @final
 class PoolMeter(Instrument):
-    """Measures one pool: tells the histograms as things happen, and the rest if asked.
+    """Measures one pool: records events as they happen, and the pool's state on demand.
 
-    The `observe` methods are called by whoever collects, which for most exporters is a
-    thread of their own, while the pool belongs to Trio's thread; there is no moment at
-    which another thread could look at it safely. So the collecting thread asks Trio's to
-    look, and waits for the answer. It does not wait for long: the program may at that very
-    moment wait for the exporter, as in ``meter_provider.shutdown()``, and without an end
-    to its patience neither would ever go on. After that it takes the latest answer.
+    A collector calls the `observe` methods, with most exporters in a thread of its own. The
+    pool belongs to Trio's thread, and no other thread could look at it safely at any time. So
+    the collecting thread asks Trio's thread to look, and waits for the answer, but not for
+    long. Trio's thread may at that time be waiting for the exporter itself, as in
+    ``meter_provider.shutdown()``, and without a limit neither thread would ever go on. When the
+    time is over, the collecting thread uses the latest answer.
 
-    The alternative, to keep copies of all the numbers in step with the events, would cost
-    every claim something in order to make a collection every few seconds cheaper.
+    The alternative, to keep copies of all numbers in step with the events, would add a cost to
+    every claim in order to make a collection every few seconds cheaper.
     """
 
     def __init__(self, pool: Pool[Any], meters: Meters, max_backends: int) -> None:
@@ -61,7 +63,7 @@ class PoolMeter(Instrument):
         self._whole: Attributes = {POOL_NAME: pool.name}
         self._attributes: dict[Address, Attributes] = {}
         self._latest: _Reading | None = None
-        # What is going on, by the number of the claim or slot, and since when.
+        # By the number of the claim or slot: the time of the beginning, and the backend.
         self._claims: dict[int, float] = {}
         self._dials: dict[int, float] = {}
         self._holds: dict[int, tuple[float, Attributes]] = {}
@@ -77,7 +79,7 @@ class PoolMeter(Instrument):
                 self._pool.remove_instrument(self)
 
     def _of(self, backend: Backend) -> Attributes:
-        """The attributes that tell a backend, as far as they are wanted."""
+        """Return the attributes of a backend, as far as it has any of its own."""
         known = self._attributes.get(backend.address)
         return self._meet(backend.address) if known is None else known
 
@@ -97,7 +99,7 @@ class PoolMeter(Instrument):
         attributes = self._attributes[address] = {**self._whole, **more}
         return attributes
 
-    # As it happens.
+    # Events.
 
     def claim_start(self, pool: str, claim_id: int) -> None:
         self._claims[claim_id] = trio.current_time()
@@ -112,7 +114,9 @@ class PoolMeter(Instrument):
 
     def claim_failed(self, pool: str, claim_id: int, reason: BaseException) -> None:
         self._claims.pop(claim_id, None)
-        if isinstance(reason, ClaimTimeoutError):
+        if isinstance(reason, PoolOverloadedError):
+            self._meters.shed.add(1, self._whole)
+        elif isinstance(reason, ClaimTimeoutError):
             self._meters.timeouts.add(1, {**self._whole, **_error(reason)})
 
     def claim_acquire_failed(
@@ -156,13 +160,36 @@ class PoolMeter(Instrument):
     def recycle_failed(self, pool: str, slot_id: int, reason: BaseException) -> None:
         self._failed("recycle", self._checks.pop(slot_id, None), reason)
 
+    def connection_stale(
+        self, pool: str, slot_id: int, backend: Backend, reason: BaseException
+    ) -> None:
+        self._meters.stale.add(1, self._of(backend))
+
+    def connection_broken(
+        self, pool: str, slot_id: int, backend: Backend, reason: BaseException
+    ) -> None:
+        self._meters.broken.add(1, {**self._of(backend), **_error(reason)})
+
+    def connection_retired(self, pool: str, slot_id: int, backend: Backend, why: str) -> None:
+        self._meters.retired.add(1, {**self._of(backend), REASON: why})
+
+    def claim_cut(self, pool: str, slot_id: int, backend: Backend) -> None:
+        self._holds.pop(slot_id, None)
+        self._meters.cut.add(1, self._of(backend))
+
+    def backend_ejected(self, pool: str, backend: Backend, reason: str, seconds: float) -> None:
+        self._meters.ejections.add(1, self._of(backend))
+
+    def backend_restored(self, pool: str, backend: Backend) -> None:
+        self._meters.restorations.add(1, self._of(backend))
+
     def _failed(self, operation: str, of: Attributes | None, reason: BaseException) -> None:
-        """`of` is `None` if the beginning was before the measuring."""
+        """Count a failure. `of` is `None` if the work began before the measurement."""
         if not is_abandonment(reason):
             attributes = {**(of or self._whole), OPERATION: operation, **_error(reason)}
             self._meters.failures.add(1, attributes)
 
-    # If asked.
+    # Observations.
 
     def observe_count(self) -> Iterable[metrics.Observation]:
         return reading.counts if (reading := self._read()) else ()
@@ -171,7 +198,10 @@ class PoolMeter(Instrument):
         if (reading := self._read()) is not None:
             yield metrics.Observation(reading.waiting, self._whole)
 
-    # A policy is frozen, so that any thread may read it.
+    def observe_ejected(self) -> Iterable[metrics.Observation]:
+        return reading.ejected if (reading := self._read()) else ()
+
+    # A policy is frozen, so any thread may read it.
 
     def observe_max(self) -> Iterable[metrics.Observation]:
         yield metrics.Observation(self._pool.policy.max_slots, self._whole)
@@ -181,7 +211,7 @@ class PoolMeter(Instrument):
         yield metrics.Observation(min(policy.spares_wanted, policy.max_slots), self._whole)
 
     def _read(self) -> _Reading | None:
-        """What the pool is like now, or was recently; `None` if that is over."""
+        """Return the present or a recent state of the pool; `None` if the pool has ended."""
         try:
             here = trio.lowlevel.current_trio_token() is self._token
         except RuntimeError:
@@ -199,7 +229,7 @@ class PoolMeter(Instrument):
             return None
 
     def _look(self) -> _Reading | None:
-        """Look at the pool, in its own thread."""
+        """Look at the pool, in the pool's thread."""
         if self._pool.is_closed:
             self.stop()
             self._latest = None
@@ -207,17 +237,19 @@ class PoolMeter(Instrument):
             try:
                 self._latest = self._take_reading(self._pool.stats())
             except Exception:
-                # Here it would bring Trio down, and elsewhere the metrics of other pools.
-                logger.exception("pool %s could not be measured", self._pool.name)
+                # Raised here it would end Trio's run, or the collection of other pools.
+                logger.exception("pool %s could not be measured", printable(self._pool.name))
                 self._latest = None
         return self._latest
 
     def _take_reading(self, stats: PoolStats) -> _Reading:
         counts: Counter[tuple[int, str]] = Counter()
+        ejected: Counter[int] = Counter()
         by_id = {id(self._whole): self._whole}
         for backend in stats.backends.values():
             attributes = self._of(backend.backend)
             by_id[id(attributes)] = attributes
+            ejected[id(attributes)] += backend.ejected_until is not None
             for state, field in STATES.items():
                 counts[id(attributes), state] += getattr(backend, field)
         counts[id(self._whole), DEPARTED] = stats.departed
@@ -227,6 +259,7 @@ class PoolMeter(Instrument):
                 metrics.Observation(count, {**by_id[key], STATE: state})
                 for (key, state), count in counts.items()
             ],
+            [metrics.Observation(count, by_id[key]) for key, count in ejected.items()],
         )
 
 
