@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import random
 import ssl
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import assert_type
 
@@ -198,6 +199,23 @@ def open_database(backend: qorb_trio.Backend) -> Database:
 def fetch(database: Database, table: str, limit: int) -> list[str]:
     """Block."""
     return [table] * limit
+
+
+@asynccontextmanager
+async def open_session(backend: qorb_trio.Backend) -> AsyncGenerator[Session, None]:
+    """A client with a nursery of its own."""
+    yield Session()
+
+
+async def managers(nursery: trio.Nursery) -> None:
+    """The type goes from what the context manager yields to the claim."""
+    async with (
+        qorb_trio.ContextConnector(open_session) as connector,
+        qorb_trio.open_pool(nursery, Once(), connector) as pool,
+    ):
+        assert_type(connector, qorb_trio.ContextConnector[Session])
+        async with pool.claim() as session:
+            assert_type(session, Session)
 
 
 async def threads(nursery: trio.Nursery, backend: qorb_trio.Backend) -> None:
