@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 
 import attrs
 import h11
-import httpx
+import httpx  # noqa: ASYNC127 - both are tested
 import httpx2
 import pytest
 import trio

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trustme
 
-from qorb_trio import Backend, TlsConnector
+from qorb_trio import Backend, StaleConnectionError, TlsConnector
 from qorb_trio.http import HttpConnection, HttpConnector, HttpResponse
 
 from .kit import BACKEND, Peer, Streams, as_any, hello
@@ -80,7 +80,8 @@ async def test_a_connection_in_the_middle_of_an_exchange_is_not_lent(
     with trio.move_on_after(1):
         await conn.request("GET", "/")
     assert not conn.is_idle
-    assert connector.is_broken(conn)
+    with pytest.raises(StaleConnectionError, match="the last exchange has ended"):
+        connector.is_broken(conn)
     assert not connector.should_recycle(conn, None)
     await connector.disconnect(conn)
     assert streams.closed == 1

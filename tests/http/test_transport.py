@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import h11
-import httpx
+import httpx  # noqa: ASYNC127 - both are tested
 import pytest
 import trio
 

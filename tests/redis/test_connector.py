@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from qorb_trio import Backend, IneligibleBackendError
+from qorb_trio import Backend, IneligibleBackendError, MisusedConnectionError, StaleConnectionError
 from qorb_trio.redis import RedisConnector, RedisError, _server
 
 from .kit import BACKEND, Answer, MemoryStreams, as_any, ok, words
@@ -119,7 +119,7 @@ async def test_READONLY_leaves_the_backend(nursery: trio.Nursery) -> None:
         await first.execute("SET", "a", 1)
     assert connector.is_failure(first, caught.value)
     for left in (first, second):
-        with pytest.raises(ConnectionError, match="the server was left: READONLY"):
+        with pytest.raises(StaleConnectionError, match="the server was left: READONLY"):
             connector.is_broken(left)
     assert not connector.is_broken(other)
     with pytest.raises(RedisError, match="READONLY"):
@@ -231,7 +231,8 @@ async def test_unread_bytes_are_found(nursery: trio.Nursery) -> None:
     connector = RedisConnector(tcp=streams)
     conn = await connector.connect(BACKEND)
     await conn.execute("SET", "a", 1)
-    assert connector.is_broken(conn)
+    with pytest.raises(MisusedConnectionError, match="unread"):
+        connector.is_broken(conn)
 
 
 async def test_a_connection_in_the_middle_of_an_exchange_is_not_read(

@@ -13,6 +13,8 @@ import pytest
 import trio
 import trustme
 
+import _services
+from _services import RedisServer, redis_servers
 from qorb_trio import (
     Backend,
     FixedResolver,
@@ -29,9 +31,12 @@ from qorb_trio import (
 from qorb_trio.redis import RedisConnection, RedisConnector, RedisError
 from qorb_trio.testing import ManualResolver
 
-from .server import RedisServer, redis_servers
-
-pytestmark = pytest.mark.real
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(
+        _services.missing("redis-server") is not None, reason="redis-server is not installed"
+    ),
+]
 
 POLICY = Policy(
     spares_wanted=4,
@@ -46,6 +51,24 @@ async def server() -> AsyncIterator[RedisServer]:
     """Start one server."""
     async with redis_servers() as [one]:
         yield one
+
+
+@asynccontextmanager
+async def connection(server: RedisServer, **options: Any) -> AsyncIterator[RedisConnection]:
+    """Open a connection that no pool knows."""
+    connector = RedisConnector(**options)
+    conn = await connector.connect(server.backend)
+    try:
+        yield conn
+    finally:
+        with trio.move_on_after(1, shield=True):
+            await connector.disconnect(conn)
+
+
+async def ask(server: RedisServer, *command: Any, **options: Any) -> Any:
+    """Send one command over a connection of its own."""
+    async with connection(server, **options) as conn:
+        return await conn.execute(*command)
 
 
 @asynccontextmanager
@@ -116,8 +139,8 @@ async def test_commands_and_pipelines(server: RedisServer, protocol: int) -> Non
 )
 async def test_nothing_outlives_a_claim(server: RedisServer, left: list[Any]) -> None:
     """The next claimant gets the same connection, in the state of a new one."""
-    await server.ask("ACL", "SETUSER", "other", "on", ">other", "allcommands", "allkeys")
-    await server.ask("CONFIG", "SET", "requirepass", "secret")
+    await ask(server, "ACL", "SETUSER", "other", "on", ">other", "allcommands", "allkeys")
+    await ask(server, "CONFIG", "SET", "requirepass", "secret")
     async with a_pool(FixedResolver([server.backend]), alone(), password="secret", db=2) as pool:
         async with pool.claim() as conn:
             number = await conn.execute("CLIENT", "ID")
@@ -130,7 +153,7 @@ async def test_nothing_outlives_a_claim(server: RedisServer, left: list[Any]) ->
             assert b" user=default " in info
             assert b" name= " in info
             assert b" flags=N " in info
-            await server.ask("SET", "a", 2, password="secret", db=2)
+            await ask(server, "SET", "a", 2, password="secret", db=2)
             assert await conn.pipeline(("MULTI",), ("GET", "a"), ("EXEC",)) == [
                 b"OK",
                 b"QUEUED",
@@ -145,16 +168,16 @@ async def test_a_subscriber_gets_messages_and_its_connection_is_closed(server: R
             number = await conn.execute("CLIENT", "ID")
             await conn.execute("SUBSCRIBE", "news")
             assert await conn.receive() == [b"subscribe", b"news", 1]
-            await server.ask("PUBLISH", "news", "hello")
+            await ask(server, "PUBLISH", "news", "hello")
             assert await conn.receive() == [b"message", b"news", b"hello"]
-            await server.ask("PUBLISH", "news", "unread")
+            await ask(server, "PUBLISH", "news", "unread")
         async with pool.claim() as conn:
             assert await conn.execute("CLIENT", "ID") > number
 
 
 async def test_a_password_that_is_wrong_is_the_reason(server: RedisServer) -> None:
     """The server's own words are the last error of the backend."""
-    await server.ask("CONFIG", "SET", "requirepass", "secret")
+    await ask(server, "CONFIG", "SET", "requirepass", "secret")
     for password, words in ((None, "NOAUTH"), ("x", "WRONGPASS")):
         async with a_pool(FixedResolver([server.backend]), password=password) as pool:
             with pytest.raises(trio.TooSlowError) as caught:
@@ -233,7 +256,7 @@ async def check_after_storm(pool: Pool[RedisConnection], server: RedisServer) ->
         async with pool.claim() as conn:
             assert await conn.execute("ECHO", number) == b"%d" % number
     await until_spare(pool)
-    async with server.connection() as conn:
+    async with connection(server) as conn:
         listed = (await conn.execute("CLIENT", "LIST")).decode().splitlines()
     assert len(listed) == 8 + 1
     assert not [line for line in listed if " multi=-1 " not in line]
@@ -248,13 +271,13 @@ async def check_after_storm(pool: Pool[RedisConnection], server: RedisServer) ->
 async def test_failover(server: RedisServer) -> None:
     """The primary dies, and the replica is promoted: the pool follows, and says nothing else."""
     async with redis_servers() as [other]:
-        await other.ask("REPLICAOF", "127.0.0.1", server.port)
+        await ask(other, "REPLICAOF", "127.0.0.1", server.port)
         resolver = FixedResolver([server.backend, other.backend])
         async with a_pool(resolver, role="primary") as pool:
             await pool.wait_ready()
             assert pool.stats().backends[other.backend.name].online is False
             await server.kill()
-            await other.ask("REPLICAOF", "NO", "ONE")
+            await ask(other, "REPLICAOF", "NO", "ONE")
             async with pool.claim() as conn:
                 await conn.execute("SET", "a", 1)
             assert pool.stats().backends[other.backend.name].online
@@ -266,7 +289,7 @@ async def test_READONLY_moves_the_pool_to_the_primary(server: RedisServer) -> No
         resolver = ManualResolver([at(server, 0), at(other, 1)])
         async with a_pool(resolver) as pool:
             await pool.wait_ready(4)
-            await server.ask("REPLICAOF", "127.0.0.1", other.port)
+            await ask(server, "REPLICAOF", "127.0.0.1", other.port)
             refused = 0
             for number in range(50):
                 async with pool.claim() as conn:
@@ -284,8 +307,8 @@ LOADS_SLOWLY = (
 async def test_LOADING_is_ineligible() -> None:
     """A server that reads its data from disk is no failure, and used as soon as it is ready."""
     async with redis_servers(1, *LOADS_SLOWLY) as [server]:
-        await server.ask("DEBUG", "POPULATE", 300, "key", 10)
-        await server.ask("SAVE")
+        await ask(server, "DEBUG", "POPULATE", 300, "key", 10)
+        await ask(server, "SAVE")
         await server.kill()
         await server.start()
         connector = RedisConnector()
@@ -298,14 +321,14 @@ async def test_LOADING_is_ineligible() -> None:
 async def test_MASTERDOWN_is_ineligible() -> None:
     """A replica that serves no stale data, and has lost its primary, is no failure."""
     async with redis_servers(1, "--replica-serve-stale-data", "no") as [server]:
-        await server.ask("REPLICAOF", "127.0.0.1", 1)
+        await ask(server, "REPLICAOF", "127.0.0.1", 1)
         with pytest.raises(IneligibleBackendError, match="MASTERDOWN"):
             await RedisConnector().connect(server.backend)
 
 
 async def test_a_server_that_closes_idle_connections(server: RedisServer) -> None:
     """Connections that the server has closed cost the next claim nothing but a dial."""
-    await server.ask("CONFIG", "SET", "timeout", 1)
+    await ask(server, "CONFIG", "SET", "timeout", 1)
     policy = attrs.evolve(POLICY, set_config=SetConfig())
     async with a_pool(FixedResolver([server.backend]), policy) as pool:
         await pool.wait_ready(4)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import h11
 import trio
 
-from .. import _validation as _check
+from .. import StaleConnectionError, _validation as _check
 from ..abc import Connector
 from ..connectors import TcpConnector
 from ._connection import HttpConnection
@@ -85,8 +85,14 @@ class HttpConnector(Connector[HttpConnection]):
         await self._streams.disconnect(conn.stream)
 
     def is_broken(self, conn: HttpConnection) -> bool:
-        """Tell whether an idle connection is closed, or has something to be read."""
-        return not conn.is_idle or self._streams.is_broken(conn.stream)
+        """Tell whether an idle connection is closed, or has something to be read.
+
+        Raises:
+          StaleConnectionError: the server has closed it, or has said that it will.
+        """
+        if not conn.is_idle:
+            raise StaleConnectionError("the last exchange has ended the connection")
+        return self._streams.is_broken(conn.stream)
 
     def should_recycle(self, conn: HttpConnection, exc: BaseException | None) -> bool:  # noqa: ARG002
         """Keep a connection whose last exchange was complete, whatever has ended the claim."""

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import trio
 
-from .. import IneligibleBackendError, _validation as _check
+from .. import (
+    IneligibleBackendError,
+    MisusedConnectionError,
+    StaleConnectionError,
+    _validation as _check,
+)
 from ..abc import Connector
 from ..connectors import TcpConnector
 from ._connection import RedisConnection
@@ -147,13 +152,17 @@ class RedisConnector(Connector[RedisConnection]):
         Nothing is read from a connection that comes back in the middle of an exchange.
 
         Raises:
-          ConnectionError: the server was left since the connection was made.
+          StaleConnectionError: the server was left since the connection was made, or has
+            closed it.
+          MisusedConnectionError: messages of the server were left unread.
         """
         if conn.is_of_left_server:
-            raise ConnectionError(f"the server was left: {conn.trouble}")
+            raise StaleConnectionError(f"the server was left: {conn.trouble}")
         if conn.needs_cleaning:
             return False
-        return conn.has_unread or self._tcp.is_broken(conn.stream)
+        if conn.has_unread:
+            raise MisusedConnectionError("the connection has unread messages")
+        return self._tcp.is_broken(conn.stream)
 
     def should_recycle(self, conn: RedisConnection, exc: BaseException | None) -> bool:  # noqa: ARG002
         """Keep a connection that can be cleaned, whatever has ended the claim."""

@@ -66,7 +66,7 @@ class Directory:
     """The servers that one connector knows."""
 
     def __init__(self, codes: frozenset[str]) -> None:
-        #: The codes of the errors because of which a server is left.
+        #: The codes of the errors after which a server is left.
         self.codes = codes
         self._servers: WeakValueDictionary[Backend, Server] = WeakValueDictionary()
         self._left: dict[Backend, Server] = {}
