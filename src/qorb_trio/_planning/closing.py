@@ -44,9 +44,10 @@ class Closing(Generic[V]):
         self._close_over_limits(surplus)
         self._close_over_cap(surplus, over - sum(self._counts.values()))
 
-    def _surplus_rank(self, view: V) -> tuple[float, float]:
+    def _surplus_rank(self, view: V) -> tuple[int, float, float]:
         """Return the sort key by which views give connections, the smallest first."""
-        return -self._surplus.get(view, 0) / view.effective_weight, -view.rotation_key
+        surplus = self._surplus.get(view, 0) / view.effective_weight
+        return -view.priority, -surplus, -view.rotation_key
 
     def _close_due(self, surplus: Iterable[V]) -> None:
         """Close idle connections that are due where others have taken their place."""
@@ -63,7 +64,9 @@ class Closing(Generic[V]):
             return
         quotas = retained_quotas(situation, self._division)
         for view in surplus:
-            if not view.is_half_open:
+            if excess <= 0:
+                return
+            if view not in situation.failing or not view.is_half_open:
                 beyond = situation.lasting(view) - quotas[view]
                 excess -= self._close(view, min(excess, beyond))
 
