@@ -33,7 +33,8 @@ from ._model.errors import (
 )
 from ._model.policy import Ejection as Ejection, Policy as Policy, SetConfig as SetConfig
 from ._model.stats import BackendStats as BackendStats, PoolStats as PoolStats
-from ._pool.pool import Pool as Pool, open_pool as open_pool
+from ._pool.open_pool import open_pool as open_pool
+from ._pool.pool import Pool as Pool
 from .abc import Connector as Connector, Instrument as Instrument, Resolver as Resolver
 from .connectors import (
     ContextConnector as ContextConnector,

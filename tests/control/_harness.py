@@ -439,10 +439,9 @@ def tries_within(seconds: float, config: SetConfig | None = None) -> int:
     config = SetConfig() if config is None else config
     tries, spent = 1, 0.0
     while True:
-        delay = min(
-            config.min_connection_backoff * 2.0 ** (tries - 1),
-            config.max_connection_backoff - config.spread,
-        )
+        base = config.min_connection_backoff * 2.0 ** (tries - 1)
+        # At the longest delay, half of it is jitter.
+        delay = min(base, config.max_connection_backoff / 2)
         spent += max(delay, 1e-6)
         if spent > seconds:
             return tries

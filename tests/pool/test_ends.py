@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from qorb_trio import (
     Backend,
@@ -19,7 +19,6 @@ from qorb_trio import (
     Resolver,
     open_pool,
 )
-from qorb_trio._pool.membership import Roster
 from qorb_trio.testing import FakeConnection, FakeConnector, ManualResolver
 
 
@@ -130,13 +129,15 @@ async def test_a_set_that_comes_as_the_pool_ends(autojump_clock: MockClock, hops
 
 
 async def test_a_set_after_the_end_is_ignored(autojump_clock: MockClock) -> None:
-    """A pool that is ending takes no backend over."""
+    """A pool that has ended adopts no backend."""
     connector = FakeConnector()
+    resolver = ManualResolver(["a.test:1"])
     async with trio.open_nursery() as nursery:
-        async with open_pool(nursery, ManualResolver(["a.test:1"]), connector) as pool:
+        async with open_pool(nursery, resolver, connector) as pool:
             await pool.wait_ready()
             await pool.terminate()
-            await Roster(pool._core).update([Backend(("b.test", 1))])
+            resolver.set(["b.test:1"])
+            await wait_all_tasks_blocked()
             assert list(pool.stats().backends) == ["a.test:1"]
 
 

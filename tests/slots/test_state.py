@@ -6,11 +6,11 @@ import itertools
 import random
 
 import pytest
+from qorb_trio._health.failure_detector import SLOW_DIAL
 from trio.testing import MockClock
 
 from qorb_trio import Backend, Policy
 from qorb_trio._claims.dispatcher import Core
-from qorb_trio._health.failure_detector import SLOW_DIAL
 from qorb_trio._slots.slot_set import SlotSet
 from qorb_trio._slots.state import NEXT, IllegalTransitionError, Slot, State
 from qorb_trio.abc import Instrument

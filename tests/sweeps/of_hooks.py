@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from qorb_trio import Backend, ClaimError, Connector, Resolver
-from qorb_trio._pool.pool import PoolManager
+from qorb_trio._pool.open_pool import PoolManager
 
 from ..harness import Do, Hook, LedgerConnector, ManualSets, Sweep, policy_of
 from .registry import sweeps

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from qorb_trio import Claim, Pool, PoolTerminatedError
-from qorb_trio._pool.pool import PoolManager
+from qorb_trio._pool.open_pool import PoolManager
 
 from ..harness import Do, LedgerConnector, PlainLedgerConnector, Sweep, fails
 from .registry import sweeps
@@ -34,6 +34,9 @@ EVENTS: dict[str, tuple[Callable[[Scene], None], int]] = {
     "another claim": (Scene.another, 1),
     "peers hang up": (Scene.break_, 0),
 }
+
+# `Claim.__aenter__` returns one of two coroutines.
+FAST, SLOW = (Claim._enter_fast,), (Claim._enter_slow,)
 
 
 #: What may happen in any situation.
@@ -135,11 +138,11 @@ for _name, _situation in SITUATIONS.items():
     for _event in (*ANYWHERE, *_situation.events):
         _given: dict[str, Any] = {"situation": _name, "event": _event}
         _seeds = 1 if _event == "nothing else" else 2
-        sweeps(Claim.__aenter__, name=f"{_name}, {_event}", seeds=_seeds)(
+        sweeps(Claim.__aenter__, name=f"{_name}, {_event}", by=SLOW, seeds=_seeds)(
             partial(claiming, **_given, kind=LedgerConnector, use=Scene.use)
         )
         if _name in WITHOUT_HOOKS:
-            sweeps(Claim.__aenter__, name=f"{_name}, {_event}, no hooks", seeds=_seeds)(
+            sweeps(Claim.__aenter__, name=f"{_name}, {_event}, no hooks", by=FAST, seeds=_seeds)(
                 partial(claiming, **_given, kind=PlainLedgerConnector, use=Scene.use)
             )
         if _event in CHIEF:
@@ -164,7 +167,6 @@ async def getting_ready(one: Sweep, *, event: str) -> None:
         scene.others.start_soon(scene.go_on)
         one.strike = strike(scene, *EVENTS[event])
         await one.target(wait_ready, scene)
-        assert not scene.bench.pool._core.ready_wanted
         await scene.be_well()
 
 

@@ -24,6 +24,7 @@ from ..harness import (
     open_bench,
     policy_of,
 )
+from ..harness.invariants import slots_of
 
 #: Each claim may wait so long, and each drain; virtual seconds.
 PATIENCE = 5.0
@@ -86,7 +87,7 @@ class Scene:
         """Somebody else ends the pool, and does not let it drain."""
         self.ended = True
         self.bench.may_cut(0)
-        self.bench.pool._end_work(drain=False)
+        self.bench.pool._parts.lifecycle.end(drain=False)
 
     def be_late(self) -> None:
         """It is as late as any timeout allows."""
@@ -222,10 +223,7 @@ def assert_all_is_over(scene: Scene) -> None:
     assert not ledger.at_the_end()
     # Closing is shielded, so that nothing but its own timeout cuts it short.
     assert scene.late or not any(conn.forced for conn in ledger.connections)
-    core = scene.bench.pool._core
-    assert not core.changes
-    assert not core.check_lot
-    assert core.line.waiting == 0
-    assert not core.ready_wanted
-    assert not core.held
-    assert core.slots == core.connected == core.claimed == core.checking == 0
+    stats = scene.bench.pool.stats()
+    assert stats.waiting == 0
+    assert stats.slots == stats.departed == 0
+    assert all(slots_of(one) == 0 for one in stats.backends.values())

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, final
 
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from .._slots.state import CLAIMED, Slot
-from .._util import forget_frames
+from .._slots.slot import Slot
+from .._slots.state import CLAIMED
+from .._util import strip_traceback
 from .failure import ClaimFailure
 
 if TYPE_CHECKING:
     from .._model.backend import Backend
-    from .dispatcher import Core
+    from .dispatcher import Dispatcher
 
 C = TypeVar("C")
 
@@ -29,23 +31,27 @@ class Claim(Generic[C]):
 
     Made by `Pool.claim`, as an async context manager that yields the connection, and
     by `Pool.acquire`, to be released by hand. A claim is made once; it cannot be
-    entered again.
+    entered again. A claim that is held is also a context manager that yields the connection and
+    releases it: ``with await pool.acquire() as connection``.
 
     A claim that is garbage collected before it was released gives its slot back, has
     its connection closed, and issues a `ResourceWarning`.
     """
 
-    __slots__ = ("__weakref__", "_core", "_entered", "_handled", "_held", "_slot", "_timeout")
+    __slots__ = ("__weakref__", "_dispatcher", "_entered", "_handled", "_held", "_slot", "_timeout")
 
-    def __init__(self, core: Core[C], timeout: float | None) -> None:
+    def __init__(self, dispatcher: Dispatcher[C], timeout: float | None) -> None:
         #: The slot for as long as the claim lasts.
         self._held: Slot[C] | None = None
         self._entered: bool = False
-        self._core: Core[C] = core
+        self._dispatcher: Dispatcher[C] = dispatcher
         self._timeout: float | None = timeout
-        #: The slot from the grant on, and for good.
+        #: The slot from the grant on, also after the claim has ended.
         self._slot: Slot[C] | None = None
+        #: The exception that was being handled as the claim was granted.
         self._handled: BaseException | None = None
+
+    # What users read and call.
 
     @property
     def connection(self) -> C:
@@ -69,7 +75,7 @@ class Claim(Generic[C]):
         Raises:
           RuntimeError: before the claim is granted.
         """
-        return self._granted().home.backend
+        return self._granted().slot_set.backend
 
     @enable_ki_protection
     def release(self) -> None:
@@ -81,11 +87,13 @@ class Claim(Generic[C]):
         ``Connector.should_recycle`` is asked about it.
 
         Raises:
-          RuntimeError: if the claim has been released already, or was not granted.
+          RuntimeError: if the claim has been released already, or was not granted; or if
+            this is called outside of the pool's own `trio.run`, as from another thread. In
+            that case nothing has changed.
         """
         exc = sys.exc_info()[1]
-        # What was being handled when the claim was granted has nothing to do with it.
         self._check_held()
+        # What was being handled when the claim was granted has nothing to do with it.
         self._end(None if exc is self._handled else exc, keep=True)
 
     @enable_ki_protection
@@ -95,7 +103,7 @@ class Claim(Generic[C]):
         Synchronous and never a checkpoint. It is no failure of the backend.
 
         Raises:
-          RuntimeError: if the claim has been released already, or was not granted.
+          RuntimeError: as `release`.
         """
         self._check_held()
         self._end(None, keep=False)
@@ -106,6 +114,7 @@ class Claim(Generic[C]):
         return self._slot
 
     def _check_held(self) -> None:
+        self._dispatcher.check_run()
         self._granted()
         if self._held is None:
             raise RuntimeError("this claim has been released already")
@@ -115,57 +124,23 @@ class Claim(Generic[C]):
         slot = self._held
         if slot is not None:
             self._held = None
-            self._core.take_back(slot, exc, keep)
+            self._dispatcher.release(slot, exc, keep=keep)
 
-    @enable_ki_protection
-    async def __aenter__(self) -> C:
+    # Context managers.
+
+    def __aenter__(self) -> Awaitable[C]:
+        # A plain function, because each coroutine that a claim goes through costs a tenth of it.
         if self._entered:
-            hint = "call claim() again"
-            if self._held is not None:
-                hint = "it is held: use its connection, then release()"
-            raise RuntimeError(f"a claim can be made only once; {hint}")
+            self._refuse_second_entry()
+        self._dispatcher.check_run()
         self._entered = True
-        core = self._core
-        await checkpoint_if_cancelled()
-        if not core.plain:
-            return await self._acquire(core.next_id(), self._deadline())
-        # What follows is `_acquire` without set-up and instruments, and without its
-        # coroutines: as each claimant parks and wakes, each coroutine costs it a tenth.
-        claim_id, deadline = 0, 0.0
-        # Where somebody waits there is no spare, and a newcomer would pass nobody.
-        slot = None if core.line.waiting else core.take()
-        if slot is not None:
-            self._held = self._slot = slot
-            # Cancellation was looked for before the slot was taken. From here on it would
-            # have to be given back.
-            await cancel_shielded_checkpoint()
-        else:
-            claim_id, deadline = core.next_id(), self._deadline()
-            if core.closing or deadline == NEVER:
-                return await self._acquire(claim_id, deadline)
-            outcome = await core.wait(claim_id, deadline)
-            if isinstance(outcome, ClaimFailure):
-                raise outcome.error()
-            self._held = self._slot = slot = outcome
-            if core.watch is not None:  # it may have come meanwhile
-                core.fire("claim_done", claim_id, slot.id)
-        home = slot.home
-        if self._held is not slot or slot.state is not CLAIMED or not home.active:
-            # Meanwhile the pool has ended, or the backend has left.
-            self._end(None, keep=False)
-            if not claim_id:
-                claim_id, deadline = core.next_id(), self._deadline()
-            return await self._acquire(claim_id, deadline, again=True)
-        home.total_claims += 1
-        connection: C = slot.connection
-        return connection
+        return self._enter_fast() if self._dispatcher.is_plain else self._enter_slow()
 
-    def _deadline(self) -> float:
-        """When the acquisition must be over; `NEVER` if it must not even wait."""
-        timeout = self._timeout
-        if timeout is None:
-            timeout = self._core.policy.claim_timeout
-        return self._core.now() + timeout if timeout else NEVER
+    def _refuse_second_entry(self) -> NoReturn:
+        hint = "call claim() again"
+        if self._held is not None:
+            hint = "it is held: use its connection, then release()"
+        raise RuntimeError(f"a claim can be made only once; {hint}")
 
     @enable_ki_protection
     async def __aexit__(
@@ -178,102 +153,196 @@ class Claim(Generic[C]):
         slot = self._held
         if slot is not None:
             self._held = None
-            self._core.take_back(slot, exc, True)
+            self._dispatcher.release(slot, exc, keep=True)
+
+    def __enter__(self) -> C:
+        if self._held is None:
+            raise RuntimeError(
+                "this claim is not held: use `async with pool.claim() as connection`,"
+                " or `with await pool.acquire() as connection`"
+            )
+        return self.connection
+
+    @enable_ki_protection
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._dispatcher.check_run()
+        self._end(exc, keep=True)
+
+    def __await__(self) -> NoReturn:
+        raise RuntimeError(
+            "a claim cannot be awaited: use `async with pool.claim() as connection`,"
+            " or `claim = await pool.acquire()`"
+        )
 
     async def _enter_by_hand(self) -> None:
         """Enter the claim, for `Pool.acquire`."""
         await self.__aenter__()
         self._handled = sys.exc_info()[1]
 
-    async def _acquire(self, claim_id: int, deadline: float, *, again: bool = False) -> C:
-        """The whole of it: wait in line, set the connection up, tell the instruments.
+    # The acquisition.
 
-        `again`: the claim has had its turn, so that it comes before those in line.
+    @enable_ki_protection
+    async def _enter_fast(self) -> C:
+        # `_enter_slow` for a connector without `on_acquire` and a pool without instruments,
+        # and without its coroutines. It leaves out: the events, the set-up, and the loop that
+        # tries another connection. In the rare cases that need one of these it goes on there.
+        dispatcher = self._dispatcher
+        await checkpoint_if_cancelled()
+        claim_id, deadline = 0, 0.0
+        # While somebody waits there is no spare, so that a newcomer passes nobody.
+        slot = None if dispatcher.queue.waiting else dispatcher.acquire_nowait()
+        if slot is not None:
+            self._held = self._slot = slot
+            # Cancellation was looked for before the slot was taken. From here on it would
+            # have to be given back.
+            await cancel_shielded_checkpoint()
+        else:
+            claim_id, deadline = dispatcher.next_claim_id(), self._deadline()
+            if dispatcher.is_closed or deadline == NEVER:
+                return await self._acquire(claim_id, deadline)
+            outcome = await dispatcher.wait(claim_id, deadline)
+            if isinstance(outcome, ClaimFailure):
+                raise outcome.error()
+            self._held = self._slot = slot = outcome
+            if (emit := dispatcher.events.claim_done) is not None:  # it may have come meanwhile
+                emit(claim_id, slot.id)
+        # Meanwhile the pool may have ended, or the backend may have left.
+        if self._held is not slot or slot.state is not CLAIMED or not slot.slot_set.is_active:
+            self._end(None, keep=False)
+            if not claim_id:
+                claim_id, deadline = dispatcher.next_claim_id(), self._deadline()
+            return await self._acquire(claim_id, deadline, again=True)
+        slot.slot_set.total_claims += 1  # `Dispatcher.granted`, without its call
+        connection: C = slot.connection
+        return connection
+
+    @enable_ki_protection
+    async def _enter_slow(self) -> C:
+        await checkpoint_if_cancelled()
+        return await self._acquire(self._dispatcher.next_claim_id(), self._deadline())
+
+    def _deadline(self) -> float:
+        """Return when the acquisition must be over; `NEVER` if it must not even wait."""
+        timeout = self._timeout
+        if timeout is None:
+            timeout = self._dispatcher.settings.policy.claim_timeout
+        return self._dispatcher.now() + timeout if timeout else NEVER
+
+    async def _acquire(self, claim_id: int, deadline: float, *, again: bool = False) -> C:
+        """Wait in the queue, set the connection up, and tell the instruments.
+
+        `again`: the claim has had its turn, so that it comes before those in the queue.
         """
-        core = self._core
-        core.fire("claim_start", claim_id)
+        events = self._dispatcher.events
+        if (emit := events.claim_start) is not None:
+            emit(claim_id)
         try:
             slot = await self._find(claim_id, deadline, again=again)
         except BaseException as exc:
             self._end(exc, keep=False)
-            core.fire("claim_failed", claim_id, exc)
+            if (emit_failed := events.claim_failed) is not None:
+                emit_failed(claim_id, exc)
             raise
-        slot.home.total_claims += 1
-        core.fire("claim_done", claim_id, slot.id)
+        self._dispatcher.granted(slot)
+        if (emit_done := events.claim_done) is not None:
+            emit_done(claim_id, slot.id)
         return self.connection
 
     async def _find(self, claim_id: int, deadline: float, *, again: bool) -> Slot[C]:
         """Take or await connections until one can be set up.
 
-        The claim's number is its place in line too: whoever asked first has the lower.
+        The claim's number is also its place in the queue: who asked first has the lower one.
         """
-        core = self._core
+        dispatcher = self._dispatcher
         waits = deadline != NEVER
         cause: Exception | None = None
-        late = False
-        # Who does not wait tries those that are there now. While each is being set up others
-        # connect, and to try them too would be to wait for them, perhaps for ever.
-        tries = 0 if waits else core.unclaimed
+        is_late = False
+        # With `timeout=0`, try only the connections that are idle now. Connections that finish
+        # dialling meanwhile are ignored; otherwise the claim might never return.
+        tries = 0 if waits else dispatcher.totals.idle
         while True:
-            if core.closing:
-                # The pool may be ending because all of the program is being cancelled.
-                await trio.lowlevel.checkpoint()
-                raise core.terminated().error()
-            slot = None if late else core.take(claim_id)
-            if slot is not None:
-                self._hold(slot)
-                await cancel_shielded_checkpoint()
-            elif late or not waits:
-                await trio.lowlevel.checkpoint()
-                raise core.timed_out().error(cause)
-            else:
-                outcome = await core.wait(claim_id, deadline, again=again)
-                if isinstance(outcome, ClaimFailure):
-                    raise outcome.error(cause)
-                slot = self._hold(outcome)
-            if self._still_good(slot) and core.hooks.sets_up:
+            slot = await self._next_slot(claim_id, deadline, cause, is_late=is_late, again=again)
+            if self._is_usable(slot) and dispatcher.hooks.has_on_acquire:
                 until = deadline if waits else float("inf")
                 failure = await self._set_up(slot, claim_id, until)
                 # What was cut short by the deadline tells less than what failed before.
                 if failure and (cause is None or trio.current_time() < until):
                     cause, failure = failure, cause
-                forget_frames(failure)
-            if self._still_good(slot):
-                forget_frames(cause)
+                strip_traceback(failure)
+            if self._is_usable(slot):
+                strip_traceback(cause)
                 return slot
             self._end(None, keep=False)
             again = True
             tries -= 1
-            late = trio.current_time() >= deadline if waits else tries <= 0
+            is_late = trio.current_time() >= deadline if waits else tries <= 0
+
+    async def _next_slot(
+        self,
+        claim_id: int,
+        deadline: float,
+        cause: Exception | None,
+        *,
+        is_late: bool,
+        again: bool,
+    ) -> Slot[C]:
+        """Take a spare, or wait for a connection. Raise the claim's error if there is none."""
+        dispatcher = self._dispatcher
+        if dispatcher.is_closed:
+            # The pool may be ending because all of the program is being cancelled.
+            await trio.lowlevel.checkpoint()
+            raise dispatcher.termination_failure().error()
+        slot = None if is_late else dispatcher.acquire_nowait(claim_id)
+        if slot is not None:
+            self._hold(slot)
+            await cancel_shielded_checkpoint()
+            return slot
+        if is_late or deadline == NEVER:
+            await trio.lowlevel.checkpoint()
+            raise dispatcher.timeout_failure().error(cause)
+        outcome = await dispatcher.wait(claim_id, deadline, again=again)
+        if isinstance(outcome, ClaimFailure):
+            raise outcome.error(cause)
+        return self._hold(outcome)
 
     def _hold(self, slot: Slot[C]) -> Slot[C]:
         self._held = self._slot = slot
         return slot
 
-    def _still_good(self, slot: Slot[C]) -> bool:
-        """While this task did not run, the pool may have ended, or the backend left."""
-        return self._held is not None and slot.state is CLAIMED and slot.home.active
+    def _is_usable(self, slot: Slot[C]) -> bool:
+        """Return False if the pool has ended, or the backend has left, since the grant."""
+        is_held = self._held is not None and slot.state is CLAIMED
+        return is_held and slot.slot_set.is_active
 
     async def _set_up(self, slot: Slot[C], claim_id: int, deadline: float) -> Exception | None:
         """Call ``on_acquire``. If it fails, the slot is given up; the failure if any."""
-        core = self._core
+        dispatcher = self._dispatcher
         assert slot.connection is not None
-        limit = trio.current_time() + core.policy.set_config.health_check_timeout
+        timeout = dispatcher.settings.set_config.health_check_timeout
+        limit = trio.current_time() + timeout
         failure: Exception | None = None
-        scope = trio.CancelScope(deadline=min(limit, deadline))
+        scope = slot.begin_io(min(limit, deadline))
         try:
             with scope:
-                await core.hooks.set_up(slot.connection)
+                await dispatcher.hooks.on_acquire(slot.connection)
         except Exception as exc:  # noqa: BLE001 - the user's code
             failure = exc
+        finally:
+            slot.end_io()
         if scope.cancelled_caught:
             failure = trio.TooSlowError("on_acquire took longer than its timeout")
         if failure is None:
             return None
-        core.fire("claim_acquire_failed", claim_id, slot.id, failure)
+        if (emit := dispatcher.events.claim_acquire_failed) is not None:
+            emit(claim_id, slot.id, failure)
         # That the claim's own time is up is not the backend's fault.
-        if slot.home.active and not (scope.cancelled_caught and deadline < limit):
-            slot.home.failed(slot, failure)
+        if self._is_usable(slot) and not (scope.cancelled_caught and deadline < limit):
+            dispatcher.outcomes.failed(slot, failure)
         self._end(None, keep=False)
         return failure
 
@@ -283,4 +352,4 @@ class Claim(Generic[C]):
         except AttributeError:
             return  # it was not made: wrong arguments, or interrupted in `__init__`
         if slot is not None:
-            self._core.abandoned(slot)
+            self._dispatcher.release_leaked(slot)

@@ -41,10 +41,13 @@ class ClaimFailure:
         return error
 
 
-def termination_failure(stats: PoolStats) -> ClaimFailure:
-    """Return the failure of claims on a pool that is ending or has ended."""
+def termination_failure(stats: PoolStats, crash: BaseException | None = None) -> ClaimFailure:
+    """Return the failure of claims on a pool that is ending or has ended.
+
+    `crash` is the exception that ended the pool, if one did.
+    """
     message = f"pool {stats.name!r} has been terminated"
-    return ClaimFailure(kind=PoolTerminatedError, message=message, stats=stats)
+    return ClaimFailure(kind=PoolTerminatedError, message=message, stats=stats, cause=crash)
 
 
 def timeout_failure(

@@ -1,29 +1,29 @@
-"""Who holds the connections of a pool: for people who ask why a claim waits."""
+"""The holders of a pool's connections: for people who ask why a claim waits."""
 
 from __future__ import annotations
 
-import logging
 import traceback
+from collections.abc import Iterable
 from heapq import nsmallest
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, final
+from types import FrameType
+from typing import Any, final
 
 import attrs
 import trio
 
 from .._model.backend import Backend
+from .._slots.slot import Slot
+from .._slots.slot_set import SlotSet
 from .._slots.state import CLAIMED
 
-if TYPE_CHECKING:
-    from .._slots.state import Slot
-    from .dispatcher import Core
-
-logger = logging.getLogger("qorb_trio.claim")
-
-#: An error names so many holders; the one that never gives back is among the oldest.
+#: The number of holders that an error names: one that never gives back is among the oldest.
 _NAMED = 3
 
-_SINCE = attrgetter("since")
+#: Frames of these packages at the end of a stack tell how a task waits, which nobody asks.
+_INTERNAL = ("trio.", "qorb_trio.", "outcome.")
+
+_CLAIMED_AT = attrgetter("claimed_at")
 
 
 @final
@@ -41,7 +41,7 @@ class Holder:
     """When the connection was handed out, on Trio's clock."""
 
     age: float
-    """How many seconds ago that was."""
+    """Seconds since then."""
 
     task: str
     """The name of the task that made the claim. It may have passed it on since."""
@@ -49,92 +49,62 @@ class Holder:
     _owner: trio.lowlevel.Task = attrs.field(repr=False, eq=False)
 
     def stack(self) -> traceback.StackSummary:
-        """Where the task that made the claim is now, outermost call first.
+        """Return where the task that made the claim is now, outermost call first.
 
-        Taken anew at each call. Empty if the task has ended; of the task that asks, only
-        the outermost call. Looks at other tasks, so call it in the thread that runs Trio.
+        Taken anew at each call, without the frames inside Trio in which the task waits. Empty
+        if the task has ended; of the task that asks, only the outermost call. Looks at other
+        tasks, so call it in the thread that runs Trio.
         """
         if getattr(self._owner.coro, "cr_frame", None) is None:
             return traceback.StackSummary()  # it has ended, which Trio 0.27 does not expect
-        return traceback.StackSummary.extract(self._owner.iter_await_frames())
+        frames = list(self._owner.iter_await_frames())
+        while len(frames) > 1 and _is_internal(frames[-1][0]):
+            frames.pop()
+        return traceback.StackSummary.extract(iter(frames))
 
 
-def find_holders(core: Core[Any]) -> list[Holder]:
-    """All outstanding claims, the oldest first. Looks at all slots of sets with claims."""
-    if not core.claimed:
-        return []
+def _is_internal(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith(_INTERNAL)
+
+
+def find_holders(slot_sets: Iterable[SlotSet[Any]]) -> list[Holder]:
+    """Return all outstanding claims, oldest first. Looks at all slots of sets with claims."""
     now = trio.current_time()
-    return [_holder(slot, now) for slot in sorted(_claimed(core), key=_SINCE)]
+    return [make_holder(it, now) for it in sorted(claimed_slots(slot_sets), key=_CLAIMED_AT)]
 
 
-def describe_oldest(core: Core[Any]) -> str:
-    """The oldest holders, as a part of an error's message.
+def describe_oldest(slot_sets: Iterable[SlotSet[Any]]) -> str:
+    """Return the oldest holders, as a part of an error's message.
 
-    Each claim that fails asks for it, and it is when most claims fail that there are many
-    holders: so only those that are named are made.
+    Each claim that fails asks for it, and most claims fail while there are many holders. So
+    only the holders that are named are made.
     """
-    if not core.claimed:
-        return ""
     now = trio.current_time()
-    oldest = [_holder(slot, now) for slot in nsmallest(_NAMED, _claimed(core), key=_SINCE)]
-    named = [f"{it.task} for {it.age:.3g} s ({it.backend.name})" for it in oldest]
-    return "; held longest by " + ", ".join(named)
+    oldest = nsmallest(_NAMED, claimed_slots(slot_sets), key=_CLAIMED_AT)
+    holders = [make_holder(slot, now) for slot in oldest]
+    named = [f"{it.task} for {it.age:.3g} s ({it.backend.name})" for it in holders]
+    return "; held longest by " + ", ".join(named) if named else ""
 
 
-async def warn_of_leaks(core: Core[Any], after: float) -> None:
-    """Log each claim that has been held for `after` seconds, once, with its holder's stack.
-
-    Nobody need wake this task: a claim that is made while it sleeps is not due before it
-    looks again. So the claim path has nothing to do for it.
-    """
-    told: dict[Slot[Any], float] = {}  # by slot, when the claim began that was told of
-    while True:
-        await trio.sleep_until(_next_due(core, after, told))
-        now = trio.current_time()
-        for slot in _claimed(core):
-            if slot.since + after <= now and told.get(slot) != slot.since:
-                told[slot] = slot.since
-                _warn(core, _holder(slot, now))
-
-
-def _next_due(core: Core[Any], after: float, told: dict[Slot[Any], float]) -> float:
-    """When the next claim will have been held for long; forgets those that have ended."""
-    claims = {slot: slot.since for slot in _claimed(core)}
-    for slot in [slot for slot, since in told.items() if claims.get(slot) != since]:
-        del told[slot]
-    waiting = [since for slot, since in claims.items() if slot not in told]
-    return min(waiting, default=trio.current_time()) + after
-
-
-def _warn(core: Core[Any], holder: Holder) -> None:
-    logger.warning(
-        "pool %s: task %s has held a connection to %s for %.3g s; it is here:\n%s",
-        core.name,
-        holder.task,
-        holder.backend.name,
-        holder.age,
-        "".join(holder.stack().format()),
-    )
-
-
-def _claimed(core: Core[Any]) -> list[Slot[Any]]:
-    """The slots that are lent out, but for one that is being handed over just now."""
+def claimed_slots(slot_sets: Iterable[SlotSet[Any]]) -> list[Slot[Any]]:
+    """Return the slots that are checked out, without one that is being handed over just now."""
     return [
         slot
-        for home in (*core.sets.values(), *core.departed)
-        if home.claimed
-        for slot in home.slots
+        for slot_set in slot_sets
+        if slot_set.claimed
+        for slot in slot_set.slots
         if slot.state is CLAIMED and slot.holder is not None
     ]
 
 
-def _holder(slot: Slot[Any], now: float) -> Holder:
+def make_holder(slot: Slot[Any], now: float) -> Holder:
+    """Return the holder of a slot that is checked out."""
     assert slot.holder is not None
     return Holder(
-        backend=slot.home.backend,
+        backend=slot.slot_set.backend,
         slot_id=slot.id,
-        since=slot.since,
-        age=now - slot.since,
+        since=slot.claimed_at,
+        age=now - slot.claimed_at,
         task=slot.holder.name,
         owner=slot.holder,
     )

@@ -1,84 +1,130 @@
-"""The tasks that do a pool's I/O, but for closing: dials, checks, and recycling.
+"""`Dialer`: opens connections.
 
-Each slot that needs one gets a task of its own in the pool's nursery, started as that is
-decided, so that whatever is decided together also begins together. The slot's state says
-whether the work is still wanted by the time the task runs.
+A dial is a task of its slot set, and belongs to its slot, never to a claimant. It makes one
+attempt; if that fails, the slot ends, and the planner decides whether another is opened.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+import math
+from collections.abc import Callable
+from typing import Generic, TypeVar, final
 
+import attrs
 import trio
 
-from .._slots.state import CLAIMED, CLOSED, CLOSING, CONNECTING, UNCLAIMED, Slot
-
-if TYPE_CHECKING:
-    from .._claims.dispatcher import Core
-    from .._slots.slot_set import SlotSet
+from .._events.emitter import Emitter
+from .._health import hang_detector
+from .._health.hang_detector import HangDetector
+from .._model.settings import Settings
+from .._planning.targets import Targets
+from .._slots.readiness import Readiness
+from .._slots.slot import Slot
+from .._slots.slot_set import SlotSet
+from .._slots.state import CLAIMED, CLOSING, CONNECTING, UNCLAIMED
+from .._slots.totals import Totals
+from .._util import interruption
+from .checker import Checker
+from .closer import Closer
+from .hooks import Hooks
+from .open_connections import OpenConnections
+from .outcomes import Outcomes
 
 C = TypeVar("C")
 
 
 @final
-class Worker(Generic[C]):
-    """What the tasks of one pool do."""
+@attrs.define(kw_only=True, eq=False)
+class Dialer(Generic[C]):
+    """Opens the connections of one pool, and gives up dials."""
 
-    __slots__ = ("_config", "_core")
+    _settings: Settings
+    _events: Emitter
+    _hooks: Hooks[C]
+    _outcomes: Outcomes[C]
+    _checker: Checker[C]
+    _closer: Closer[C]
+    _open: OpenConnections
+    _totals: Totals
+    _targets: Targets
+    _readiness: Readiness
+    _replan: Callable[[], None]
+    _hangs: HangDetector = attrs.field(init=False, factory=HangDetector)
+    #: Called with each slot whose connection is free. The dispatcher's.
+    on_ready: Callable[[Slot[C]], None] = attrs.field(init=False)
 
-    def __init__(self, core: Core[C]) -> None:
-        self._core = core
-        self._config = core.policy.set_config
-
-    # Dials.
+    # One dial, as a task.
 
     @trio.lowlevel.enable_ki_protection
     async def dial(self, slot: Slot[C]) -> None:
-        """Connect a slot: one attempt. If it fails, the planner decides what follows."""
-        home = slot.home
+        """Connect a slot: one attempt."""
         try:
-            failure = await self._connect(slot)
+            failure = await self._attempt(slot)
         except BaseException:
-            home.closed(slot)
+            self._end(slot)
             raise
         finally:
-            slot.scope = None
+            slot.end_io()
         if slot.connection is None:
-            unwanted = slot.state is CLOSING
-            home.closed(slot)
-            if failure is not None and not unwanted:
-                home.record.refused(failure, trio.current_time())
-                home.failed(slot, failure)
-            return
-        probation = 0.0
-        if home.record.failing:
-            # That it has connected is news of now, whatever failed since the dial began.
-            slot.epoch = home.record.epoch
-            probation = home.record.probation(trio.current_time())
-        home.welcome(slot)
-        if probation:
-            await trio.sleep(probation)
-            self._end_probation(slot)
+            self._give_up(slot, failure)
+        elif failure is not None:
+            self._closer.close(slot)
+            self._outcomes.failed(slot, failure)
+        else:
+            await self._finish(slot)
+
+    def _end(self, slot: Slot[C]) -> None:
+        """End a slot whose dial has been cancelled, or has crashed."""
+        if slot.connection is None:
+            self._closer.finish(slot)
+        else:
+            self._closer.close(slot)
+
+    def _give_up(self, slot: Slot[C], failure: Exception | None) -> None:
+        unwanted = slot.state is CLOSING or not slot.slot_set.is_active
+        self._closer.finish(slot)
+        if failure is not None and not unwanted:
+            self._outcomes.connect_failed(slot, failure)
+
+    async def _attempt(self, slot: Slot[C]) -> Exception | None:
+        """Wait for the back-off, connect, and validate a probe; the failure if any."""
+        detector = slot.slot_set.detector
+        if detector.is_failing and self._is_wanted(slot):
+            await self._back_off(slot)
+        if not self._is_wanted(slot):
+            return None
+        failure = await self._connect(slot)
+        is_probe = detector.is_failing and self._hooks.has_is_valid
+        if failure is None and is_probe and self._is_wanted(slot):
+            # A stopped process still accepts connections: the kernel does it.
+            return await self._checker.validate(slot)
+        return failure
+
+    def _is_wanted(self, slot: Slot[C]) -> bool:
+        return slot.state is CONNECTING and slot.slot_set.is_active
+
+    async def _back_off(self, slot: Slot[C]) -> None:
+        detector = slot.slot_set.detector
+        # In a loop, because another failure meanwhile puts the retry off.
+        while detector.is_failing and detector.retry_at > trio.current_time():
+            # By a scope, so that `advance_retry` can end it early.
+            with slot.begin_io(detector.retry_at):
+                await trio.sleep_forever()
+            if not self._is_wanted(slot):
+                return
 
     async def _connect(self, slot: Slot[C]) -> Exception | None:
-        """Wait for the back-off, then connect; the exception if that fails."""
-        home = slot.home
-        if home.record.failing and slot.state is CONNECTING and home.active:
-            with trio.CancelScope() as slot.scope:
-                await self._back_off(slot)
-        if slot.state is not CONNECTING or not home.active:
-            return None
-        core = self._core
+        """Call ``connect``; the exception if it fails."""
         now = trio.current_time()
-        slot.epoch = home.record.epoch
-        slot.since = now
+        slot.slot_set.begin_dial(slot, now)
         failure: BaseException | None = None
         try:
-            core.fire("connect_start", slot.id, home.backend)
-            with trio.CancelScope(deadline=now + self._config.connect_timeout) as slot.scope:
-                connection = await core.hooks.connect(home.backend)
-                core.hold(connection)
-                slot.connection = connection
+            if (emit := self._events.connect_start) is not None:
+                emit(slot.id, slot.slot_set.backend)
+            with slot.begin_io(now + self._settings.set_config.connect_timeout):
+                connection = await self._hooks.connect(slot.slot_set.backend)
+                self._open.add(connection)
+                slot.slot_set.attach(slot, connection)
                 return None
         except Exception as exc:  # noqa: BLE001 - the user's code
             failure = exc
@@ -88,112 +134,126 @@ class Worker(Generic[C]):
             raise
         finally:
             if slot.connection is None:
-                failure = failure or self._interrupted(slot, "connect")
-                core.fire("connect_failed", slot.id, home.backend, failure)
+                failure = failure or self._interruption(slot)
+                if (emit_failed := self._events.connect_failed) is not None:
+                    emit_failed(slot.id, slot.slot_set.backend, failure)
         # Only the cancellation of the slot's own scope leads here.
-        return self._interrupted(slot, "connect")
+        return self._interruption(slot)
 
-    async def _back_off(self, slot: Slot[C]) -> None:
-        record = slot.home.record
-        # In a loop, since another failure meanwhile puts it off.
-        while record.failing and record.retry_at > trio.current_time():  # noqa: ASYNC110
-            await trio.sleep_until(record.retry_at)
+    def _interruption(self, slot: Slot[C]) -> Exception:
+        return interruption("connect", is_wanted=self._is_wanted(slot))
 
-    def _interrupted(self, slot: Slot[C], what: str) -> Exception:
-        """What it means that the scope of a slot was cancelled."""
-        if slot.state is CLOSING or not slot.home.active:
-            return ConnectionAbortedError(f"{what} was given up: no longer wanted")
-        return trio.TooSlowError(f"{what} took longer than its timeout")
+    async def _finish(self, slot: Slot[C]) -> None:
+        """Announce a connection; one to a failing backend has to prove itself."""
+        slot_set, detector = slot.slot_set, slot.slot_set.detector
+        now = trio.current_time()
+        self._hangs.record_connect_time(now - slot.connecting_since, now)
+        is_probe = detector.is_failing
+        slot_set.mark_connected(slot, now, probe=is_probe)
+        probation = detector.begin_half_open(now) if is_probe else 0.0
+        self._announce(slot)
+        if probation:
+            await trio.sleep(probation)
+            self._end_probation(slot)
+
+    def _announce(self, slot: Slot[C]) -> None:
+        """A dial has succeeded. The slot may have been given up meanwhile."""
+        slot_set = slot.slot_set
+        if (emit := self._events.connect_done) is not None:
+            emit(slot.id, slot_set.backend)
+        if not self._is_wanted(slot):
+            self._closer.close(slot)
+            return
+        if self._closer.close_if_broken(slot):
+            return
+        is_first = slot_set.connected == 0
+        self.on_ready(slot)
+        if is_first:
+            self._outcomes.online(slot_set)
+        self._readiness.slot_connected(self._totals.connected)
+        if is_first or slot_set.is_failing or self._unblocks_plan(slot_set):
+            self._replan()
+
+    def _unblocks_plan(self, slot_set: SlotSet[C]) -> bool:
+        """Return True if a plan can go on after a connection to this backend.
+
+        Dials may have been put off until one ends. In a rebalance, others may be closed for
+        what has connected; and it is over when nothing is on its way any more.
+        """
+        targets = self._targets
+        if targets.has_backlog:
+            return True
+        enough = self._totals.connected >= targets.size
+        return targets.is_rebalancing and (enough or not slot_set.dials)
 
     def _end_probation(self, slot: Slot[C]) -> None:
-        """A probe has lasted for as long as was asked; check it, if that is possible."""
-        home = slot.home
-        if not home.active:
+        """A probe has lasted for as long as it had to; ask ``is_broken``, if that is possible."""
+        slot_set, hooks = slot.slot_set, self._hooks
+        if not (slot_set.is_active and slot_set.end_probe(slot)):
             return
-        if slot.state is UNCLAIMED and home.record.failing and self._core.hooks.checks:
-            home.check(slot)
+        needs_check = hooks.can_check and not hooks.has_is_valid  # which it has passed already
+        if slot.state is UNCLAIMED and slot_set.detector.is_failing and needs_check:
+            self._checker.check(slot)
         elif slot.state in {UNCLAIMED, CLAIMED}:
-            home.proved(slot)
-        elif slot.state in {CLOSING, CLOSED} and slot.epoch == home.record.epoch:
-            home.record.probation_undecided()
-            self._core.request_plan()
+            self._outcomes.succeeded(slot)
 
-    # Checks and recycling.
+    # Dials that are given up.
 
-    @trio.lowlevel.enable_ki_protection
-    async def tend(self, slot: Slot[C]) -> None:
-        """Recycle a returned connection, or check an idle one."""
-        core, home = self._core, slot.home
-        failure: Exception | None = None
-        try:
-            if home.active:
-                failure = await self._examine(slot, "recycle" if slot.returned else "health_check")
-        except BaseException:
-            home.close(slot)
-            raise
-        finally:
-            slot.scope = None
-            core.checks_ended(home)
-        if failure is not None or not home.active:
-            unwanted = not home.active
-            home.close(slot)
-            if failure is not None and not unwanted:
-                home.failed(slot, failure)
-            return
-        if core.hooks.tells_broken and home.found_broken(slot):
-            return
-        slot.returned = False
-        slot.since = trio.current_time()
-        home.proved(slot)
-        core.offer(slot)
+    def abort(self, slot: Slot[C]) -> None:
+        """Give up a dial. The slot is CLOSING until its task has ended."""
+        slot_set = slot.slot_set
+        slot_set.transition(slot, CLOSING)
+        slot.interrupt()
+        if slot_set.is_hung:
+            self._outcomes.abandoned(slot)
 
-    async def _examine(self, slot: Slot[C], event: str) -> Exception | None:
-        core, home = self._core, slot.home
-        core.fire(f"{event}_start", slot.id, home.backend)
-        failure: Exception | None = None
-        deadline = trio.current_time() + self._config.health_check_timeout
-        slot.scope = scope = trio.CancelScope(deadline=deadline)
-        try:
-            with scope:
-                if slot.returned:
-                    await core.hooks.recycle(slot.connection)
-                else:
-                    await core.hooks.check(slot.connection)
-        except Exception as exc:  # noqa: BLE001 - the user's code
-            failure = exc
-        if scope.cancelled_caught:
-            failure = self._interrupted(slot, event.replace("_", " "))
-        if failure is None:
-            core.fire(f"{event}_done", slot.id)
-        else:
-            core.fire(f"{event}_failed", slot.id, failure)
-        return failure
+    def abort_youngest(self, slot_set: SlotSet[C], count: int) -> None:
+        """Give up `count` dials, the youngest first."""
+        for slot in list(slot_set.dials)[-count:]:
+            self.abort(slot)
 
-    @trio.lowlevel.enable_ki_protection
-    async def keep_checking(self, home: SlotSet[C]) -> None:
-        """Order a check of each spare that has been idle for ``health_interval``."""
-        assert home.checker is not None
-        with home.checker:
-            await self._order_checks(home)
+    # Dials that hang.
 
-    async def _order_checks(self, home: SlotSet[C]) -> None:
-        """Nobody need wake this: what becomes a spare while it sleeps is not due before
-        it looks again."""
-        core, interval = self._core, self._config.health_interval
-        called = False  # whether this task was woken because there is room for a check
-        while True:  # noqa: ASYNC913 - each round waits, but for one that takes a spare
-            now = trio.current_time()
-            # When its backend has left, this task may run once more before its end.
-            idle = home.active and home.spares
-            due = home.spares[0].since + interval if idle else now + interval
-            if due > now:
-                if called:  # it is not needed here any more: somebody else's turn
-                    core.check_lot.unpark()
-                called = False
-                await trio.sleep_until(due)
-            elif core.may_check():
-                called = False
-                home.check(home.spares[0])
-            else:
-                await core.check_lot.park()
-                called = True
+    def refresh_hung(self, slot_set: SlotSet[C], now: float) -> None:
+        """Update `SlotSet.is_hung`, and give up dials that would last for ever."""
+        slot_set.set_hung(now >= self._suspect_at(slot_set, now))
+        while slot_set.is_hung and now >= self._abandon_at(slot_set, now):
+            oldest = slot_set.oldest_dial
+            assert oldest is not None
+            self.abort(oldest)
+            slot_set.set_hung(now >= self._suspect_at(slot_set, now))
+
+    def next_refresh_at(self, slot_set: SlotSet[C], now: float) -> float:
+        """Return when `refresh_hung` may see something else than it last saw."""
+        config = self._settings.set_config
+        return hang_detector.next_refresh_at(
+            self._began_at(slot_set, now),
+            self._hang_timeout(slot_set, now),
+            is_hung=slot_set.is_hung,
+            connect_timeout=config.connect_timeout,
+            max_backoff=config.max_connection_backoff,
+        )
+
+    def _hang_timeout(self, slot_set: SlotSet[C], now: float) -> float:
+        return slot_set.detector.scaled_timeout(self._hangs.hang_timeout(now))
+
+    def _suspect_at(self, slot_set: SlotSet[C], now: float) -> float:
+        began = self._began_at(slot_set, now)
+        return hang_detector.suspect_at(began, self._hang_timeout(slot_set, now))
+
+    def _abandon_at(self, slot_set: SlotSet[C], now: float) -> float:
+        config = self._settings.set_config
+        return hang_detector.abandon_at(
+            self._began_at(slot_set, now),
+            self._hang_timeout(slot_set, now),
+            connect_timeout=config.connect_timeout,
+            max_backoff=config.max_connection_backoff,
+        )
+
+    def _began_at(self, slot_set: SlotSet[C], now: float) -> float:
+        """Return when the oldest dial began, or will begin when its back-off has passed."""
+        oldest = slot_set.oldest_dial
+        if oldest is None:
+            return math.inf
+        began, retry_at = oldest.connecting_since, slot_set.detector.retry_at
+        return hang_detector.began_at(began, retry_at, now)

@@ -19,6 +19,10 @@ C = TypeVar("C")
 R = TypeVar("R")
 
 
+#: The hooks that must not be async.
+SYNCHRONOUS = ("is_broken", "should_recycle", "needs_recycle", "is_failure", "fileno")
+
+
 def _overrides(connector: Connector[C], name: str) -> bool:
     method = getattr(connector, name)
     return getattr(method, "__func__", None) is not getattr(Connector, name)
@@ -47,7 +51,7 @@ async def _call(hook: Callable[[A], Awaitable[R]], argument: A) -> R:
 
 @final
 class Hooks(Generic[C]):
-    """A connector, and which of its optional hooks are worth a call.
+    """A connector, and which of its optional hooks it overrides.
 
     A hook that is not overridden is never called, which is what makes it free: no
     task switch at return, no health check for connections that cannot be checked.
@@ -58,31 +62,39 @@ class Hooks(Generic[C]):
 
     __slots__ = (
         "_connector",
-        "always_closes",
-        "checks",
-        "judges",
-        "recycles",
-        "sets_up",
-        "tells_broken",
-        "tends",
-        "validates",
+        "can_check",
+        "has_disconnect",
+        "has_fileno",
+        "has_is_broken",
+        "has_is_valid",
+        "has_needs_recycle",
+        "has_on_acquire",
+        "has_on_recycle",
+        "has_should_recycle",
+        "inspects_returned",
+        "warned_of_should_recycle",
     )
 
     def __init__(self, connector: Connector[C]) -> None:
-        for name in ("is_broken", "should_recycle"):
+        for name in SYNCHRONOUS:
             if inspect.iscoroutinefunction(getattr(connector, name)):
                 # A coroutine counts as true, whatever it would have returned.
                 raise TypeError(f"connector: {name} must not be async")
         self._connector: Connector[C] = connector
-        self.validates: bool = _overrides(connector, "is_valid")
-        self.tells_broken: bool = _overrides(connector, "is_broken")
-        self.judges: bool = _overrides(connector, "should_recycle")
-        self.sets_up: bool = _overrides(connector, "on_acquire")
-        self.recycles: bool = self.validates or _overrides(connector, "on_recycle")
-        self.checks: bool = self.validates or self.tells_broken
-        #: Whether a connection that comes back is looked at: one question for the claim path.
-        self.tends: bool = self.recycles or self.tells_broken
-        self.always_closes: bool = _overrides(connector, "disconnect")
+        self.has_is_valid: bool = _overrides(connector, "is_valid")
+        self.has_is_broken: bool = _overrides(connector, "is_broken")
+        self.has_should_recycle: bool = _overrides(connector, "should_recycle")
+        self.has_on_acquire: bool = _overrides(connector, "on_acquire")
+        #: True if a returned connection has to be cleaned; `is_valid` is the default way.
+        self.has_on_recycle: bool = self.has_is_valid or _overrides(connector, "on_recycle")
+        self.has_needs_recycle: bool = _overrides(connector, "needs_recycle")
+        self.has_disconnect: bool = _overrides(connector, "disconnect")
+        self.has_fileno: bool = _overrides(connector, "fileno")
+        #: True if there is a way to check an idle connection.
+        self.can_check: bool = self.has_is_valid or self.has_is_broken
+        #: True if a returned connection is looked at: one question for the claim path.
+        self.inspects_returned: bool = self.has_on_recycle or self.has_is_broken
+        self.warned_of_should_recycle: bool = False
 
     @trio.lowlevel.disable_ki_protection
     async def connect(self, backend: Backend) -> C:
@@ -91,39 +103,48 @@ class Hooks(Generic[C]):
     @trio.lowlevel.disable_ki_protection
     async def check(self, connection: C) -> None:
         """Raise unless the connection is healthy."""
-        fault = self.fault(connection)
-        if fault is not None:
-            raise fault
-        if self.validates:
+        reason = self.broken_reason(connection)
+        if reason is not None:
+            raise reason
+        if self.has_is_valid:
             verdict: object = await _call(self._connector.is_valid, connection)
             if not verdict:
                 nothing = ": is_valid returned None" if verdict is None else ""
                 raise ConnectionError(f"the connection failed its health check{nothing}")
 
     @trio.lowlevel.disable_ki_protection
-    async def set_up(self, connection: C) -> None:
+    async def on_acquire(self, connection: C) -> None:
+        """Set a connection up for its claimant."""
         await _call(self._connector.on_acquire, connection)
 
     @trio.lowlevel.disable_ki_protection
     async def recycle(self, connection: C) -> None:
+        """Clean a returned connection."""
         await _call(self._connector.on_recycle, connection)
 
     @trio.lowlevel.disable_ki_protection
     async def disconnect(self, connection: C) -> None:
+        """Close a connection."""
         await _call(self._connector.disconnect, connection)
 
-    def closes(self, connection: C) -> bool:
-        """Whether there is anything to do to close this connection."""
-        if self.always_closes:
+    def needs_close(self, connection: C) -> bool:
+        """Return True if there is anything to do to close this connection."""
+        if self.has_disconnect:
             return True
         try:
             return hasattr(connection, "aclose")
         except Exception:  # noqa: BLE001 - the user's code
             return True  # `disconnect` will meet the same, where it is a failure to close
 
-    def fault(self, connection: C) -> Exception | None:
-        """What is wrong with a connection as far as can be told at once."""
-        if not self.tells_broken:
+    def needs_recycle(self, connection: C) -> bool:
+        """Return True if a returned connection is to be cleaned in a task."""
+        if not self.has_needs_recycle:
+            return self.has_on_recycle
+        return self.has_on_recycle and self._connector.needs_recycle(connection)
+
+    def broken_reason(self, connection: C) -> Exception | None:
+        """Return what is wrong with a connection, as far as can be told at once."""
+        if not self.has_is_broken:
             return None
         try:
             broken = self._connector.is_broken(connection)
@@ -132,5 +153,26 @@ class Hooks(Generic[C]):
         return ConnectionError("the connection was found broken") if broken else None
 
     def should_recycle(self, connection: C, exc: BaseException | None) -> bool:
-        """Whether a returned connection may be lent again."""
-        return self._connector.should_recycle(connection, exc)
+        """Return True if a returned connection may be lent again."""
+        verdict: object = self._connector.should_recycle(connection, exc)
+        if not isinstance(verdict, bool):
+            self._warn_of_should_recycle(verdict)
+            return False
+        return verdict
+
+    def _warn_of_should_recycle(self, verdict: object) -> None:
+        if not self.warned_of_should_recycle:
+            self.warned_of_should_recycle = True
+            logger.warning(
+                "connector: should_recycle returned %r instead of a bool;"
+                " such a connection is closed",
+                verdict,
+            )
+
+    def is_failure(self, connection: C, exc: BaseException) -> bool:
+        """Return True if the exception that ended a claim is the backend's fault."""
+        return bool(self._connector.is_failure(connection, exc))
+
+    def fileno(self, connection: C) -> int | None:
+        """Return the descriptor to watch while the connection is idle."""
+        return self._connector.fileno(connection) if self.has_fileno else None

@@ -1,12 +1,21 @@
-"""Tells the instruments of a pool what happens."""
+"""`Emitter`: tells the instruments of a pool what happens.
+
+Each event is an attribute: a function that tells of it, or `None` while no instrument listens.
+So an event that nobody hears costs the load of an attribute, and type checkers see every
+argument::
+
+    if (emit := events.connect_start) is not None:
+        emit(slot.id, backend)
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
+from .._model.backend import Backend
 from ..abc import Instrument
 
 logger = logging.getLogger("qorb_trio.instrument")
@@ -15,47 +24,104 @@ EVENTS = tuple(name for name in vars(Instrument) if not name.startswith("_"))
 
 
 @final
-class Watch:
-    """For each event, the methods of those instruments that override it.
+class Emitter:
+    """Calls the instruments of one pool, whose name it adds to every event.
 
-    `changed` is called whenever there are others than before.
+    An instrument that raises is logged and removed.
     """
 
-    __slots__ = ("_changed", "_listeners", "instruments")
+    claim_start: Callable[[int], None] | None
+    claim_done: Callable[[int, int], None] | None
+    claim_failed: Callable[[int, BaseException], None] | None
+    claim_acquire_failed: Callable[[int, int, BaseException], None] | None
+    connect_start: Callable[[int, Backend], None] | None
+    connect_done: Callable[[int, Backend], None] | None
+    connect_failed: Callable[[int, Backend, BaseException], None] | None
+    handle_claimed: Callable[[int, int, Backend], None] | None
+    handle_returned: Callable[[int], None] | None
+    health_check_start: Callable[[int, Backend], None] | None
+    health_check_done: Callable[[int], None] | None
+    health_check_failed: Callable[[int, BaseException], None] | None
+    recycle_start: Callable[[int, Backend], None] | None
+    recycle_done: Callable[[int], None] | None
+    recycle_failed: Callable[[int, BaseException], None] | None
+    slot_set_online: Callable[[Backend], None] | None
+    slot_set_offline: Callable[[Backend], None] | None
+    slot_state_change: Callable[[int, Backend, str, str], None] | None
+    rebalance_start: Callable[[], None] | None
+    rebalance_done: Callable[[], None] | None
+    backend_added: Callable[[Backend], None] | None
+    backend_removed: Callable[[Backend], None] | None
+    connection_stale: Callable[[int, Backend, BaseException], None] | None
+    connection_broken: Callable[[int, Backend, BaseException], None] | None
+    connection_retired: Callable[[int, Backend, str], None] | None
+    claim_cut: Callable[[int, Backend], None] | None
+    backend_ejected: Callable[[Backend, str, float], None] | None
+    backend_restored: Callable[[Backend], None] | None
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
-        self.instruments: list[Instrument] = []
-        self._listeners: dict[str, list[tuple[Instrument, Callable[..., object]]]] = {}
+    def __init__(self, pool: str, instruments: Iterable[Instrument] = ()) -> None:
+        self._pool = pool
+        self._on_change: Callable[[], None] = lambda: None
+        self._instruments: list[Instrument] = []
+        for event in EVENTS:
+            setattr(self, event, None)
+        for instrument in instruments:
+            self.add(instrument)
+
+    @property
+    def is_silent(self) -> bool:
+        """True if there is no instrument."""
+        return not self._instruments
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called whenever an instrument has been added or removed."""
+        self._on_change = callback
 
     def add(self, instrument: Instrument) -> None:
-        """Tell `instrument` too from now on, unless it is told already."""
-        if any(it is instrument for it in self.instruments):
-            return
-        self.instruments.append(instrument)
-        for event in EVENTS:
-            method = getattr(instrument, event)
-            if getattr(method, "__func__", None) is not getattr(Instrument, event):
-                self._listeners.setdefault(event, []).append((instrument, method))
-        self._changed()
+        """Tell `instrument` too from now on. It is told once, however often it is added."""
+        if not self._has(instrument):
+            self._instruments.append(instrument)
+            self._update()
 
     def remove(self, instrument: Instrument) -> None:
         """Do not tell `instrument` any more; a `KeyError` if it is not told."""
-        if not any(it is instrument for it in self.instruments):
+        if not self._has(instrument):
             raise KeyError(instrument)
-        self.instruments = [it for it in self.instruments if it is not instrument]
-        for event, listeners in self._listeners.items():
-            self._listeners[event] = [it for it in listeners if it[0] is not instrument]
-        self._changed()
+        self._instruments = [it for it in self._instruments if it is not instrument]
+        self._update()
 
-    def fire(self, event: str, *args: Any) -> None:
-        """Tell of an event. An instrument that raises is logged and removed."""
-        for instrument, method in tuple(self._listeners.get(event, ())):
-            try:
-                method(*args)
-            except BaseException:  # noqa: ASYNC103 - see below
-                # As in Trio: whatever an instrument raises, the pool is in the middle
-                # of something, and nobody up the stack has asked for this call.
-                logger.exception("%r raised in %s; it is removed", instrument, event)
-                with contextlib.suppress(KeyError):  # it may have removed itself
-                    self.remove(instrument)
+    def _has(self, instrument: Instrument) -> bool:
+        return any(it is instrument for it in self._instruments)
+
+    def _update(self) -> None:
+        for event in EVENTS:
+            setattr(self, event, self._teller(event))
+        self._on_change()
+
+    def _teller(self, event: str) -> Callable[..., None] | None:
+        """Return a function that calls all instruments which override `event`."""
+        listeners = [
+            (instrument, getattr(instrument, event))
+            for instrument in self._instruments
+            if _overrides(instrument, event)
+        ]
+        if not listeners:
+            return None
+
+        def tell(*args: Any) -> None:
+            for instrument, method in listeners:
+                try:
+                    method(self._pool, *args)
+                except BaseException:  # noqa: ASYNC103 - see below
+                    # As in Trio: whatever an instrument raises, the pool is in the middle of
+                    # something, and nobody up the stack has asked for this call.
+                    logger.exception("%r raised in %s; it is removed", instrument, event)
+                    with contextlib.suppress(KeyError):  # it may have removed itself
+                        self.remove(instrument)
+
+        return tell
+
+
+def _overrides(instrument: Instrument, event: str) -> bool:
+    method = getattr(instrument, event)
+    return getattr(method, "__func__", None) is not getattr(Instrument, event)

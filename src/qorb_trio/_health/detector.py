@@ -73,7 +73,7 @@ class FailureDetector:
         self.is_half_open: bool = False
         #: True if it is no failure, but `IneligibleBackendError`, that keeps it from use.
         self.is_ineligible: bool = False
-        #: The latest failure of a connection; `None` after the backend's recovery.
+        #: The latest failure of a connection; `None` a minute after it, unless the backend fails.
         self.last_error: Exception | None = None
         self.last_error_at: float = NEVER
         #: The latest failure of a connect; `None` after the backend's recovery.
@@ -86,8 +86,14 @@ class FailureDetector:
         return self.consecutive_failures > 0
 
     def recent_failures(self, now: float) -> int:
-        """Return the number of failures within the minute that ends at `now`."""
-        return self._failures.total(now)
+        """Return the number of failures within the minute that ends at `now`.
+
+        After a recovery, `last_error` is kept for as long as this is not 0.
+        """
+        failures = self._failures.total(now)
+        if not (failures or self.is_failing):
+            self.last_error = None
+        return failures
 
     def record_failure(self, exc: Exception, generation: int, now: float) -> bool:
         """Record a failure of a connection that was dialled in `generation`.
@@ -139,8 +145,7 @@ class FailureDetector:
     def record_success(self, generation: int) -> bool:
         """Record that a connection that was dialled in `generation` has proved itself.
 
-        Return True if that is the recovery of a failing backend. Its errors are dropped then,
-        because an exception can keep large objects alive.
+        Return True if that is the recovery of a failing backend.
         """
         if not self.consecutive_failures or generation < self.health_generation:
             return False
@@ -148,7 +153,7 @@ class FailureDetector:
         self.failing_since = None
         self.is_half_open = self.is_ineligible = False
         self._is_retry_soon_used = False
-        self.last_error = self.connect_error = None
+        self.connect_error = None
         return True
 
     # Half-open: one probe has connected.

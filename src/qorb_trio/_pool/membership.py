@@ -1,125 +1,158 @@
-"""`Roster`: takes over the sets of backends that the resolver sends.
-
-It is what adds to `Core.sets` and takes from them: backends come, go, and change their
-weights here. What their connections do then is `SlotSet`'s.
-"""
+"""`Membership`: adopts the sets of backends that the resolver sends."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+import random
+from collections.abc import Callable, Collection, Iterable
 from typing import Generic, TypeVar, final
 
+import attrs
 import trio
 
-from .._claims.dispatcher import SLICE, Core
-from .._model.backend import Backend
-from .._slots.slot_set import SlotSet
+from .._connections.closer import Closer
+from .._events.emitter import Emitter
+from .._health.detector import FailureDetector
+from .._model.backend import Backend, effective_weight
+from .._model.settings import Settings
+from .._planning.rotation import RotationOrder, last_holder_key
+from .._planning.targets import Targets
+from .._slots.registry import Registry
+from .._slots.slot_set import Shared, SlotSet
+from .plan_requests import PlanRequests
 
 logger = logging.getLogger("qorb_trio.pool")
 
 C = TypeVar("C")
 
 
+#: Backends that are added, or slots that are opened or closed, in one go before all other tasks
+#: have their turn. A slot takes some 20 µs, the first step of its dial included.
+BATCH_SIZE = 50
+
+
 class NotABackendError(TypeError, ValueError):
     """What a resolver sent is no collection of backends.
 
-    The wrong kind of thing, and like two backends of one name, a set that no resolver may
-    send. This is both.
+    It is the wrong kind of thing; and, like two backends of one name, it is a set that no
+    resolver may send. So this is both kinds of error.
     """
 
 
 @final
-class Roster(Generic[C]):
-    """The backends of one pool, as the resolver tells of them."""
+@attrs.define(kw_only=True, eq=False)
+class Membership(Generic[C]):
+    """The backends of one pool, as the resolver names them."""
 
-    def __init__(self, core: Core[C]) -> None:
-        self._core: Core[C] = core
+    _pool: str
+    _settings: Settings
+    _events: Emitter
+    _rng: random.Random
+    _shared: Shared[C]
+    _registry: Registry[C]
+    _closer: Closer[C]
+    _targets: Targets
+    _requests: PlanRequests
+    _order: RotationOrder = attrs.field(init=False)
+    #: Starts the task of a slot set. The lifecycle's.
+    start: Callable[[SlotSet[C]], None] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._order = RotationOrder(self._rng.getrandbits(64))
 
     async def update(self, backends: Collection[Backend]) -> None:
-        """Take over the resolver's latest set. Nothing happens if nothing changed.
+        """Adopt the resolver's latest set. Nothing happens if nothing changed.
 
-        The old set gives way to the new one in one step; what that takes before and after
-        is done in slices. A checkpoint only if there is more than one slice.
+        The new set replaces the old one in one step. The work before and after that is done
+        in batches. A checkpoint only if there is more than one batch.
         """
-        core = self._core
-        if core.closing:
-            return  # it was heard in the very tick in which the pool began to end
-        found = _by_name(core.name, backends)
-        leaving = [home for name, home in core.sets.items() if home.backend != found.get(name)]
-        gone = {home.backend.name for home in leaving}
-        staying = {name: home for name, home in core.sets.items() if name not in gone}
-        for name, home in staying.items():
-            self._describe(home, found[name])
-        coming: list[SlotSet[C]] = []
-        for name, backend in found.items():
-            if name not in staying:
-                coming.append(self._make_set(backend))
-                if len(coming) % SLICE == 0:
-                    await trio.lowlevel.checkpoint()
-        if not (leaving or coming):
-            return
-        core.exchanging = True
-        try:
-            self._exchange(leaving, coming)
-            await self._clear(leaving)
-        finally:
-            core.exchanging = False
-            core.request_plan()
+        if self._requests.is_closed:
+            return  # it came in the very tick in which the pool began to end
+        found = _by_name(self._pool, backends)
+        active = self._registry.active
+        leaving = [it for name, it in active.items() if it.backend != found.get(name)]
+        gone = {slot_set.backend.name for slot_set in leaving}
+        for name, slot_set in active.items():
+            if name not in gone:
+                self._update_weights(slot_set, found[name])
+        coming = await self._make_sets(
+            [backend for name, backend in found.items() if name in gone or name not in active]
+        )
+        if leaving or coming:
+            with self._requests.paused():
+                self._exchange(leaving, coming)
+                await self._clear(leaving)
+
+    async def _make_sets(self, backends: list[Backend]) -> list[SlotSet[C]]:
+        slot_sets = []
+        for backend in backends:
+            slot_sets.append(self._make_set(backend))
+            if len(slot_sets) % BATCH_SIZE == 0:
+                await trio.lowlevel.checkpoint()
+        return slot_sets
+
+    def _make_set(self, backend: Backend) -> SlotSet[C]:
+        detector = FailureDetector(self._settings.set_config, self._rng)
+        key = self._order.key(backend.name, effective_weight(backend.weight))
+        return SlotSet(backend, detector, key, self._shared)
+
+    def end_turn(self, slot_set: SlotSet[C]) -> None:
+        """Give a backend that has had its turn another place in the order of backends."""
+        backend = slot_set.backend.name
+        slot_set.set_rotation_key(self._order.end_turn(backend, slot_set.effective_weight))
+
+    def demote(self, slot_set: SlotSet[C]) -> None:
+        """Place a backend that has failed behind those that hold connections."""
+        name, weight = slot_set.backend.name, slot_set.effective_weight
+        last = last_holder_key(self._registry.active.values(), slot_set.priority)
+        slot_set.set_rotation_key(self._order.postpone(name, weight, last))
 
     def _exchange(self, leaving: list[SlotSet[C]], coming: list[SlotSet[C]]) -> None:
-        """From here on nothing old is lent, and the new ones may be dialled."""
-        for home in leaving:
-            self._depart(home)
-        for home in coming:
-            self._arrive(home)
-        self._core.rebalance_due = True
+        """Lend nothing old from here on; the new backends may be dialled."""
+        if self._requests.is_closed:
+            return  # the pool has begun to end while the new sets were made
+        for slot_set in leaving:
+            self._remove(slot_set)
+        for slot_set in coming:
+            self._add(slot_set)
+        self._targets.request_rebalance()
 
     async def _clear(self, leaving: list[SlotSet[C]]) -> None:
-        """Close what sets have that have left."""
+        """Close the connections of sets that have left."""
         done = 0
-        for home in leaving:
-            done += len(home.slots)
-            home.clear()
-            if not home.slots:
-                self._core.slot_closed(home)
-            if done >= SLICE:
+        for slot_set in leaving:
+            done += len(slot_set.slots)
+            self._closer.clear(slot_set)
+            if done >= BATCH_SIZE:
                 done = 0
                 await trio.lowlevel.checkpoint()
 
-    def _make_set(self, backend: Backend) -> SlotSet[C]:
-        core = self._core
-        home: SlotSet[C] = SlotSet(core, backend, core.next_rank())
-        if core.hooks.checks and core.policy.set_config.health_interval < float("inf"):
-            home.checker = trio.CancelScope()
-            core.start(core.worker.keep_checking, home)
-        return home
+    def _add(self, slot_set: SlotSet[C]) -> None:
+        backend = slot_set.backend
+        logger.info("pool %s: backend %s is added", self._pool, backend.name)
+        self._registry.add(slot_set)
+        self.start(slot_set)
+        if (emit := self._events.backend_added) is not None:
+            emit(backend)
 
-    def _arrive(self, home: SlotSet[C]) -> None:
-        core, name = self._core, home.backend.name
-        logger.info("pool %s: backend %s appears", core.name, name)
-        core.sets[name] = home
-        core.fire("backend_added", home.backend)
+    def _remove(self, slot_set: SlotSet[C]) -> None:
+        backend = slot_set.backend
+        logger.info("pool %s: backend %s is removed", self._pool, backend.name)
+        self._registry.drain(slot_set)
+        slot_set.deactivate()
+        if (emit := self._events.backend_removed) is not None:
+            emit(backend)
 
-    def _depart(self, home: SlotSet[C]) -> None:
-        core, name = self._core, home.backend.name
-        logger.info("pool %s: backend %s departs", core.name, name)
-        del core.sets[name]
-        core.departed[home] = None
-        home.deactivate()
-        core.fire("backend_removed", home.backend)
-
-    def _describe(self, home: SlotSet[C], backend: Backend) -> None:
-        """Take over priority and weight. That is no change of the set: it closes nothing."""
-        if (backend.priority, backend.weight) == (home.priority, home.backend.weight):
-            return
-        core = self._core
-        if home.spares:
-            core.shelf.remove(home)
-        home.describe(backend)
-        if home.spares:
-            core.shelf.add(home)
-        core.request_plan()
+    def _update_weights(self, slot_set: SlotSet[C], backend: Backend) -> None:
+        """Adopt priority, weight and target. That is no change of the set: it closes nothing."""
+        old = slot_set.backend
+        if (backend.priority, backend.weight, backend.target) != (
+            old.priority,
+            old.weight,
+            old.target,
+        ):
+            slot_set.update(backend)
+            self._requests.request()
 
 
 def _by_name(pool: str, backends: Collection[Backend]) -> dict[str, Backend]:

@@ -1,139 +1,168 @@
-"""The task that has plans made and carries them out."""
+"""`Rebalancer`: the planner's task. It has plans made, and carries them out."""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar, final
+import math
+from typing import Any, Generic, TypeVar, final
 
+import attrs
 import trio
 
-from .._claims.dispatcher import SLICE, Core
+from .._claims.wait_queue import WaitQueue
+from .._connections.closer import Closer
+from .._connections.dialer import Dialer
+from .._events.emitter import Emitter
 from .._model.backend import Backend
-from .._planning.planner import GUEST, Demand, Plan, make_plan, next_turn
+from .._model.settings import Settings
+from .._planning.high_watermark import HighWatermark
+from .._planning.make_plan import make_plan
+from .._planning.plan import Demand, Plan
+from .._planning.rotation import next_rotation
+from .._planning.targets import Targets
+from .._slots.readiness import Readiness
+from .._slots.registry import Registry
 from .._slots.slot_set import SlotSet
+from .._slots.totals import Totals
+from .membership import BATCH_SIZE, Membership
+from .plan_requests import PlanRequests
 
 C = TypeVar("C")
 
 
 @final
+@attrs.define(kw_only=True, eq=False)
 class Rebalancer(Generic[C]):
-    """Plans whenever something has changed, and at each ``rebalance_interval``.
+    """Plans whenever something has changed, and at each ``rebalance_interval``."""
 
-    To put shares right may take several plans, since a working connection is closed
-    only when its replacement works: `Core.rebalance_due` stays set until then.
-    """
-
-    def __init__(self, core: Core[C]) -> None:
-        self._core = core
-        self._floor = 0
+    _settings: Settings
+    _events: Emitter
+    _totals: Totals
+    _registry: Registry[C]
+    _readiness: Readiness
+    _queue: WaitQueue[Any]
+    _targets: Targets
+    _dialer: Dialer[C]
+    _closer: Closer[C]
+    _membership: Membership[C]
+    _requests: PlanRequests
+    _watermark: HighWatermark = attrs.field(init=False, factory=HighWatermark)
+    #: True if the watermark knows of the rebalance that is under way.
+    _is_retaining: bool = attrs.field(init=False, default=False)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        core = self._core
-        interval = core.policy.rebalance_interval
-        tick = trio.current_time() + interval
-        look_again = float("inf")
+        """Plan until the pool ends."""
+        tick = trio.current_time() + self._settings.policy.rebalance_interval
+        next_refresh = math.inf
         while True:
-            with trio.move_on_at(min(tick, look_again)):
-                await core.planner_wakes.receive()
-            if core.closing:
+            await self._requests.next(min(tick, next_refresh))
+            if self._requests.is_closed:
                 return
-            core.plan_begins()
             now = trio.current_time()
-            due = now >= tick
-            if due:
-                tick = now + interval
-                core.rebalance_due = True
-                self._floor = 0
-            core.fire("rebalance_start")
-            look_again = await self._plan(now, turn=due)
-            core.fire("rebalance_done")
+            is_due = now >= tick
+            if is_due:
+                # From now, so that a jump of the clock causes one rebalance.
+                tick = now + self._settings.policy.rebalance_interval
+            if (emit := self._events.rebalance_start) is not None:
+                emit()
+            next_refresh = await self._plan(now, is_due=is_due)
+            if (emit := self._events.rebalance_done) is not None:
+                emit()
 
-    async def _plan(self, now: float, *, turn: bool) -> float:
-        """Plan and act; return when to look again at dials that may hang."""
-        core = self._core
-        views = [home for home in core.sets.values() if home.active]
-        for home in views:
-            if home.dials or home.hung:
-                home.look(now)
-            if turn and home.rank == GUEST:
-                home.rank = core.next_rank()
+    async def _plan(self, now: float, *, is_due: bool) -> float:
+        """Make a plan and carry it out; return when to look again at dials that may hang."""
+        views = [slot_set for slot_set in self._registry.active.values() if slot_set.is_active]
+        self._refresh_hung(views, now)
+        if is_due:
+            self._targets.request_rebalance()
+            self._is_retaining = False
         self._set_limits(views)
-        demand = self._demand(views)
-        plan = make_plan(views, demand, rebalance=core.rebalance_due)
-        if turn:
-            plan = self._take_turns(views, demand, plan)
-        claims = core.claimed + core.line.waiting
-        core.covered = float("inf") if plan.saturated else claims
-        core.enough = plan.target
-        if plan.settled:
-            core.rebalance_due = False
-            self._floor = 0
-        await self._carry_out(views, plan)
-        dialled = [home.look_again_at(now) for home in views if home.dials]
-        return min(dialled, default=float("inf"))
+        demand = self._collect_demand(views)
+        plan = make_plan(views, demand, rebalance=self._targets.is_rebalancing)
+        self._watermark.record(plan.demand)
+        if is_due:
+            plan = self._rotate(views, demand, plan)
+        self._publish(views, plan)
+        await self._carry_out(plan)
+        refreshes = [self._dialer.next_refresh_at(it, now) for it in views if it.dials]
+        return min(refreshes, default=math.inf)
 
-    def _take_turns(self, views: list[SlotSet[C]], demand: Demand, plan: Plan) -> Plan:
-        """With more backends than slots, let one spare move to one that has none."""
-        move = next_turn(views, plan)
-        if move is None:
-            return plan
-        donor, taker = move
-        views[donor].rank = self._core.next_rank()
-        turned = make_plan(views, demand, rebalance=True)
-        if turned.wanted == plan.wanted:  # it is the weights that decide, not the ranks
-            views[taker].rank = GUEST
-            turned = make_plan(views, demand, rebalance=True)
-        return turned
+    def _refresh_hung(self, views: list[SlotSet[C]], now: float) -> None:
+        for slot_set in views:
+            if slot_set.dials or slot_set.is_hung:
+                self._dialer.refresh_hung(slot_set, now)
 
     def _set_limits(self, views: list[SlotSet[C]]) -> None:
-        """What a departed backend still holds counts against it when it comes back."""
-        most = self._core.policy.set_config.max_count
+        """Count what a removed backend still holds against it when it has come back."""
+        config = self._settings.set_config
         held: dict[Backend, int] = {}
-        for home in self._core.departed:
-            held[home.backend] = held.get(home.backend, 0) + len(home.slots)
-        for home in views:
-            home.limit = max(0, most - held.get(home.backend, 0)) if held else most
+        for slot_set in self._registry.draining:
+            held[slot_set.backend] = held.get(slot_set.backend, 0) + len(slot_set.slots)
+        for slot_set in views:
+            taken = held.get(slot_set.backend, 0) if held else 0
+            slot_set.set_limits(max(0, config.max_count - taken), config.max_connecting)
 
-    def _demand(self, views: list[SlotSet[C]]) -> Demand:
-        core = self._core
-        claims = sum(home.claimed for home in views) + core.line.waiting
-        spares = core.policy.spares_wanted
-        if core.rebalance_due and not self._floor:
-            # What is needed as a rebalance begins is not given up while it goes on, or
-            # surplus would be closed in step with the claims that end meanwhile.
-            self._floor = max(claims + spares, *core.ready_wanted, 0)
+    def _collect_demand(self, views: list[SlotSet[C]]) -> Demand:
+        policy = self._settings.policy
+        if self._targets.is_rebalancing and not self._is_retaining:
+            self._is_retaining = True
+            self._watermark.begin_rebalance()
         return Demand(
-            max_slots=core.policy.max_slots,
-            departed=core.slots - sum(len(home.slots) for home in views),
-            waiting=core.line.waiting,
-            spares=spares,
-            at_least=max(self._floor, *core.ready_wanted, 0),
+            max_slots=policy.max_slots,
+            draining=self._totals.slots - sum([len(slot_set.slots) for slot_set in views]),
+            waiting=self._queue.waiting,
+            spares=policy.spares_wanted,
+            minimum=self._readiness.minimum,
+            retained=self._watermark.retained if self._is_retaining else 0,
         )
 
-    async def _carry_out(self, views: list[SlotSet[C]], plan: Plan) -> None:
-        """Take the steps of a plan, many of them in slices.
+    def _rotate(
+        self, views: list[SlotSet[C]], demand: Demand, plan: Plan[SlotSet[C]]
+    ) -> Plan[SlotSet[C]]:
+        """With more backends than slots, let one spare move to a backend that has none."""
+        move = next_rotation(views, plan)
+        if move is None:
+            return plan
+        donor, recipient = move
+        self._membership.end_turn(donor)
+        if recipient.rotation_key > donor.rotation_key:
+            return plan
+        return make_plan(views, demand, rebalance=True)
 
-        Meanwhile a slot may close and a backend leave or fail, but nobody else opens
-        any, so that the caps hold all the while.
+    def _publish(self, views: list[SlotSet[C]], plan: Plan[SlotSet[C]]) -> None:
+        """Let all others see what the plan says."""
+        reclaimable = set(plan.reclaimable)
+        for slot_set in views:
+            slot_set.adopt_plan(plan.wanted[slot_set], reclaimable=slot_set in reclaimable)
+        self._targets.publish(
+            claims=self._totals.claimed + self._queue.waiting,
+            is_saturated=plan.is_saturated,
+            size=plan.size,
+            reclaim=bool(reclaimable),
+            has_backlog=plan.has_backlog,
+        )
+        if plan.is_settled:
+            self._targets.end_rebalance()
+            self._is_retaining = False
+
+    async def _carry_out(self, plan: Plan[SlotSet[C]]) -> None:
+        """Take the steps of a plan, many of them in batches.
+
+        Meanwhile a slot may close and a backend leave or fail, but nothing else opens any
+        slot, so that the caps hold all the while.
         """
-        for home, wanted in zip(views, plan.wanted, strict=True):
-            home.wanted = wanted
-            home.gives_way = False
-        for i in plan.donors:
-            views[i].gives_way = True
-        self._core.lacks_spare = bool(plan.donors)
-        for i, count in plan.aborts:
-            views[i].abort_dials(count)
-        for i, count in plan.closes:
-            views[i].close_spares(count)
+        for step in plan.aborts:
+            self._dialer.abort_youngest(step.view, step.count)
+        for step in plan.closes:
+            self._closer.close_idle(step.view, step.count)
         done = 0
-        for i, count in plan.opens:
-            home = views[i]
-            failing = home.failing
-            for _ in range(count):
-                if done and done % SLICE == 0:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                if not home.active or (home.failing and not failing):
-                    break  # the next plan is for how things stand now
-                home.open()
-                done += 1
+        for step in plan.opens:
+            slot_set = step.view
+            is_failing = slot_set.is_failing
+            if done >= BATCH_SIZE:
+                done = 0
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            if not slot_set.is_active or (slot_set.is_failing and not is_failing):
+                continue  # the next plan is for how things stand now
+            slot_set.order_dials(step.count)
+            done += step.count

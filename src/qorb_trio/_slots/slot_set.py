@@ -1,449 +1,396 @@
-"""`SlotSet`: all the slots of one backend, and what is known of it.
+"""`SlotSet`: all slots of one backend, their states and their counts.
 
-The one writer of its slots' states. Everything in here is synchronous: it decides, and
-starts a task for what needs I/O (see ``_worker.py``).
+The one writer of its slots' states. Everything in here is synchronous; the I/O on its
+connections is done in `_connections`, by the tasks of the slot set's own nursery.
 """
 
 from __future__ import annotations
 
-import logging
+import contextvars
+import functools
+import math
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
+import attrs
 import trio
 
-from .._balancing.candidates import IdleCandidate
-from .._health.failure_detector import SLOW_DIAL, SLOW_FACTOR, TrackRecord
 from .._model.backend import Backend, effective_weight
-from .._model.stats import BackendStats
-from .._util import forget_frames
+from .._util import is_cancellation
+from .slot import NOT_YET, Slot
 from .state import (
     AT_REST,
     CHECKING,
     CLAIMED,
     CLOSED,
-    CLOSING,
     CONNECTED,
     CONNECTING,
     NEXT,
     UNCLAIMED,
     IllegalTransitionError,
-    Slot,
     State,
 )
 
 if TYPE_CHECKING:
-    from .._claims.dispatcher import Core
-
-logger = logging.getLogger("qorb_trio.backend")
+    from .._balancing.candidates import IdleCandidate
+    from .._balancing.idle_index import IdleIndex
+    from .._events.emitter import Emitter
+    from .._health.detector import FailureDetector
+    from .totals import Totals
 
 C = TypeVar("C")
 
 
-def _traceback(exc: Exception) -> Exception | None:
-    """For the log: whose mistake it was, it tells; a server that is down has none to tell."""
-    return exc if logger.isEnabledFor(logging.DEBUG) else None
+@final
+@attrs.frozen(eq=False)
+class Shared(Generic[C]):
+    """The parts of a pool that all its slot sets write to."""
+
+    totals: Totals
+    idle_index: IdleIndex[SlotSet[C]]
+    events: Emitter
+    next_slot_id: Callable[[], int]
 
 
 @final
 class SlotSet(Generic[C]):
-    """The slots of one backend; what the planner and the balancer look at."""
+    """The slots of one backend, as the planner and the balancer see them."""
 
     __slots__ = (
-        "_core",
-        "active",
+        "_context",
+        "_events",
+        "_idle_index",
+        "_next_slot_id",
+        "_nursery",
+        "_on_crash",
+        "_orders",
+        "_totals",
         "backend",
         "candidate",
-        "checker",
         "claimed",
         "connected",
+        "detector",
         "dials",
+        "drained",
         "effective_weight",
-        "gives_way",
-        "hung",
+        "idle_slots",
+        "is_active",
+        "is_ejected",
+        "is_hung",
+        "is_reclaimable",
         "limit",
+        "max_connecting",
+        "orders",
         "place",
         "priority",
-        "rank",
-        "record",
-        "share",
+        "probe",
+        "retiring",
+        "retiring_idle",
+        "rotation_key",
+        "scope",
         "slots",
-        "spares",
         "total_claims",
         "wanted",
     )
 
-    def __init__(self, core: Core[C], backend: Backend, rank: int) -> None:
-        self._core: Core[C] = core
-        self.record: TrackRecord = TrackRecord(core.policy.set_config, core.rng)
+    def __init__(
+        self, backend: Backend, detector: FailureDetector, rotation_key: float, shared: Shared[C]
+    ) -> None:
+        self._totals: Totals = shared.totals
+        self._idle_index: IdleIndex[SlotSet[C]] = shared.idle_index
+        self._events: Emitter = shared.events
+        self._next_slot_id: Callable[[], int] = shared.next_slot_id
+        #: What is known of the backend's reliability.
+        self.detector: FailureDetector = detector
         #: False as soon as the backend has left or the pool ends: no more I/O but closing.
-        self.active: bool = True
-        #: How many slots have an established connection, and how many of these are lent.
-        #: Those that are CONNECTING or UNCLAIMED are counted by `dials` and `spares`.
-        self.connected: int = 0
-        self.claimed: int = 0
-        #: All slots that are not CLOSED.
-        self.slots: dict[Slot[C], None] = {}  # no set: its order would be by chance
+        self.is_active: bool = True
+        #: All slots that are not CLOSED. A dict, because the order of a set would be by chance.
+        self.slots: dict[Slot[C], None] = {}
         #: The UNCLAIMED ones, longest idle first.
-        self.spares: deque[Slot[C]] = deque()
+        self.idle_slots: deque[Slot[C]] = deque()
         #: The CONNECTING ones, oldest first.
         self.dials: dict[Slot[C], None] = {}
-        #: Ends the task that orders health checks, where there is one.
-        self.checker: trio.CancelScope | None = None
-        #: Whether a dial takes suspiciously long, as of the last plan.
-        self.hung: bool = False
-        #: Whether a connection that comes back may be closed, to make room for another
-        #: backend (see `Core.lacks_spare`).
-        self.gives_way: bool = False
-        self.limit: int = core.policy.set_config.max_count
-        self.rank: int = rank
+        #: The connection of a failing backend that has to prove itself.
+        self.probe: Slot[C] | None = None
+        #: The numbers of slots with an established connection, and of those checked out.
+        self.connected: int = 0
+        self.claimed: int = 0
+        #: Connections that are due for replacement, and those of them that are idle.
+        self.retiring: int = 0
+        self.retiring_idle: int = 0
+        #: True while the backend gets no claims, because its claims kept failing.
+        self.is_ejected: bool = False
+        #: Claims granted on this backend.
+        self.total_claims: int = 0
+        # The index's: the place in its tier, and the candidate that stands for this set.
         self.place: int = -1
         self.candidate: IdleCandidate[Any] | None = None
+        # The rebalancer's, as of its last plan.
+        self.is_hung: bool = False
+        self.is_reclaimable: bool = False
+        self.limit: int = 0
+        self.max_connecting: float = math.inf
         self.wanted: int = 0
-        self.total_claims: int = 0
-        self.describe(backend)
+        self.rotation_key: float = rotation_key
+        # The task's of this slot set.
+        self._nursery: trio.Nursery | None = None
+        self._on_crash: Callable[[BaseException], None]
+        self._context: contextvars.Context | None = None
+        #: Encloses all I/O of this set but closing; cancelled when the backend leaves.
+        self.scope: trio.CancelScope = trio.CancelScope()
+        #: Set when the last slot has closed after `deactivate`.
+        self.drained: trio.Event = trio.Event()
+        self._orders: trio.MemorySendChannel[list[Slot[C]]]
+        #: New slots to be dialled, for the task of this slot set to receive.
+        self.orders: trio.MemoryReceiveChannel[list[Slot[C]]]
+        self._orders, self.orders = trio.open_memory_channel[list[Slot[C]]](math.inf)
+        self._describe(backend)
 
-    def describe(self, backend: Backend) -> None:
-        """Take over the priority and the weight of an equal backend."""
+    def __repr__(self) -> str:
+        return f"<slot set of {self.backend.name}>"
+
+    def update(self, backend: Backend) -> None:
+        """Adopt the priority, the weight and the target of an equal backend."""
+        if self.idle_slots:
+            self._idle_index.remove(self)
+        self._describe(backend)
+        if self.idle_slots:
+            self._idle_index.add(self)
+
+    def _describe(self, backend: Backend) -> None:
         self.backend: Backend = backend
         self.priority: int = backend.priority
         self.effective_weight: float = effective_weight(backend.weight)
-        self.share: float = self.effective_weight
 
-    # What the planner and the balancer ask.
+    # Read by the planner and the balancer.
 
     @property
     def load(self) -> int:
         return self.claimed
 
     @property
-    def unclaimed(self) -> int:
-        return len(self.spares)
-
-    @property
     def idle(self) -> int:
-        return len(self.spares)
+        return len(self.idle_slots)
 
     @property
     def connecting(self) -> int:
         return len(self.dials)
 
     @property
+    def checking(self) -> int:
+        return self.connected - len(self.idle_slots) - self.claimed
+
+    @property
     def closing(self) -> int:
         return len(self.slots) - len(self.dials) - self.connected
 
     @property
-    def failing(self) -> bool:
-        return self.hung or self.record.failing
+    def is_failing(self) -> bool:
+        return self.is_hung or self.detector.is_failing
 
     @property
-    def on_probation(self) -> bool:
-        return self.record.on_probation
+    def is_half_open(self) -> bool:
+        return self.detector.is_half_open
 
     @property
-    def turn(self) -> tuple[float, float]:
-        # Whoever hangs lets all others go first that wait for their turn; of those who
-        # hang, the one goes first whose dial is the oldest, and so the next to end.
-        if not self.hung:
-            return self.record.retry_at, 0
-        return float("inf"), next(iter(self.dials)).since
+    def oldest_dial(self) -> Slot[C] | None:
+        return next(iter(self.dials), None)
 
-    def stats(self, now: float) -> BackendStats:
-        return BackendStats(
-            backend=self.backend,
-            online=self.connected > 0,
-            connecting=self.connecting,
-            unclaimed=self.unclaimed,
-            checking=self.connected - self.unclaimed - self.claimed,
-            claimed=self.claimed,
-            closing=self.closing,
-            wanted=self.wanted,
-            total_claims=self.total_claims,
-            failures=self.record.failures(now),
-            last_error=self.record.last_error,
-        )
+    @property
+    def probe_order(self) -> tuple[float, float]:
+        # A hung backend is probed after all others that are due. Among hung ones, the one with
+        # the oldest dial comes first, because its dial is the next to end.
+        oldest = self.oldest_dial
+        if not self.is_hung or oldest is None:
+            return self.detector.retry_at, 0
+        return NOT_YET, oldest.connecting_since
 
-    # The one place where a slot changes its state.
+    # Slots, their states and the counts.
 
-    def move(self, slot: Slot[C], new: State) -> None:
-        """Change a slot's state, the counts, and tell of it, all at once."""
+    def transition(self, slot: Slot[C], new: State) -> None:
+        """Change a slot's state and all counts, and tell the instruments, in one step."""
         old = slot.state
         if new not in NEXT[old]:
             raise IllegalTransitionError(f"{slot!r} cannot become {new.label}")
-        core = self._core
         slot.state = new
         if new is CLAIMED:
             self.claimed += 1
-            core.claimed += 1
+            self._totals.claimed += 1
         elif old is CLAIMED:
             self.claimed -= 1
-            core.claimed -= 1
+            self._totals.claimed -= 1
         if old not in AT_REST or new not in AT_REST:
             self._recount(slot, old, new)
-        if core.watch is not None:
-            core.watch.fire(
-                "slot_state_change", core.name, slot.id, self.backend, old.label, new.label
-            )
+        if (emit := self._events.slot_state_change) is not None:
+            emit(slot.id, self.backend, old.label, new.label)
 
     def _recount(self, slot: Slot[C], old: State, new: State) -> None:
-        """What a transition changes besides the number of claims; most change no more."""
-        core = self._core
-        core.checking += (new is CHECKING) - (old is CHECKING)
+        """Adjust the counts other than that of claims; most transitions need none of this."""
+        totals = self._totals
+        totals.checking += (new is CHECKING) - (old is CHECKING)
         change = (new in CONNECTED) - (old in CONNECTED)
         self.connected += change
-        core.connected += change
+        totals.connected += change
         if old is CONNECTING:
             del self.dials[slot]
         if new is CLOSED:
             del self.slots[slot]
-            core.slots -= 1
+            totals.slots -= 1
+            if not (self.slots or self.is_active):
+                self.drained.set()
 
-    # From dial to spare.
+    def order_dials(self, count: int) -> None:
+        """Add `count` slots, and order their dials from the task of this slot set."""
+        new = [Slot(self._next_slot_id(), self) for _ in range(count)]
+        for slot in new:
+            self.slots[slot] = None
+            self.dials[slot] = None
+        self._totals.slots += count
+        self._orders.send_nowait(new)
 
-    def open(self) -> None:
-        """Begin to connect another slot."""
-        core = self._core
-        slot: Slot[C] = Slot(core.next_id(), self)
-        self.slots[slot] = None
-        self.dials[slot] = None
-        core.slots += 1
-        core.start(core.worker.dial, slot)
+    def wake(self) -> None:
+        """Have the task of this slot set look again at what is due."""
+        self._orders.send_nowait([])
 
-    def welcome(self, slot: Slot[C]) -> None:
-        """A dial has succeeded. The slot may have been given up meanwhile."""
-        core = self._core
-        now = trio.current_time()
-        core.connect_time = max(now - slot.since, core.connect_time * 0.9)
-        slot.since = now
-        core.fire("connect_done", slot.id, self.backend)
-        if not self.active or slot.state is CLOSING:
-            self.close(slot)
-            return
-        if core.hooks.tells_broken and self.found_broken(slot):
-            return
-        first = self.connected == 0
-        core.offer(slot)
-        if first:
-            logger.info("pool %s: backend %s is online", core.name, self.backend.name)
-            core.fire("slot_set_online", self.backend)
-        core.slot_connected(self, news=first or self.failing)
+    def begin_dial(self, slot: Slot[C], now: float) -> None:
+        """Date a dial, and note which failures it cannot have seen."""
+        slot.health_generation = self.detector.health_generation
+        slot.connecting_since = now
 
-    def abort_dials(self, count: int) -> None:
-        """Give up `count` dials, the youngest first."""
-        for slot in list(self.dials)[-count:]:
-            self.abort(slot)
+    def attach(self, slot: Slot[C], connection: C) -> None:
+        """Keep what ``connect`` returned."""
+        slot.connection = connection
 
-    def abort(self, slot: Slot[C]) -> None:
-        """Give up a dial. The slot is CLOSING until its task has ended."""
-        self.move(slot, CLOSING)
-        if slot.scope is not None:
-            slot.scope.cancel()
-        if self.hung:
-            # It will not tell by itself, so this is what is known of the backend.
-            self.record.gave_up(slot.epoch, trio.current_time())
+    def mark_connected(self, slot: Slot[C], now: float, *, probe: bool) -> None:
+        """Date a connection that has been established.
 
-    def look(self, now: float) -> None:
-        """See how things stand, for a plan that is about to be made."""
-        self.hung = now >= self.slow_at(now)
-        while self.hung and now >= self.hopeless_at(now):
-            self.abort(next(iter(self.dials)))
-            self.hung = now >= self.slow_at(now)
-
-    def slow_at(self, now: float) -> float:
-        """When the oldest dial will have taken so long that it seems to hang."""
-        patience = max(SLOW_DIAL, SLOW_FACTOR * self._core.connect_time)
-        return self._begun(now) + self.record.patience(patience)
-
-    def hopeless_at(self, now: float) -> float:
-        """When a dial that may last for ever will be given up and begun anew.
-
-        With an endless ``connect_timeout``, a single lost packet would otherwise keep a
-        backend from being found again.
+        `probe`: the backend was failing, so this connection is the one to prove it works. That
+        it connected is news of now, whatever failed since the dial began.
         """
-        config = self._core.policy.set_config
-        if config.connect_timeout < float("inf"):
-            return float("inf")
-        return max(self.slow_at(now), self._begun(now) + config.max_connection_backoff)
+        slot.connecting_since = NOT_YET
+        slot.created_at = slot.idle_since = now
+        if probe:
+            slot.health_generation = self.detector.health_generation
+            self.probe = slot
 
-    def look_again_at(self, now: float) -> float:
-        """When `look` may see something else than it last saw."""
-        return self.hopeless_at(now) if self.hung else self.slow_at(now)
+    def mark_idle(self, slot: Slot[C], now: float) -> None:
+        """Date the last use or check of a connection."""
+        slot.idle_since = now
 
-    def _begun(self, now: float) -> float:
-        """When the oldest dial began, or will begin when its back-off has passed."""
-        oldest = next(iter(self.dials), None)
-        if oldest is None:
-            return float("inf")
-        return min(oldest.since, max(now, self.record.retry_at))
+    def end_probe(self, slot: Slot[C]) -> bool:
+        """Return True if `slot` was the probe; it is none any more."""
+        was_probe = self.probe is slot
+        if was_probe:
+            self.probe = None
+        return was_probe
 
-    # Spares.
+    def detach(self, slot: Slot[C]) -> None:
+        """Forget a connection that is closed."""
+        slot.connection = None
 
-    def shelve(self, slot: Slot[C]) -> None:
-        """A connection is free, and nobody waits for one."""
-        core = self._core
-        if not self.spares:
-            core.shelf.add(self)
-        self.spares.append(slot)
-        if slot.state is CLAIMED and core.watch is None:
-            # As `move`, for each claim: its check and its call are 2 % of the claim's cost.
+    # Idle slots.
+
+    def push_idle(self, slot: Slot[C]) -> None:
+        """Make a connection a spare."""
+        if not self.idle_slots:
+            self._idle_index.add(self)
+        self.idle_slots.append(slot)
+        if slot.state is CLAIMED and self._events.slot_state_change is None:
+            # Fast path: `transition` for CLAIMED to UNCLAIMED, without its call.
             slot.state = UNCLAIMED
             self.claimed -= 1
-            core.claimed -= 1
+            self._totals.claimed -= 1
         else:
-            self.move(slot, UNCLAIMED)
+            self.transition(slot, UNCLAIMED)
 
-    def claim_spare(self) -> Slot[C]:
-        """Take the spare that was used last: it is the likeliest to be alive."""
-        core = self._core
-        slot = self.spares.pop()
-        if not self.spares:
-            core.shelf.remove(self)
-        if core.watch is None:  # as in `shelve`; a spare is UNCLAIMED
+    def pop_idle(self) -> Slot[C]:
+        """Check out the spare that was used last, which is the likeliest to be alive."""
+        slot = self.idle_slots.pop()
+        if not self.idle_slots:
+            self._idle_index.remove(self)
+        if self._events.slot_state_change is None:
+            # Fast path: `transition` for UNCLAIMED to CLAIMED, without its call.
             slot.state = CLAIMED
             self.claimed += 1
-            core.claimed += 1
+            self._totals.claimed += 1
         else:
-            self.move(slot, CLAIMED)
+            self.transition(slot, CLAIMED)
         return slot
 
-    def oldest_spare(self) -> Slot[C]:
-        """Take the spare that has been idle for longest off the shelf."""
-        slot = self.spares.popleft()
-        if not self.spares:
-            self._core.shelf.remove(self)
+    def pop_oldest_idle(self) -> Slot[C]:
+        """Take the spare that has been idle for longest out of the idle ones."""
+        slot = self.idle_slots.popleft()
+        if not self.idle_slots and self.is_active:
+            self._idle_index.remove(self)
         return slot
 
-    def check(self, slot: Slot[C]) -> None:
-        """Have a spare checked; the one that has been idle for longest costs least."""
-        self.spares.remove(slot)
-        if not self.spares:
-            self._core.shelf.remove(self)
-        self.examine(slot)
+    def remove_idle(self, slot: Slot[C]) -> None:
+        """Take one spare out of the idle ones; the longest idle one costs least."""
+        self.idle_slots.remove(slot)
+        if not self.idle_slots:
+            self._idle_index.remove(self)
 
-    def recycle(self, slot: Slot[C]) -> None:
-        """Have a returned connection cleaned."""
-        slot.returned = True
-        self.examine(slot)
+    # The rebalancer's view, and its plan.
 
-    def examine(self, slot: Slot[C]) -> None:
-        self.move(slot, CHECKING)
-        self._core.start(self._core.worker.tend, slot)
+    def set_hung(self, is_hung: bool) -> None:
+        """Note whether a dial takes suspiciously long, as of now."""
+        self.is_hung = is_hung
 
-    # What connections turn out to be worth.
+    def set_limits(self, limit: int, max_connecting: float) -> None:
+        """Set the maximum number of slots, closing ones included, and of concurrent dials."""
+        self.limit = limit
+        self.max_connecting = max_connecting
 
-    def failed(self, slot: Slot[C], exc: Exception) -> None:
-        """A connection of this backend has failed: note it."""
-        core = self._core
-        logger.warning(
-            "pool %s: backend %s: %r", core.name, self.backend.name, exc, exc_info=_traceback(exc)
-        )
-        if self.record.failed(exc, slot.epoch, trio.current_time()):
-            self.rank = core.next_rank()  # for when it is back
-            core.request_plan()
+    def set_rotation_key(self, key: float) -> None:
+        """Set the place in the order in which backends get slots."""
+        self.rotation_key = key
 
-    def proved(self, slot: Slot[C]) -> None:
-        """A connection has served a claim, passed a check, or lasted."""
-        if self.record.proved(slot.epoch):
-            self._core.request_plan()
+    def adopt_plan(self, wanted: int, *, reclaimable: bool) -> None:
+        """Adopt what the last plan says of this backend.
 
-    def found_broken(self, slot: Slot[C]) -> bool:
-        """Ask ``is_broken``; a broken connection is closed.
-
-        Whatever the user's code raises, the slot is not lost.
+        `reclaimable`: the next connection that comes back may be closed to make room.
         """
-        try:
-            fault = self._core.hooks.fault(slot.connection)
-        except BaseException:
-            self.close(slot)
-            raise
-        if fault is not None:
-            # First what must follow, then who must hear of it.
-            self.close(slot)
-            self.failed(slot, fault)
-            forget_frames(fault)
-        return fault is not None
+        self.wanted = wanted
+        self.is_reclaimable = reclaimable
 
-    def should_recycle(self, slot: Slot[C], exc: BaseException | None) -> bool:
-        """Ask ``should_recycle`` of a connection whose claim has ended by `exc`."""
-        try:
-            return self._core.hooks.should_recycle(slot.connection, exc)
-        except Exception as failure:  # noqa: BLE001 - the user's code
-            self.noted(slot, failure)
-            forget_frames(failure)
-            return False
-        except BaseException:
-            self.close(slot)
-            raise
+    # Tasks, and the end.
 
-    def noted(self, slot: Slot[C], exc: Exception) -> None:
-        """The connector has failed in a way that says nothing about the backend."""
-        logger.warning("pool %s: %r: %r", self._core.name, slot, exc, exc_info=_traceback(exc))
-        self.record.noted(exc, trio.current_time())
+    def open(self, nursery: trio.Nursery, on_crash: Callable[[BaseException], None]) -> None:
+        """Set the nursery in which the I/O of this set runs: its task has begun.
 
-    # The end.
-
-    def close(self, slot: Slot[C]) -> None:
-        """Close a slot's connection, in a task of its own where that takes I/O.
-
-        The slot must not be on the shelf.
+        `on_crash` is called at once when a task in it crashes: the nursery itself ends only
+        when all claims on this backend have ended.
         """
-        core = self._core
-        was_connected = slot.state not in {CONNECTING, CLOSING}
-        if slot.state is not CLOSING:
-            self.move(slot, CLOSING)
-        assert slot.connection is not None
-        if core.hooks.closes(slot.connection):
-            core.start_closing(slot)
-        else:
-            self.closed(slot)
-        if was_connected:
-            self._maybe_offline()
-            core.request_plan()
+        self._nursery = nursery
+        self._on_crash = on_crash
+        self._context = contextvars.copy_context()
 
-    def close_spares(self, count: int) -> None:
-        """Close `count` spares, longest idle first."""
-        for _ in range(count):
-            self.close(self.oldest_spare())
+    def start(self, work: Callable[[Slot[C]], Awaitable[None]], slot: Slot[C]) -> None:
+        """Start a task for I/O on a slot.
 
-    def closed(self, slot: Slot[C]) -> None:
-        """A slot has nothing open any more."""
-        core = self._core
-        if slot.connection is not None:
-            core.held.discard(id(slot.connection))
-            slot.connection = None
-        self.move(slot, CLOSED)
-        core.slot_closed(self)
+        It runs in the context variables of this set's task, never in a claimant's.
+        """
+        assert self._nursery is not None
+        assert self._context is not None
+        start_soon = self._nursery.start_soon
+        self._context.run(functools.partial(start_soon, self._guard, work, slot, name=work))
+
+    @trio.lowlevel.enable_ki_protection
+    async def _guard(self, work: Callable[[Slot[C]], Awaitable[None]], slot: Slot[C]) -> None:
+        try:
+            await work(slot)
+        except BaseException as exc:
+            if not is_cancellation(exc):
+                self._on_crash(exc)
+            raise
 
     def deactivate(self) -> None:
-        """The backend has left, or the pool ends: nothing here is lent any more."""
-        if not self.active:
+        """Lend nothing from here any more: the backend has left, or the pool ends."""
+        if not self.is_active:
             return
-        self.active = False
-        if self.checker is not None:
-            self.checker.cancel()
-        if self.spares:
-            self._core.shelf.remove(self)
-
-    def clear(self) -> None:
-        """After `deactivate`: close all that is not claimed."""
-        while self.spares:
-            self.close(self.spares.popleft())
-        for slot in list(self.slots):
-            if slot.state is CONNECTING:
-                self.abort(slot)
-            elif slot.state is CHECKING and slot.scope is not None:
-                slot.scope.cancel()
-
-    def close_claims(self) -> None:
-        """Close what claimants still hold. Their claims end with this."""
-        for slot in list(self.slots):
-            if slot.state is CLAIMED:
-                self._core.holding.discard(slot.holder)
-                slot.holder = None
-                self.close(slot)
-
-    def _maybe_offline(self) -> None:
-        core = self._core
-        if self.connected == 0:
-            logger.info("pool %s: backend %s is offline", core.name, self.backend.name)
-            core.fire("slot_set_offline", self.backend)
+        self.is_active = False
+        if self.idle_slots:
+            self._idle_index.remove(self)
+        if not self.slots:
+            self.drained.set()

@@ -1,0 +1,184 @@
+"""`Checker`: health checks of idle connections, and the cleaning of returned ones."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar, final
+
+import attrs
+import trio
+
+from .._events.emitter import Emitter
+from .._model.settings import Settings
+from .._planning.targets import Targets
+from .._slots.slot import Slot
+from .._slots.slot_set import SlotSet
+from .._slots.state import CHECKING
+from .._slots.totals import Totals
+from .._util import interruption
+from .closer import Closer
+from .hooks import Hooks
+from .outcomes import Outcomes
+
+C = TypeVar("C")
+
+
+@final
+@attrs.define(kw_only=True, eq=False)
+class Checker(Generic[C]):
+    """Checks and recycles the connections of one pool."""
+
+    _settings: Settings
+    _events: Emitter
+    _hooks: Hooks[C]
+    _outcomes: Outcomes[C]
+    _closer: Closer[C]
+    _totals: Totals
+    _targets: Targets
+    _replan: Callable[[], None]
+    #: Called with each slot whose connection is free. The dispatcher's.
+    on_ready: Callable[[Slot[C]], None] = attrs.field(init=False)
+    #: Slot sets that have a check due, but for which there is no room, in order.
+    _waiting: dict[SlotSet[C], None] = attrs.field(init=False, factory=dict)
+
+    # The schedule of health checks.
+
+    def next_check_at(self, slot_set: SlotSet[C], now: float) -> float:
+        """Return when the task of a slot set has to call `check_due`.
+
+        That task needs no wake-up: a connection that becomes idle while the task sleeps
+        cannot be due before it looks again.
+        """
+        interval = self._settings.set_config.health_interval
+        if not self._hooks.can_check or slot_set in self._waiting:
+            return float("inf")
+        if not slot_set.idle_slots:
+            return now + interval
+        return slot_set.idle_slots[0].idle_since + interval
+
+    def check_due(self, slot_set: SlotSet[C], now: float) -> None:
+        """Check the longest idle connection, if that is due and there is room for a check."""
+        if not slot_set.is_active or self.next_check_at(slot_set, now) > now:
+            return
+        if slot_set.idle_slots and self._has_room():
+            self.check(slot_set.idle_slots[0])
+        elif slot_set.idle_slots:
+            self._waiting[slot_set] = None
+
+    def _has_room(self) -> bool:
+        """Return True if another spare may be taken for a health check.
+
+        At most half of the connections that are not in use are checked at once, so that
+        claims find the others; but a single one is checked too.
+        """
+        totals = self._totals
+        return totals.checking == 0 or totals.checking < totals.idle
+
+    def _wake_next(self) -> None:
+        """A check has ended, so there is room for one more."""
+        for slot_set in self._waiting:
+            del self._waiting[slot_set]
+            slot_set.wake()
+            return
+
+    def forget(self, slot_set: SlotSet[C]) -> None:
+        """Take a slot set that has left out of the queue for a check."""
+        self._waiting.pop(slot_set, None)
+
+    # Checks, as tasks.
+
+    def check(self, slot: Slot[C]) -> None:
+        """Have a spare checked."""
+        slot.slot_set.remove_idle(slot)
+        slot.slot_set.transition(slot, CHECKING)
+        slot.slot_set.start(self._run_check, slot)
+
+    def recycle(self, slot: Slot[C]) -> None:
+        """Have a returned connection cleaned."""
+        slot.slot_set.transition(slot, CHECKING)
+        slot.slot_set.start(self._run_recycle, slot)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_check(self, slot: Slot[C]) -> None:
+        await self._run(slot, self.validate)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_recycle(self, slot: Slot[C]) -> None:
+        await self._run(slot, self._recycle)
+
+    async def _run(
+        self, slot: Slot[C], work: Callable[[Slot[C]], Awaitable[Exception | None]]
+    ) -> None:
+        slot_set = slot.slot_set
+        failure: Exception | None = None
+        try:
+            if slot_set.is_active:
+                failure = await work(slot)
+        except BaseException:
+            self._closer.close(slot)
+            raise
+        finally:
+            slot.end_io()
+            self._check_ended(slot_set)
+        self._judge(slot, failure)
+
+    def _judge(self, slot: Slot[C], failure: Exception | None) -> None:
+        """Close a connection, or offer it."""
+        slot_set = slot.slot_set
+        if failure is not None or not slot_set.is_active:
+            unwanted = not slot_set.is_active
+            self._closer.close(slot)
+            if failure is not None and not unwanted:
+                self._outcomes.failed(slot, failure)
+        elif not self._closer.close_if_broken(slot):
+            slot_set.mark_idle(slot, trio.current_time())
+            self._outcomes.succeeded(slot)
+            self.on_ready(slot)
+
+    def _check_ended(self, slot_set: SlotSet[C]) -> None:
+        self._wake_next()
+        targets = self._targets
+        is_surplus = targets.is_rebalancing and self._totals.connected > targets.size
+        if is_surplus or slot_set.is_reclaimable:  # perhaps this spare may go
+            self._replan()
+
+    async def validate(self, slot: Slot[C]) -> Exception | None:
+        """Check a connection, within ``health_check_timeout``; the failure if any."""
+        events = self._events
+        if (start := events.health_check_start) is not None:
+            start(slot.id, slot.slot_set.backend)
+        failure = await self._bounded(slot, self._hooks.check, "health check")
+        if failure is None:
+            if (done := events.health_check_done) is not None:
+                done(slot.id)
+        elif (failed := events.health_check_failed) is not None:
+            failed(slot.id, failure)
+        return failure
+
+    async def _recycle(self, slot: Slot[C]) -> Exception | None:
+        events = self._events
+        if (start := events.recycle_start) is not None:
+            start(slot.id, slot.slot_set.backend)
+        failure = await self._bounded(slot, self._hooks.recycle, "recycle")
+        if failure is None:
+            if (done := events.recycle_done) is not None:
+                done(slot.id)
+        elif (failed := events.recycle_failed) is not None:
+            failed(slot.id, failure)
+        return failure
+
+    async def _bounded(
+        self, slot: Slot[C], hook: Callable[[C], Awaitable[None]], what: str
+    ) -> Exception | None:
+        """Call a hook within ``health_check_timeout``; the failure if any."""
+        timeout = self._settings.set_config.health_check_timeout
+        scope = slot.begin_io(trio.current_time() + timeout)
+        failure: Exception | None = None
+        try:
+            with scope:
+                await hook(slot.connection)
+        except Exception as exc:  # noqa: BLE001 - the user's code
+            failure = exc
+        if scope.cancelled_caught:
+            return interruption(what, is_wanted=slot.slot_set.is_active)
+        return failure

@@ -1,0 +1,115 @@
+"""`Closer`: closes connections, each exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar, final
+
+import attrs
+import trio
+
+from .._model.settings import Settings
+from .._slots.slot import Slot
+from .._slots.slot_set import SlotSet
+from .._slots.state import CLAIMED, CLOSED, CLOSING, CONNECTED
+from .._util import strip_traceback
+from .hooks import Hooks
+from .open_connections import OpenConnections
+from .outcomes import Outcomes
+
+C = TypeVar("C")
+
+
+@final
+@attrs.define(kw_only=True, eq=False)
+class Closer(Generic[C]):
+    """Closes the connections of one pool, and ends their slots."""
+
+    _settings: Settings
+    _hooks: Hooks[C]
+    _outcomes: Outcomes[C]
+    _open: OpenConnections
+    _on_closed: Callable[[], None]
+
+    def close(self, slot: Slot[C]) -> None:
+        """Close a slot's connection, in a task of its own where that takes I/O.
+
+        The slot must not be among the idle ones.
+        """
+        slot_set = slot.slot_set
+        was_connected = slot.state in CONNECTED
+        if slot.state is not CLOSING:
+            slot_set.transition(slot, CLOSING)
+        probe_lost = slot_set.end_probe(slot)
+        assert slot.connection is not None
+        if self._hooks.needs_close(slot.connection):
+            slot_set.start(self._disconnect, slot)
+        else:
+            self.finish(slot)
+        if was_connected:
+            self._outcomes.connection_lost(slot_set)
+        if probe_lost:
+            self._outcomes.probe_lost(slot)
+
+    def close_if_broken(self, slot: Slot[C]) -> bool:
+        """Close a connection that ``is_broken`` reports; return True if it was closed.
+
+        Whatever the user's code raises, the slot is not lost.
+        """
+        try:
+            reason = self._hooks.broken_reason(slot.connection)
+        except BaseException:
+            self.close(slot)
+            raise
+        if reason is None:
+            return False
+        # First change the state, then tell: an instrument or a log handler may look at it.
+        self.close(slot)
+        self._outcomes.failed(slot, reason)
+        strip_traceback(reason)
+        return True
+
+    def close_idle(self, slot_set: SlotSet[C], count: int) -> None:
+        """Close `count` spares, longest idle first."""
+        for _ in range(count):
+            self.close(slot_set.pop_oldest_idle())
+
+    def clear(self, slot_set: SlotSet[C]) -> None:
+        """Close all that is not checked out, and cancel all other I/O of a set.
+
+        The set must be inactive. Its task ends when its last slot has closed.
+        """
+        slot_set.scope.cancel()
+        self.close_idle(slot_set, slot_set.idle)
+
+    def cut_claim(self, slot: Slot[C]) -> None:
+        """Close a connection that a claimant still holds. The claim ends with this."""
+        slot.interrupt()  # its `on_acquire`, if that is where the claimant is
+        self.close(slot)
+
+    def claimed(self, slot_set: SlotSet[C]) -> list[Slot[C]]:
+        """Return the slots of a set that are checked out."""
+        return [slot for slot in slot_set.slots if slot.state is CLAIMED]
+
+    def finish(self, slot: Slot[C]) -> None:
+        """End a slot that has nothing open any more."""
+        if slot.connection is not None:
+            self._open.remove(slot.connection)
+            slot.slot_set.detach(slot)
+        slot.slot_set.transition(slot, CLOSED)
+        self._on_closed()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _disconnect(self, slot: Slot[C]) -> None:
+        assert slot.connection is not None
+        limit = trio.current_time() + self._settings.set_config.disconnect_timeout
+        try:
+            with trio.CancelScope(shield=True, deadline=limit) as scope:
+                await self._hooks.disconnect(slot.connection)
+            if scope.cancelled_caught:
+                late = trio.TooSlowError("disconnect took longer than its timeout")
+                self._outcomes.error(slot, late)
+        except Exception as exc:  # noqa: BLE001 - the user's code
+            self._outcomes.error(slot, exc)
+        finally:
+            self.finish(slot)

@@ -1,0 +1,93 @@
+"""`SlotSetTask`: the task of one slot set, in whose nursery all I/O on its connections runs.
+
+    slot set <backend>          receives dials to start, and orders health checks
+    ├── dial                    one task per connecting slot
+    ├── health check, recycle   one task per connection
+    └── close                   shielded and bounded
+
+All of it is inside one cancel scope. A backend that leaves is that scope being cancelled; the
+task ends when the set's last slot has closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar, final
+
+import attrs
+import trio
+
+from .._slots.registry import Registry
+from .._slots.slot import Slot
+from .._slots.slot_set import SlotSet
+from .._util import unwrap_single
+from .checker import Checker
+from .closer import Closer
+from .dialer import Dialer
+
+C = TypeVar("C")
+
+
+@final
+@attrs.define(kw_only=True, eq=False)
+class SlotSetTask(Generic[C]):
+    """The tasks of all slot sets of one pool."""
+
+    _dialer: Dialer[C]
+    _checker: Checker[C]
+    _closer: Closer[C]
+    _registry: Registry[C]
+    #: Ends the pool: a task here has crashed, or the pool's nursery was cancelled.
+    _on_lost: Callable[[BaseException | None], None]
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self, slot_set: SlotSet[C]) -> None:
+        """Run the I/O of a slot set until its backend has left and its slots are closed."""
+        try:
+            with slot_set.scope:
+                # Strict, however Trio runs: this nursery's layer is removed below.
+                async with trio.open_nursery(strict_exception_groups=True) as nursery:
+                    slot_set.open(nursery, self._on_lost)
+                    try:
+                        await self._serve(slot_set)
+                    finally:
+                        await self._drain(slot_set)
+        except BaseExceptionGroup as group:
+            crash = unwrap_single(group)
+        else:
+            return
+        finally:
+            self._registry.forget(slot_set)
+        raise crash
+
+    async def _serve(self, slot_set: SlotSet[C]) -> None:
+        """Start ordered dials, and checks that are due, until cancelled."""
+        checker, dial = self._checker, self._dialer.dial
+        while True:
+            now = trio.current_time()
+            checker.check_due(slot_set, now)
+            new: list[Slot[C]] = []
+            with trio.move_on_at(checker.next_check_at(slot_set, now)):
+                new = await slot_set.orders.receive()
+            for slot in new:
+                slot_set.start(dial, slot)
+
+    async def _drain(self, slot_set: SlotSet[C]) -> None:
+        """Wait until all slots are closed. Nothing new is dialled meanwhile."""
+        if slot_set.is_active:
+            self._on_lost(None)
+        self._checker.forget(slot_set)
+        with trio.CancelScope(shield=True):  # closing is bounded, and the pool cuts claims
+            for slot in _ordered(slot_set):
+                self._closer.finish(slot)
+            await slot_set.drained.wait()
+
+
+def _ordered(slot_set: SlotSet[C]) -> list[Slot[C]]:
+    """Return the slots whose dial was ordered, but for which no task was started."""
+    slots: list[Slot[C]] = []
+    while True:
+        try:
+            slots += slot_set.orders.receive_nowait()
+        except trio.WouldBlock:
+            return slots

@@ -1,0 +1,199 @@
+"""`Lifecycle`: the main task of a pool, from its start to its end.
+
+caller's nursery
+└── pool <name>           reads the resolver's sets; at the end, sees everything closed
+├── resolver          sends each set over a memory channel
+├── planner           woken over a channel; orders dials over the slot sets' channels
+├── deadline timer    one for all waiting claimants
+├── leak detector     only with `leak_warning_after`
+└── slot set          one task per active backend, with a nursery of its own
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, Generic, TypeVar, final
+
+import attrs
+import trio
+
+from .._claims.dispatcher import Dispatcher
+from .._claims.snapshot import Snapshots
+from .._connections.closer import Closer
+from .._connections.slot_set_task import SlotSetTask
+from .._model.backend import Backend
+from .._model.settings import Settings
+from .._slots.readiness import Readiness
+from .._slots.registry import Registry
+from .._slots.slot_set import SlotSet
+from .._slots.totals import Totals
+from .._util import is_cancellation, unwrap_single
+from ..abc import Resolver
+from .leak_detector import LeakDetector
+from .membership import Membership
+from .phase import NEXT_PHASE, Phase
+from .plan_requests import PlanRequests
+from .rebalancer import Rebalancer
+
+C = TypeVar("C")
+
+
+@final
+@attrs.define(kw_only=True, eq=False)
+class Lifecycle(Generic[C]):
+    """Starts the tasks of one pool, and ends them."""
+
+    _pool: str
+    _resolver: Resolver
+    _settings: Settings
+    _totals: Totals
+    _registry: Registry[C]
+    _readiness: Readiness
+    _dispatcher: Dispatcher[C]
+    _snapshots: Snapshots[C]
+    _closer: Closer[C]
+    _membership: Membership[C]
+    _rebalancer: Rebalancer[C]
+    _requests: PlanRequests
+    #: Runs a slot set. Handed in when all parts have been built.
+    slot_set_task: SlotSetTask[C] = attrs.field(init=False)
+    phase: Phase = attrs.field(init=False, default=Phase.OPEN)
+    _nursery: trio.Nursery | None = attrs.field(init=False, default=None)
+    _working: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
+    _resolving: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
+    _draining: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
+    _closed: trio.Event = attrs.field(init=False, factory=trio.Event)
+
+    # The end, which anybody may begin.
+
+    def end(self, *, drain: bool, crash: BaseException | None = None) -> None:
+        """Begin the end. With `drain`, claims that are held may go on for a while.
+
+        `crash` is the exception that ends the pool, if one does.
+        """
+        if self.phase is Phase.CLOSED:
+            return
+        if self.phase is Phase.OPEN:
+            self._stop_lending(crash)
+        if drain and self.phase is Phase.OPEN:
+            self._enter(Phase.DRAINING)
+            self._draining.deadline = trio.current_time() + self._settings.policy.drain_timeout
+        elif not drain and self.phase is not Phase.CLOSING:
+            self._enter(Phase.CLOSING)
+            self._draining.cancel()
+        self._resolving.cancel()
+        self._working.cancel()
+
+    def lost(self, crash: BaseException | None) -> None:
+        """End the pool: a task has crashed, or the caller's nursery was cancelled."""
+        self.end(drain=False, crash=crash)
+
+    def _enter(self, phase: Phase) -> None:
+        assert phase in NEXT_PHASE[self.phase]
+        self.phase = phase
+
+    def _stop_lending(self, crash: BaseException | None) -> None:
+        """Fail the waiting claimants; close what nobody holds, and stop all other I/O."""
+        self._requests.close()
+        self._dispatcher.close(crash)
+        for slot_set in self._registry:
+            slot_set.deactivate()
+            self._closer.clear(slot_set)
+        self._readiness.changed()
+
+    async def terminate(self, *, drain: bool) -> None:
+        """End the pool, and return when it has ended."""
+        if self._is_inside(trio.lowlevel.current_task()):
+            raise RuntimeError("a pool cannot be ended by one of its own tasks")
+        self.end(drain=drain)
+        try:
+            await self._closed.wait()
+        except BaseException:
+            self.end(drain=False)
+            with trio.CancelScope(shield=True):  # closing is bounded
+                await self._closed.wait()
+            raise
+
+    def _is_inside(self, task: trio.lowlevel.Task) -> bool:
+        """Return True if a task is a child, however far down, of the pool's own nursery."""
+        nursery = task.parent_nursery
+        while nursery is not None and nursery is not self._nursery:
+            nursery = nursery.parent_task.parent_nursery
+        return nursery is not None
+
+    # The main task.
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Run the pool, in the caller's nursery."""
+        try:
+            await self._run()
+        except BaseExceptionGroup as group:
+            crash = unwrap_single(group)
+        else:
+            return
+        finally:
+            self.phase = Phase.CLOSED
+            self._closed.set()
+        raise crash
+
+    async def _run(self) -> None:
+        self._snapshots.start(self._resolver.snapshot)
+        self._membership.start = self._start_slot_set
+        updates, found = trio.open_memory_channel[Collection[Backend]](0)
+        # Strict, however Trio runs: `run` removes this nursery's layer, and no other.
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._watched, self._resolve, updates, name=self._resolve)
+            nursery.start_soon(self._watched, self._rebalancer.run, name=self._rebalancer.run)
+            nursery.start_soon(self._expire_waiters)
+            if (after := self._settings.policy.leak_warning_after) < math.inf:
+                nursery.start_soon(LeakDetector(self._pool, self._registry).run, after)
+            try:
+                await self._serve(found)
+            finally:
+                found.close()
+                await self._close()
+            nursery.cancel_scope.cancel()
+
+    async def _serve(self, found: trio.MemoryReceiveChannel[Collection[Backend]]) -> None:
+        """Adopt the resolver's sets until the end begins, then let claims go on for a while."""
+        with self._working:
+            async for backends in found:
+                await self._membership.update(backends)
+            await trio.sleep_forever()  # the resolver has ended: that set is final
+        with self._draining:
+            await self._readiness.wait_until(lambda: not self._totals.claimed)
+
+    async def _close(self) -> None:
+        """Close all connections, and return when they are closed."""
+        self.end(drain=False)
+        self._dispatcher.cut_claims()
+        with trio.CancelScope(shield=True):  # each close has a deadline
+            await self._readiness.wait_until(lambda: not self._totals.slots)
+        self._snapshots.end()
+
+    # Its children.
+
+    async def _watched(self, part: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Run a part of the pool; if it crashes, those who wait are told why."""
+        try:
+            await part(*args)
+        except BaseException as exc:
+            if not is_cancellation(exc):
+                self.end(drain=False, crash=exc)
+            raise
+
+    async def _resolve(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
+        with self._resolving:
+            with updates:  # not `async with`: that is a checkpoint, and could hide an error
+                await self._resolver.run(updates)
+
+    async def _expire_waiters(self) -> None:
+        await self._dispatcher.queue.expire_waiters(self._dispatcher.timeout_failure)
+
+    def _start_slot_set(self, slot_set: SlotSet[C]) -> None:
+        assert self._nursery is not None
+        name = f"<slot set {slot_set.backend.name!r}>"
+        self._nursery.start_soon(self.slot_set_task.run, slot_set, name=name)

@@ -1,0 +1,30 @@
+"""The phases of a pool's life, as a table."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Phase(enum.Enum):
+    """The stage of a pool's life. A pool never goes back."""
+
+    OPEN = enum.auto()
+    """Claims are granted."""
+
+    DRAINING = enum.auto()
+    """No claim is granted any more; those that are held may go on for a while."""
+
+    CLOSING = enum.auto()
+    """All connections are being closed, also those that are held."""
+
+    CLOSED = enum.auto()
+    """Every task of the pool has ended."""
+
+
+#: From each phase, the phases that may follow.
+NEXT_PHASE: dict[Phase, frozenset[Phase]] = {
+    Phase.OPEN: frozenset({Phase.DRAINING, Phase.CLOSING}),
+    Phase.DRAINING: frozenset({Phase.CLOSING}),
+    Phase.CLOSING: frozenset({Phase.CLOSED}),
+    Phase.CLOSED: frozenset(),
+}

@@ -1,0 +1,194 @@
+"""`build`: makes the parts of a pool, and connects them. It holds nothing."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable
+from typing import Generic, TypeVar, final
+
+import attrs
+
+from .._balancing.idle_index import IdleIndex
+from .._claims.dispatcher import Dispatcher
+from .._claims.snapshot import Snapshots
+from .._claims.wait_queue import WaitQueue
+from .._connections.checker import Checker
+from .._connections.closer import Closer
+from .._connections.dialer import Dialer
+from .._connections.hooks import Hooks
+from .._connections.open_connections import OpenConnections
+from .._connections.outcomes import Outcomes
+from .._connections.slot_set_task import SlotSetTask
+from .._events.emitter import Emitter
+from .._model.policy import Policy
+from .._model.settings import Settings
+from .._planning.targets import Targets
+from .._slots.readiness import Readiness
+from .._slots.registry import Registry
+from .._slots.slot import Slot
+from .._slots.slot_set import Shared, SlotSet
+from .._slots.totals import Totals
+from ..abc import Connector, Instrument, Resolver
+from .lifecycle import Lifecycle
+from .membership import Membership
+from .plan_requests import PlanRequests
+from .rebalancer import Rebalancer
+
+C = TypeVar("C")
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False)
+class Parts(Generic[C]):
+    """The parts of a pool that `Pool` calls."""
+
+    name: str
+    settings: Settings
+    events: Emitter
+    totals: Totals
+    registry: Registry[C]
+    readiness: Readiness
+    dispatcher: Dispatcher[C]
+    snapshots: Snapshots[C]
+    requests: PlanRequests
+    lifecycle: Lifecycle[C]
+
+    @property
+    def usable(self) -> int:
+        """The number of slots that are connected to backends which have not left."""
+        draining = sum([slot_set.connected for slot_set in self.registry.draining])
+        return self.totals.connected - draining
+
+
+def build(
+    resolver: Resolver,
+    connector: Connector[C],
+    *,
+    name: str,
+    policy: Policy,
+    instruments: Iterable[Instrument],
+    rng: random.Random,
+) -> Parts[C]:
+    """Return the parts of a new pool. Nothing runs yet."""
+    settings, events, hooks = Settings(policy), Emitter(name), Hooks(connector)
+    totals, targets, requests = Totals(), Targets(), PlanRequests()
+    registry: Registry[C] = Registry()
+    readiness, open_connections = Readiness(), OpenConnections()
+    idle_index: IdleIndex[SlotSet[C]] = IdleIndex(rng)
+    queue: WaitQueue[Slot[C]] = WaitQueue()
+    shared: Shared[C] = Shared(totals, idle_index, events, itertools.count(1).__next__)
+    replan = requests.request
+
+    def slot_closed() -> None:
+        if not requests.is_closed:
+            requests.request()
+        elif not (totals.slots and totals.claimed):
+            readiness.changed()
+
+    outcomes: Outcomes[C] = Outcomes(pool=name, events=events, replan=replan)
+    closer = Closer(
+        settings=settings,
+        hooks=hooks,
+        outcomes=outcomes,
+        open=open_connections,
+        on_closed=slot_closed,
+    )
+    checker = Checker(
+        settings=settings,
+        events=events,
+        hooks=hooks,
+        outcomes=outcomes,
+        closer=closer,
+        totals=totals,
+        targets=targets,
+        replan=replan,
+    )
+    dialer = Dialer(
+        settings=settings,
+        events=events,
+        hooks=hooks,
+        outcomes=outcomes,
+        checker=checker,
+        closer=closer,
+        open=open_connections,
+        totals=totals,
+        targets=targets,
+        readiness=readiness,
+        replan=replan,
+    )
+    snapshots = Snapshots(pool=name, registry=registry, totals=totals, queue=queue)
+    dispatcher = Dispatcher(
+        pool=name,
+        settings=settings,
+        events=events,
+        hooks=hooks,
+        totals=totals,
+        registry=registry,
+        idle_index=idle_index,
+        queue=queue,
+        targets=targets,
+        outcomes=outcomes,
+        checker=checker,
+        closer=closer,
+        snapshots=snapshots,
+        replan=replan,
+    )
+    membership = Membership(
+        pool=name,
+        settings=settings,
+        events=events,
+        rng=rng,
+        shared=shared,
+        registry=registry,
+        closer=closer,
+        targets=targets,
+        requests=requests,
+    )
+    rebalancer = Rebalancer(
+        settings=settings,
+        events=events,
+        totals=totals,
+        registry=registry,
+        readiness=readiness,
+        queue=queue,
+        targets=targets,
+        dialer=dialer,
+        closer=closer,
+        membership=membership,
+        requests=requests,
+    )
+    lifecycle = Lifecycle(
+        pool=name,
+        resolver=resolver,
+        settings=settings,
+        totals=totals,
+        registry=registry,
+        readiness=readiness,
+        dispatcher=dispatcher,
+        snapshots=snapshots,
+        closer=closer,
+        membership=membership,
+        rebalancer=rebalancer,
+        requests=requests,
+    )
+    # Upwards, as callables: no room imports one above it.
+    checker.on_ready = dialer.on_ready = dispatcher.offer
+    outcomes.on_failing = membership.demote
+    lifecycle.slot_set_task = SlotSetTask(
+        dialer=dialer, checker=checker, closer=closer, registry=registry, on_lost=lifecycle.lost
+    )
+    for instrument in instruments:
+        events.add(instrument)
+    return Parts(
+        name=name,
+        settings=settings,
+        events=events,
+        totals=totals,
+        registry=registry,
+        readiness=readiness,
+        dispatcher=dispatcher,
+        snapshots=snapshots,
+        requests=requests,
+        lifecycle=lifecycle,
+    )
