@@ -321,6 +321,12 @@ def events(pool: qorb_trio.Pool[Session], event: qorb_trio.PoolEvent) -> str:
     return qorb_trio.__version__
 
 
+async def answer(stream: qorb_trio.testing.MemoryStream, backend: qorb_trio.Backend) -> None:
+    """A server in memory."""
+    assert_type(await stream.receive_some(), bytes | bytearray)
+    assert_type(stream.unread, int)
+
+
 async def test_aids() -> None:
     """The test kit is typed as the real things are."""
     resolver = qorb_trio.testing.ManualResolver()
@@ -328,6 +334,10 @@ async def test_aids() -> None:
     connector = qorb_trio.testing.FakeConnector()
     backend = qorb_trio.Backend(("localhost", 80))
     assert_type(await connector.connect(backend), qorb_trio.testing.FakeConnection)
+    memory = qorb_trio.testing.MemoryConnector(answer)
+    assert_type(await memory.connect(backend), qorb_trio.testing.MemoryStream)
+    assert_type(memory.failures, list[BaseException])
+    assert_type(await Lines(streams=memory).connect(backend), trio.SocketStream)
     recording = qorb_trio.testing.RecordingInstrument(keep=10)
     assert_type(recording.names, list[str])
     assert_type(recording.of("claim_done"), list[qorb_trio.PoolEvent])

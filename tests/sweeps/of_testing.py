@@ -14,6 +14,8 @@ from qorb_trio.testing import (
     FakeConnector,
     HookedFakeConnector,
     ManualResolver,
+    MemoryConnector,
+    MemoryStream,
     RecordingInstrument,
 )
 
@@ -76,6 +78,51 @@ async def a_pool(one: Sweep) -> None:
 
     one.deep = True
     await one.target(target)
+    connector.assert_all_closed()
+
+
+@sweeps(
+    MemoryConnector.connect,
+    MemoryStream.send_all,
+    MemoryStream.receive_some,
+    MemoryStream.wait_send_all_might_not_block,
+    MemoryStream.send_eof,
+    MemoryStream.aclose,
+    name="streams in memory",
+)
+async def streams_in_memory(one: Sweep) -> None:
+    """A stream is opened, used and closed; its handler always sees the end."""
+    ended: list[int] = []
+
+    async def handler(stream: MemoryStream, backend: Backend) -> None:
+        received = 0
+        try:
+            async for data in stream:
+                received += len(data)
+                await stream.send_all(data)
+                await trio.sleep(0.1)
+        finally:
+            ended.append(received)
+
+    connector = MemoryConnector(handler)
+
+    async def target() -> None:
+        conn = await connector.connect(Backend(("a.test", 1)))
+        try:
+            await conn.wait_send_all_might_not_block()
+            await conn.send_all(b"ping")
+            assert await conn.receive_some(2) == b"pi"
+            assert conn.unread == 2
+            await conn.send_eof()
+            await conn.receive_some()
+            await conn.receive_some()
+        finally:
+            await conn.aclose()  # noqa: ASYNC102 - it must bear it
+
+    await one.target(target)
+    await trio.sleep(1)
+    assert len(ended) == len(connector.connections)
+    assert not set(ended) - {0, 4}
     connector.assert_all_closed()
 
 

@@ -201,7 +201,7 @@ async def test_wildcards_expand(server: DnsServer) -> None:
 
 
 async def test_below_a_zone_cut_there_is_a_referral(server: DnsServer) -> None:
-    """What was delegated is referred to its servers, with their addresses, without AA."""
+    """A name that was delegated is referred to its servers, with their addresses, without AA."""
     response = await ask(server, "host.sub.lab.test.")
     assert response.rcode() == dns.rcode.NOERROR
     assert not response.flags & dns.flags.AA
@@ -253,7 +253,7 @@ async def raw_tcp(query: Message, host: str, *, port: int, timeout: float) -> Me
 
 
 async def read_messages(stream: trio.SocketStream, count: int) -> list[bytes]:
-    """So many length-framed messages."""
+    """Read `count` length-framed messages."""
     buffer = b""
     messages: list[bytes] = []
     while len(messages) < count:
@@ -307,7 +307,7 @@ async def test_what_is_no_query_gets_no_reply(server: DnsServer, data: bytes) ->
     ],
 )
 async def test_a_malformed_query_is_a_formerr(server: DnsServer, data: bytes) -> None:
-    """What has an id but makes no sense gets FORMERR under that id."""
+    """A message with an id that makes no sense gets FORMERR under that id."""
     reply = await exchange_bytes(server, data)
     assert reply is not None
     query_id, flags = struct.unpack_from("!HH", reply)
@@ -427,7 +427,7 @@ async def test_fault_close_ends_a_tcp_connection(server: DnsServer) -> None:
 
 
 async def test_fault_delay(server: DnsServer) -> None:
-    """A number delays the answer by so many seconds."""
+    """A number delays the answer by that number of seconds."""
     server.fault = lambda query: 0.05
     start = trio.current_time()
     assert (await ask(server, "a.lab.test.")).answer
@@ -445,7 +445,7 @@ async def test_fault_truncate(server: DnsServer) -> None:
 
 @pytest.mark.parametrize("forgery", ["wrong_id", "wrong_question", "garbage", b"\x00" * 40])
 async def test_fault_forgeries(server: DnsServer, forgery: str | bytes) -> None:
-    """What no client must believe comes first, and the right answer after it."""
+    """A forgery that no client must believe comes first, and the right answer after it."""
     server.fault = lambda query: [forgery, 0.01, "answer"]
     with pytest.raises(dns.exception.DNSException):
         await ask(server, "a.lab.test.")
@@ -637,7 +637,7 @@ async def test_a_taken_port_is_an_oserror() -> None:
 
 
 async def test_a_port_free_for_udp_only_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When TCP's half of a port is in use, another port is found."""
+    """Another port is found if TCP's half of a port is in use."""
     with trio.socket.socket() as occupied:
         await occupied.bind(("127.0.0.1", 0))
         occupied.listen()
@@ -692,7 +692,7 @@ def test_bad_arguments(arguments: Any, kind: type[Exception], message: str) -> N
     ],
 )
 def test_bad_records(arguments: Any, message: str) -> None:
-    """What is no record is refused when it is set, not when it is asked for."""
+    """Text that is no record is refused when it is set, not when it is asked for."""
     server = DnsServer(origin="test.")
     with pytest.raises(ValueError, match=message):
         server.set(*arguments)

@@ -17,7 +17,7 @@ Sets = list[Collection[Backend]]
 
 
 def taken(receive: trio.MemoryReceiveChannel[Collection[Backend]]) -> Sets:
-    """What has arrived by now."""
+    """The sets that have arrived by now."""
     sets: Sets = []
     while True:
         try:
@@ -68,7 +68,7 @@ async def test_nothing_and_the_empty_set_differ(given: list[Backend] | None, sen
 
 
 def test_pairs_and_strings_are_backends_too() -> None:
-    """What a fixed resolver takes is taken here."""
+    """All that a fixed resolver takes is taken here."""
     resolver = ManualResolver([("a.test", 1), "b.test:2", "[::1]:3", A])
     assert resolver.backends == (A, B, Backend(("::1", 3)), A)
 
@@ -125,7 +125,7 @@ def test_an_ended_resolver_takes_no_more() -> None:
 
 @pytest.mark.parametrize("bad", [A, "a.test:1", [1], [None], 7])
 def test_bad_backends(bad: object) -> None:
-    """What is no collection of backends is refused, and nothing changes."""
+    """Anything but a collection of backends is refused, and nothing changes."""
     resolver = ManualResolver([A])
     with pytest.raises(TypeError):
         resolver.set(bad)  # type: ignore[arg-type]

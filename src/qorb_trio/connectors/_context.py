@@ -10,7 +10,7 @@ import trio
 
 from .._model.errors import MisusedConnectionError, StaleConnectionError
 from ..abc import Connector
-from ._exceptions import is_cancellation, unwrap
+from ._exceptions import unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,14 +178,10 @@ class ContextConnector(Connector[C]):
                 await visit.leave()
         for visit in self._visits:
             visit.cancel()
-        # A nursery wraps the block's exception in a group. It gets only those that concern it.
-        own = isinstance(exc, Exception)
-        passed = (None, None, None) if own else (kind, exc, traceback)
-        try:
-            await self._nursery_manager.__aexit__(*passed)  # noqa: ASYNC102 - its end
-        except BaseException as end:  # noqa: ASYNC103 - below
-            if not (own and is_cancellation(end)):  # the block's exception comes out anyway
-                raise
+        # A nursery wraps the block's exception in a group. It gets only a cancellation, which
+        # may be its own.
+        passed = (None, None, None) if isinstance(exc, Exception) else (kind, exc, traceback)
+        await self._nursery_manager.__aexit__(*passed)  # noqa: ASYNC102 - the tasks end now
 
     async def connect(self, backend: Backend) -> C:
         """Enter the context manager of a connection.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from .. import _validation as _check
 from ..abc import Connector
 from ._dial import open_tcp
 from ._sockets import fault_of, shut_down
@@ -25,7 +26,23 @@ class TcpConnector(Connector[trio.SocketStream]):
             async def is_valid(self, conn):
                 await conn.send_all(b"ping")
                 return await conn.receive_some(4) == b"ping"
+
+    Args:
+      streams: a connector to use in place of TCP. For tests, in which a
+        `qorb_trio.testing.MemoryConnector` stands in for the network. It makes, watches and
+        closes the connections, so that these are of its kind.
+
+    Raises:
+      TypeError: if `streams` is not a `Connector`.
     """
+
+    # Also for subclasses whose own __init__ does not call this one.
+    _streams: Connector[Any] | None = None
+
+    def __init__(self, *, streams: Connector[Any] | None = None) -> None:
+        if streams is not None:
+            _check.instance("streams", streams, Connector)
+            self._streams = streams
 
     async def connect(self, backend: Backend) -> trio.SocketStream:
         """Open a connection.
@@ -38,10 +55,15 @@ class TcpConnector(Connector[trio.SocketStream]):
           OSError: if that fails. A socket that connected to itself counts as refused.
           ValueError: if the backend's address is the path of a Unix socket.
         """
+        if self._streams is not None:
+            return cast("trio.SocketStream", await self._streams.connect(backend))
         return await open_tcp(backend, type(self).__name__)
 
     async def disconnect(self, conn: trio.SocketStream) -> None:
         """Close `conn`, for forked child processes that share it too."""
+        if self._streams is not None:
+            await self._streams.disconnect(conn)
+            return
         shut_down(conn.socket)
         await conn.aclose()
 
@@ -56,11 +78,15 @@ class TcpConnector(Connector[trio.SocketStream]):
             (`trio.SocketStream.send_eof`), or left bytes unread.
           OSError: the system's error, for example after unanswered keep-alive probes.
         """
+        if self._streams is not None:
+            return self._streams.is_broken(conn)
         fault = fault_of(conn.socket)
         if fault is not None:
             raise fault
         return False
 
-    def fileno(self, conn: trio.SocketStream) -> int:
+    def fileno(self, conn: trio.SocketStream) -> int | None:
         """Return the socket's descriptor."""
+        if self._streams is not None:
+            return self._streams.fileno(conn)
         return conn.socket.fileno()

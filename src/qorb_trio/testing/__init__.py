@@ -1,6 +1,6 @@
 """Aids for testing a service that uses a pool, and what this project's own tests use.
 
-`FakeConnector` and `ManualResolver` need no network and run under
+`FakeConnector`, `MemoryConnector` and `ManualResolver` need no network and run under
 `trio.testing.MockClock`; `RecordingInstrument` keeps what a pool did; `DnsServer` is a
 small DNS server on real sockets.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from ._fake_connector import FakeConnection, FakeConnector, HookedFakeConnector
 from ._manual_resolver import ManualResolver
+from ._memory_connector import MemoryConnector, MemoryStream
 from ._recording_instrument import RecordingInstrument
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ __all__ = [
     "FakeConnector",
     "HookedFakeConnector",
     "ManualResolver",
+    "MemoryConnector",
+    "MemoryStream",
     "RecordingInstrument",
 ]
 
@@ -35,6 +38,8 @@ for _public in (
     FakeConnector,
     HookedFakeConnector,
     ManualResolver,
+    MemoryConnector,
+    MemoryStream,
     RecordingInstrument,
 ):
     _public.__module__ = __name__
