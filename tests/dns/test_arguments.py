@@ -10,13 +10,8 @@ import sys
 import pytest
 
 from qorb_trio import DnsResolver, DnsResolverConfig
-from qorb_trio.resolvers._dns.servers import (
-    Server,
-    SystemConfig,
-    checked_nameservers,
-    parse_resolv_conf,
-    search_names,
-)
+from qorb_trio.resolvers._dns.servers import Server, checked_nameservers
+from qorb_trio.resolvers._dns.system_files import SystemConfig, parse_resolv_conf, search_names
 
 
 @pytest.mark.parametrize(

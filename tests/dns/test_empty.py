@@ -19,7 +19,7 @@ async def test_empty_from_the_start(autojump_clock: MockClock) -> None:
     async with watching(net) as watch:
         await trio.sleep(0.9)
         assert watch.updates == []
-        assert watch.state().state == "doubted"
+        assert watch.state().state == "unconfirmed"
         await trio.sleep(300)
         assert watch.sets == [set()]
         assert watch.updates[0][0] == pytest.approx(1.05, abs=0.06)
@@ -27,8 +27,9 @@ async def test_empty_from_the_start(autojump_clock: MockClock) -> None:
 
 
 async def test_two_servers_confirm_at_once(autojump_clock: MockClock) -> None:
-    """A second server that says the same is confirmation enough."""
+    """Where a "no" comes without SOA, a second server that says the same confirms it."""
     net = FakeNet("10.0.0.1", "10.0.0.2")
+    net[0].negative_ttl = net[1].negative_ttl = None
     async with watching(net) as watch:
         await trio.sleep(100)
         assert watch.sets == [set()]
@@ -75,7 +76,7 @@ async def test_a_failure_in_between_neither_confirms_nor_counts(
         await trio.sleep(10)
         net.set(SERVICE, "SRV")
         await trio.sleep(50.5)  # the first "no" has been given
-        assert watch.state().state == "doubted"
+        assert watch.state().state == "unconfirmed"
         net.fault("SERVFAIL")
         await trio.sleep(100)
         assert watch.state().state == "failing"
@@ -108,7 +109,7 @@ async def test_one_target_gone_for_a_moment(autojump_clock: MockClock) -> None:
         await trio.sleep(30)
         net.set(HOST1, "AAAA")
         await until(lambda: net[0].count(HOST1, "AAAA") == 2)
-        assert watch.state(HOST1, "AAAA").state == "doubted"
+        assert watch.state(HOST1, "AAAA").state == "unconfirmed"
         echo(net)
         await trio.sleep(100)
         assert len(watch.updates) == 1

@@ -21,6 +21,7 @@ import trio.lowlevel
 
 from qorb_trio import Backend
 from qorb_trio.resolvers import DnsResolver, DnsResolverConfig
+from qorb_trio.resolvers._dns import system_files
 from qorb_trio.testing import DnsQuery, DnsServer
 
 from .test_transport import descriptors
@@ -273,19 +274,17 @@ async def test_nobody_listens_any_more() -> None:
 
 async def test_the_systems_nameservers(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     """Without `nameservers`, those of resolv.conf are asked; without that, this host."""
-    from qorb_trio.resolvers import _dns
-
     async with DnsServer(origin="test.") as server:
         server.set("_echo._tcp", "SRV", "0 1 7001 a")
         server.set("a", "A", "127.0.0.1")
         path = trio.Path(str(tmp_path)) / "resolv.conf"
         await path.write_text(f"junk\nnameserver [127.0.0.1]:{server.address[1]}\n")
-        monkeypatch.setattr(_dns, "_RESOLV_CONF", str(path))
+        monkeypatch.setattr(system_files, "RESOLV_CONF", str(path))
         resolver = DnsResolver(SERVICE)
         assert resolver.snapshot().nameservers == ()
         async with following(resolver) as updates:
             assert names(await updates.receive()) == {"a.test:7001@127.0.0.1"}
-    monkeypatch.setattr(_dns, "_RESOLV_CONF", str(path / "missing"))
+    monkeypatch.setattr(system_files, "RESOLV_CONF", str(path / "missing"))
     resolver = DnsResolver(SERVICE)
     async with following(resolver):
         await trio.testing.wait_all_tasks_blocked(0.05)

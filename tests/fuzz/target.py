@@ -7,6 +7,7 @@ import struct
 
 from qorb_trio import DnsResolverConfig
 from qorb_trio.resolvers._dns.lookup import Verdict
+from qorb_trio.resolvers._dns.message import run_at_once
 from qorb_trio.resolvers._dns.records import Answer, QueryError, Question
 from qorb_trio.resolvers._dns.servers import Server
 from qorb_trio.resolvers._dns.service import Service
@@ -28,7 +29,7 @@ def parse(data: bytes, rdtype: str = "SRV") -> Answer | QueryError | JunkError:
     if len(data) > 2:
         data = data[:2] + bytes([(data[2] | 0x80) & 0x87]) + data[3:]
     try:
-        return read(data, QUERIES[rdtype]).outcome
+        return run_at_once(read(data, QUERIES[rdtype])).outcome
     except JunkError as exc:
         return exc
 
@@ -41,7 +42,7 @@ def assemble(answers: list[Answer]) -> None:
         now += 1000
         while (tracker := service.take_due(now)) is None:
             assert service.next_due <= now, "nothing is asked for any more"
-        verdict = Verdict(answer, SERVER, confirmed=False)
+        verdict = Verdict(answer, str(SERVER))
         if (tracker.question.rdtype == "SRV") == (answer.question.rdtype == "SRV"):
             service.answered(tracker, verdict, now)
         else:

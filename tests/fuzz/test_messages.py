@@ -11,7 +11,7 @@ import dns.rrset
 import pytest
 from hypothesis import given, strategies as st
 
-from qorb_trio.resolvers._dns.assembly import assemble, usable
+from qorb_trio.resolvers._dns.assembly import Assembler, usable
 from qorb_trio.resolvers._dns.records import Answer, Kind, QueryError, Question, Srv
 from qorb_trio.resolvers._dns.wire import JunkError
 
@@ -101,7 +101,7 @@ addresses = st.dictionaries(
 def test_assembly(given_srvs: list[Srv], known: dict[str, list[str]]) -> None:
     """Weights keep their proportions, zero stays zero, nothing impossible is dialled."""
     records = usable(given_srvs)
-    backends = assemble(records, lambda name: known.get(name, []))
+    backends = Assembler().assemble(records, lambda name: known.get(name, []))
     assert len({backend.name for backend in backends}) == len(backends)
     assert len(backends) == sum(len(known.get(srv.target, [])) for srv in records)
     assert all(backend.port for backend in backends)

@@ -1,4 +1,4 @@
-"""`FixedResolver`: the backends are known beforehand."""
+"""`FixedResolver`: a resolver of backends that never change."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import trio
 from .._model.backend import Backend, parse_host_port
 from ..abc import Resolver
 
-#: What a backend may be given as.
+#: A backend as a user may give it.
 BackendLike: TypeAlias = "Backend | tuple[str, int] | str"
 
 
 class BareStringError(TypeError, ValueError):
     """A string where a collection of strings is expected.
 
-    To a type checker a string *is* a collection of strings, so it is the value that
-    is wrong; to a person it is the wrong kind of thing. This is both.
+    To a type checker a string *is* a collection of strings, so its value is wrong; to a
+    person it is of the wrong type. So this is both a `ValueError` and a `TypeError`.
     """
 
 
 def reject_bare_string(field: str, given: object) -> None:
-    """`BareStringError` for a string: it would be taken apart into characters."""
+    """Raise `BareStringError` for a string, which would be taken apart into characters."""
     if isinstance(given, str | bytes):
         raise BareStringError(f"{field} must be a collection, not {given!r}: write [{given!r}]")
 
 
 def iterable(field: str, given: object) -> Iterable[object]:
-    """`given`, if it can be iterated over.
+    """Return `given` if it can be iterated over.
 
     Raises:
       TypeError: naming the field.
@@ -43,16 +43,24 @@ def _as_backend(given: object) -> Backend:
     if isinstance(given, Backend):
         return given
     if isinstance(given, str):
-        try:
-            pair = parse_host_port(given)
-        except ValueError as exc:
-            raise ValueError(f"addresses: {exc}") from None
-        return Backend(pair)
+        return Backend(_parse(given))
     if isinstance(given, tuple):
         return Backend(given)
     raise TypeError(
         f"addresses must be Backends, (host, port) pairs or 'host:port' strings, not {given!r}"
     )
+
+
+def _parse(text: str) -> tuple[str, int]:
+    if "://" in text:
+        raise ValueError(f"addresses: a URL, give host:port: {text!r}")
+    try:
+        host, port = parse_host_port(text)
+    except ValueError as exc:
+        raise ValueError(f"addresses: {exc}") from None
+    if text.startswith("[") and ":" not in host:
+        raise ValueError(f"addresses: brackets are for IPv6 addresses: {text!r}")
+    return host, port
 
 
 def _unique(backends: Iterable[Backend]) -> tuple[Backend, ...]:
@@ -69,7 +77,7 @@ def _unique(backends: Iterable[Backend]) -> tuple[Backend, ...]:
 
 @final
 class FixedResolver(Resolver):
-    """A resolver whose backends never change: it sends them once, and is done.
+    """A resolver whose backends never change. It sends them once and returns.
 
     Args:
       addresses: `Backend` objects, ``(host, port)`` pairs or ``"host:port"`` strings
@@ -77,7 +85,7 @@ class FixedResolver(Resolver):
         no backends.
 
     Raises:
-      TypeError, ValueError: for what is not an address, for a bare string, and for
+      TypeError, ValueError: for anything that is not an address, for a bare string, and for
         two addresses under one name.
     """
 

@@ -1,4 +1,4 @@
-"""`resolver_for`: the right resolver for what a user wrote."""
+"""`resolver_for`: the resolver for an address or name as a user writes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def resolver_for(
     nameservers: Iterable[NameserverLike] | None = None,
     config: DnsResolverConfig | None = None,
 ) -> Resolver:
-    """The resolver for an address or a name, as a user would write it.
+    """Return the resolver for an address or a name, as a user would write it.
 
     ============================================  =====================================
     ``"10.0.0.1:5432"``, ``"[::1]:80"``           that address, a `FixedResolver`
@@ -43,13 +43,13 @@ def resolver_for(
 
     Args:
       text: the address or name.
-      default_port: for what comes without a port.
-      nameservers: see `DnsResolver`; of no account for an address.
-      config: see `DnsResolver`; of no account for an address.
+      default_port: the port, if `text` has none.
+      nameservers: see `DnsResolver`; not used for an address.
+      config: see `DnsResolver`; not used for an address.
 
     Raises:
-      TypeError, ValueError: for what is neither an address nor a name, for a port that
-        is none, and for an address without a port.
+      TypeError, ValueError: if `text` is neither an address nor a name, if its port is not
+        a port, and for an address without a port.
     """
     if not isinstance(text, str):
         raise TypeError(f"an address or a name must be a str, not {text!r}")
@@ -57,6 +57,8 @@ def resolver_for(
         _check.count("default_port", default_port, least=1)
         if default_port > 65535:
             raise ValueError(f"default_port must be at most 65535, not {default_port!r}")
+    if "://" in text:
+        raise ValueError(f"a URL, give host:port: {text!r}")
     if "/" in text:
         return FixedResolver([_unix_socket(text)])
     host, port_text = _split(text)
@@ -81,10 +83,10 @@ def _unix_socket(text: str) -> Backend:
 
 
 def _split(text: str) -> tuple[str, str | None]:
-    """The host, without brackets, and what comes after the colon."""
+    """Return the host, without brackets, and the text after the colon."""
     if bracketed := _BRACKETS.fullmatch(text):
-        if not _is_ip(bracketed[1]):
-            raise ValueError(f"no address between the brackets: {text!r}")
+        if ":" not in bracketed[1] or not _is_ip(bracketed[1]):
+            raise ValueError(f"no IPv6 address between the brackets: {text!r}")
         return bracketed[1], bracketed[2]
     if text.count(":") == 1:
         host, _, port = text.partition(":")

@@ -1,11 +1,12 @@
-"""From records to backends: RFC 2782's fields, names, weights. Pure functions."""
+"""From records to backends: RFC 2782's fields, names, weights. Pure."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeAlias, final
 
 import attrs
 
@@ -15,13 +16,19 @@ from .records import ROOT, Answer, Kind, Srv
 #: Gives the addresses of a target that are known.
 AddressesOf: TypeAlias = Callable[[str], Sequence[str]]
 
+#: The maximum number of backends of a service. One SRV answer with thousands of ports, and one
+#: target with thousands of addresses, would otherwise make millions.
+MAX_BACKENDS: Final = 10_000
+
 # Weights are multiplied so that a target's can be shared among its addresses without a
 # remainder; not by more than this, above which they are rounded.
 _LARGEST_SCALE = 10_000
 
+_Tier: TypeAlias = "list[tuple[Srv, Sequence[str]]]"
+
 
 def is_usable(srv: Srv) -> bool:
-    """Whether there is something to connect to.
+    """Return True if there is something to connect to.
 
     The target "." says that the service is not offered, and port 0 cannot be dialled.
     """
@@ -29,7 +36,7 @@ def is_usable(srv: Srv) -> bool:
 
 
 def as_nothing_if_unusable(answer: Answer) -> Answer:
-    """SRV records of which none can be connected to are as good as none at all."""
+    """Turn an answer whose SRV records all name nothing to connect to into "not offered"."""
     records = answer.records
     if not records or any(not isinstance(one, Srv) or is_usable(one) for one in records):
         return answer
@@ -37,7 +44,7 @@ def as_nothing_if_unusable(answer: Answer) -> Answer:
 
 
 def usable(records: Iterable[Srv]) -> tuple[Srv, ...]:
-    """The SRV records that name something to connect to, one per target and port.
+    """Return the SRV records that name something to connect to, one per target and port.
 
     Of one target and port under two priorities the lower counts; twice under one
     priority, the weights add up.
@@ -54,26 +61,55 @@ def usable(records: Iterable[Srv]) -> tuple[Srv, ...]:
     )
 
 
-def assemble(records: Iterable[Srv], addresses_of: AddressesOf) -> tuple[Backend, ...]:
-    """The backends of `usable` records, in the order of priority, weight, port and name.
+@final
+class Assembler:
+    """Makes backends of records, and uses those that have not changed again.
 
-    Each address of each target and port is a backend named ``target:port@address``. A
-    target's weight is shared among its addresses: all weights of one priority are
-    multiplied by the least number that makes the shares whole.
+    A large service whose addresses change all the time is assembled several times a second.
     """
-    tiers: dict[int, list[tuple[Srv, Sequence[str]]]] = defaultdict(list)
-    for srv in records:
-        if addresses := addresses_of(srv.target):
-            tiers[srv.priority].append((srv, addresses))
-    return tuple(
-        backend
-        for _, tier in sorted(tiers.items())
-        for backend in _backends_of_tier(tier, _scale(tier))
-    )
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, str], Backend] = {}
+        #: True if the last set was cut down to `MAX_BACKENDS`.
+        self.is_cut = False
+
+    def assemble(self, records: Iterable[Srv], addresses_of: AddressesOf) -> tuple[Backend, ...]:
+        """Return the backends of `usable` records, by priority, weight, port and name.
+
+        Each address of each target and port is a backend named ``target:port@address``. A
+        target's weight is shared among its addresses: all weights of one priority are
+        multiplied by the least number that makes the shares whole.
+        """
+        tiers: dict[int, _Tier] = defaultdict(list)
+        for srv in records:
+            if addresses := addresses_of(srv.target):
+                tiers[srv.priority].append((srv, addresses))
+        before, self._known = self._known, {}
+        backends = self._backends(tiers, before)
+        found = tuple(itertools.islice(backends, MAX_BACKENDS))
+        self.is_cut = next(backends, None) is not None
+        return found
+
+    def _backends(
+        self, tiers: dict[int, _Tier], before: dict[tuple[str, int, str], Backend]
+    ) -> Iterator[Backend]:
+        for _, tier in sorted(tiers.items()):
+            scale = _scale(tier)
+            for srv, addresses in tier:
+                share = srv.weight * scale / len(addresses)
+                # Rounding must not make a small weight zero, which RFC 2782 treats differently.
+                weight = max(1, round(share)) if srv.weight else 0
+                for address in addresses:
+                    key = (srv.target, srv.port, address)
+                    old = before.get(key)
+                    if old is None or (old.priority, old.weight) != (srv.priority, weight):
+                        old = _backend(srv, address, weight)
+                    self._known[key] = old
+                    yield old
 
 
-def _scale(tier: Iterable[tuple[Srv, Sequence[str]]]) -> int:
-    """The least factor by which each weight can be divided by its number of addresses."""
+def _scale(tier: _Tier) -> int:
+    """Return the least factor by which each weight can be divided by its number of addresses."""
     scale = 1
     for srv, addresses in tier:
         count = len(addresses)
@@ -83,20 +119,11 @@ def _scale(tier: Iterable[tuple[Srv, Sequence[str]]]) -> int:
     return scale
 
 
-def _backends_of_tier(tier: Iterable[tuple[Srv, Sequence[str]]], scale: int) -> Iterable[Backend]:
-    for srv, addresses in tier:
-        share = srv.weight * scale / len(addresses)
-        # Rounding must not make a small weight zero, which RFC 2782 treats differently.
-        weight = max(1, round(share)) if srv.weight else 0
-        for address in addresses:
-            yield Backend(
-                (address, srv.port),
-                name=backend_name(srv.target, srv.port, address),
-                priority=srv.priority,
-                weight=weight,
-            )
-
-
-def backend_name(target: str, port: int, address: str) -> str:
-    """``target:port@address``: what people and statistics call the backend."""
-    return f"{format_host_port(target, port)}@{address}"
+def _backend(srv: Srv, address: str, weight: int) -> Backend:
+    return Backend(
+        (address, srv.port),
+        name=f"{format_host_port(srv.target, srv.port)}@{address}",
+        priority=srv.priority,
+        weight=weight,
+        target=srv.target,
+    )

@@ -1,4 +1,4 @@
-"""`DnsResolverConfig`: the numbers of the DNS resolver."""
+"""`DnsResolverConfig`: the intervals and limits of the DNS resolver."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ def _boolean(_: object, field: attrs.Attribute[bool], value: object) -> None:
 
 
 def _service_or_none(_: object, field: attrs.Attribute[str | None], value: object) -> None:
-    # Whether it is a name that DNS allows is for `DnsResolver` to see: that takes dnspython.
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{field.name} must be a str or None, not {value!r}")
-    if value == "":
-        raise ValueError(f"{field.name} must not be empty")
+    if value is None:
+        return
+    # dnspython takes 0.1 s to import, which only its users should pay.
+    from .names import checked_name  # noqa: PLC0415
+
+    checked_name(field.name, value)
 
 
 def _on_empty(_: object, field: attrs.Attribute[str], value: object) -> None:
@@ -60,7 +61,7 @@ def _families(_: object, field: attrs.Attribute[tuple[str, ...]], value: tuple[s
 @final
 @attrs.frozen
 class DnsResolverConfig:
-    """How often DNS is asked, for how long an answer is believed, and what is asked for.
+    """The intervals and limits of a `DnsResolver`, and the names that it asks for.
 
     All durations are in seconds. The defaults of the first six are qorb's. Derive a
     variant with `attrs.evolve`.
@@ -74,24 +75,25 @@ class DnsResolverConfig:
     gives. They are asked before the bootstrap ones. `None`: there are no others."""
 
     max_dns_concurrency: int = attrs.field(default=5, validator=_count(1))
-    """At most so many lookups at once. A lookup that is hedged asks two servers."""
+    """The maximum number of lookups at once. A lookup that is hedged asks two servers."""
 
     query_interval: float = attrs.field(default=60.0, validator=_seconds())
-    """At most so long between two queries of the service's own name, whatever its TTL."""
+    """The maximum time between two queries of the service's own name, whatever its TTL."""
 
     query_retry_if_no_records_found: float = attrs.field(
         default=10.0, validator=_seconds(endless=False)
     )
-    """The longest delay before a failed lookup is tried again, and the delay after "no
-    such records" where the answer does not tell for how long that holds."""
+    """The maximum delay before a failed lookup is tried again, and the delay after "no
+    such records" if the answer gives no TTL."""
 
     query_timeout: float = attrs.field(default=10.0, validator=_seconds())
-    """How long one exchange with one server may take, TCP included."""
+    """The time limit of one exchange with one server, TCP included. Waiting for a free
+    socket, or for `max_dns_concurrency`, does not count."""
 
     hardcoded_ttl: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(_seconds(zero=True))
     )
-    """Taken for the TTL of every record; `max_refresh` does not lower it. `None`: the
+    """Used instead of the TTL of every record; `max_refresh` does not lower it. `None`: the
     TTLs are those of the records."""
 
     default_port: int | None = attrs.field(
@@ -106,29 +108,30 @@ class DnsResolverConfig:
     """The families of addresses to look up: "A" for IPv4, "AAAA" for IPv6."""
 
     max_stale: float = attrs.field(default=86400.0, validator=_seconds(zero=True))
-    """While DNS fails, backends are kept for so long after the last good answer."""
+    """The time for which backends are kept after the last good answer, while DNS fails."""
 
     on_empty: Literal["drop", "keep"] = attrs.field(default="drop", validator=_on_empty)
-    """What a confirmed answer "no backends" does to those known so far: "drop" removes
-    them, "keep" keeps them up to `max_stale`."""
+    """The effect of a confirmed answer "no backends": "drop" removes the known backends, "keep"
+    keeps them up to `max_stale`."""
 
     min_refresh: float = attrs.field(default=1.0, validator=_seconds(endless=False))
-    """A name is not asked for again sooner than this, whatever its TTL; also the delay
-    before an empty answer is confirmed and before the first retry."""
+    """The minimum time between two queries of one name, whatever its TTL; also the delay
+    before a removal is confirmed and before the first retry."""
 
     max_refresh: float = attrs.field(default=300.0, validator=_seconds())
-    """A name is asked for again after this long at the latest, whatever its TTL."""
+    """The maximum time between two queries of one name, whatever its TTL."""
 
     hedge_delay: float = attrs.field(default=0.15, validator=_seconds(zero=True))
-    """A nameserver that has not answered after this long is raced by the next one."""
+    """The time after which the next nameserver is asked too, if one has not answered."""
 
     edns_payload: int = attrs.field(default=1232, validator=_count(512, 65535))
     """The largest UDP answer to ask for, in bytes (RFC 6891). 1232 fits any network
     unfragmented, as agreed on DNS Flag Day 2020."""
 
     search: bool = attrs.field(default=False, validator=_boolean)
-    """Whether a service without a final dot is tried with the suffixes of
-    ``/etc/resolv.conf``, as programs that use the C library do."""
+    """True if a service without a final dot is tried with the search list of
+    ``/etc/resolv.conf``, as programs that use the C library do. With the system's nameservers,
+    a name without any dot always is."""
 
     def __attrs_post_init__(self) -> None:
         if self.min_refresh > self.max_refresh:

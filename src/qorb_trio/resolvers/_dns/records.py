@@ -18,7 +18,7 @@ ROOT = "."
 
 @final
 class Question(NamedTuple):
-    """What one query asks for: a name and a record type ("SRV", "A" or "AAAA")."""
+    """The question of one query: a name and a record type ("SRV", "A" or "AAAA")."""
 
     name: str
     rdtype: str
@@ -29,7 +29,7 @@ class Question(NamedTuple):
 
 @final
 class Srv(NamedTuple):
-    """One SRV record (RFC 2782). A tuple, because thousands of them are sorted."""
+    """One SRV record (RFC 2782). A tuple, because thousands of them are sorted at once."""
 
     priority: int
     weight: int
@@ -45,18 +45,18 @@ Records: TypeAlias = "tuple[Srv, ...] | tuple[str, ...]"
 
 
 class Kind(enum.Enum):
-    """What a server said. That it failed is not among them: that is a `QueryError`."""
+    """The kinds of answers. A failure is not an answer but a `QueryError`."""
 
     RECORDS = "records"
     NXDOMAIN = "no such name"
     NODATA = "no such records"
-    NOT_OFFERED = "not offered here"  # SRV records, but none that can be connected to
+    NOT_OFFERED = "not offered here"  # records, but none that can be connected to
 
 
 @final
 @attrs.frozen
 class Hint:
-    """Addresses of an SRV target that came along in the additional section."""
+    """Addresses of an SRV target, from the additional section of the SRV answer."""
 
     addresses: tuple[str, ...]
     ttl: int
@@ -65,7 +65,7 @@ class Hint:
 @final
 @attrs.frozen
 class Answer:
-    """What one server answers to one question."""
+    """The answer of one server to one question."""
 
     question: Question
     kind: Kind
@@ -73,16 +73,32 @@ class Answer:
     ttl: int | None = None
     """In seconds; `None` where a negative answer came without an SOA record."""
 
+    has_soa: bool = False
+    """True if a negative answer came with the SOA record of its zone (RFC 2308)."""
+
+    authoritative: bool = False
+    """True if the server has the zone itself (AA). The answer of a cache may be a copy."""
+
     follow: str | None = None
-    """The name that the answer's chain of CNAMEs ends at without saying what is there:
-    the question has to be asked for that name."""
+    """The name at the end of the answer's chain of CNAMEs, if the answer has no records of
+    that name. The question has to be asked for that name."""
 
     hints: Mapping[Question, Hint] = attrs.field(factory=dict)
+    ignored: tuple[str, ...] = ()
+    """Addresses that nobody can connect to, such as 0.0.0.0. They are not in `records`."""
 
     @property
     def negative(self) -> bool:
-        """Whether the server says that there are no such records."""
+        """True if the server says that there are no such records."""
         return self.kind is not Kind.RECORDS
+
+    @property
+    def is_final(self) -> bool:
+        """True if the server says with authority that there are no such records.
+
+        Only such an answer names its zone, or is a record that says "not offered here".
+        """
+        return self.kind is Kind.NOT_OFFERED or (self.negative and self.has_soa)
 
 
 class QueryError(ResolveError):

@@ -12,21 +12,13 @@ from ... import _validation as _check
 from ..._model.backend import Backend
 from ...abc import Resolver
 from .config import DnsResolverConfig
-from .servers import (
-    NameserverLike,
-    ServerBook,
-    SystemConfig,
-    checked_nameservers,
-    parse_resolv_conf,
-    search_names,
-)
-from .snapshot import DnsSnapshot
+from .servers import NameserverLike, checked_nameservers
+from .snapshot import DnsSnapshot, NameserverSnapshot
 
 if TYPE_CHECKING:
     from .engine import Engine
     from .transport import Transport
 
-_RESOLV_CONF = "/etc/resolv.conf"
 _DEFAULT_CONFIG = DnsResolverConfig()
 
 
@@ -71,10 +63,12 @@ class DnsResolver(Resolver):
         _check.instance("config", config, DnsResolverConfig)
         self._config = config
         self._name = checked_name("service", service)
-        self._absolute = service.endswith(".") or not self._config.search
         finder = self._config.resolver_service
         self._finder = None if finder is None else checked_name("resolver_service", finder)
         self._nameservers = None if nameservers is None else checked_nameservers(nameservers)
+        # A name without a dot is nowhere but in the domains of the system's search list.
+        searches = self._config.search or ("." not in self._name and nameservers is None)
+        self._absolute = service.endswith(".") or not searches
         self._rng = random.Random() if rng is None else rng
         _check.instance("rng", self._rng, random.Random)
         self._transport = transport
@@ -99,32 +93,19 @@ class DnsResolver(Resolver):
         by several pools at a time; each run begins anew.
         """
         from .engine import Engine  # noqa: PLC0415
-        from .names import possible_names  # noqa: PLC0415
+        from .system_files import SystemNames  # noqa: PLC0415
         from .transport import NetworkTransport  # noqa: PLC0415
 
-        system = await self._read_system_config()
-        names = search_names(self._name, absolute=self._absolute, system=system)
         engine = Engine.make(
             self._name,
             self._finder,
-            names=tuple(possible_names(names)),
+            system=SystemNames(self._name, absolute=self._absolute, given=self._nameservers),
             config=self._config,
-            servers=ServerBook(self._nameservers or system.servers),
             transport=self._transport or NetworkTransport(edns_payload=self._config.edns_payload),
             rng=self._rng,
         )
         self._engine = engine
         await engine.run(updates)
-
-    async def _read_system_config(self) -> SystemConfig:
-        if self._nameservers is not None and self._absolute:
-            await trio.lowlevel.checkpoint()
-            return SystemConfig(())
-        try:
-            text = await trio.Path(_RESOLV_CONF).read_text("utf-8", "replace")
-        except OSError:
-            text = ""  # the C library takes that for an empty file
-        return parse_resolv_conf(text)
 
     def snapshot(self) -> DnsSnapshot:
         """Everything that is known now, by the run that was started last.
@@ -138,7 +119,10 @@ class DnsResolver(Resolver):
             time=trio.current_time(),
             backends=None,
             names=(),
-            nameservers=ServerBook(self._nameservers or ()).snapshot(trio.current_time()),
+            nameservers=tuple(
+                NameserverSnapshot(str(server), dynamic=False, demoted_until=None, last_error=None)
+                for server in self._nameservers or ()
+            ),
         )
 
     def __repr__(self) -> str:

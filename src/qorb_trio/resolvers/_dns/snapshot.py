@@ -9,7 +9,7 @@ import attrs
 from ..._model.backend import Backend
 
 #: See `NameSnapshot.state`.
-NameState: TypeAlias = Literal["unknown", "good", "empty", "doubted", "failing"]
+NameState: TypeAlias = Literal["unknown", "good", "empty", "unconfirmed", "failing"]
 
 
 @final
@@ -25,7 +25,7 @@ class NameSnapshot:
 
     state: NameState
     """"unknown": not answered yet. "good": the records are those of the last answer.
-    "empty": there are none. "doubted": the last answer was that there are none, which
+    "empty": there are none. "unconfirmed": the last answer was that there are none, which
     is yet to be confirmed. "failing": the last lookup failed; the records are older."""
 
     records: tuple[str, ...]
@@ -106,6 +106,6 @@ class DnsSnapshot:
                 return f"{what}: {name.last_error}"
             if name.state == "unknown":
                 return f"{what}: not answered yet"
-            if name.state in {"empty", "doubted"}:
+            if name.state in {"empty", "unconfirmed"}:
                 return f"{what}: no such records"
         return None

@@ -1,12 +1,12 @@
-"""What is known of one name and record type, and when to ask for it again.
+"""The state of one name and record type, and the time of its next query.
 
-A state machine without I/O: it is told what lookups came to and what time it is.
+A state machine without I/O: it is told the outcomes of lookups and the time.
 
     unknown ──records──> good <───records─── any
        │                  │
        │ no such records  │ no such records      a failure, anywhere: `failures` counts up,
-       v                  v                      records and doubts stay as they are
-    doubted ──────────> doubted (records kept)
+       v                  v                      records and state of confirmation stay
+    unconfirmed ───────> unconfirmed (records kept)
        └───no such records, again───> empty
 """
 
@@ -18,7 +18,8 @@ from typing import final
 
 from .config import DnsResolverConfig
 from .lookup import Verdict
-from .records import Hint, Kind, Question, Records
+from .records import Answer, Hint, Kind, Question, Records
+from .retention import Copy, Retention, common
 from .snapshot import NameSnapshot, NameState
 
 # Clients that started together should not ask together for ever: each delay is longer
@@ -28,6 +29,9 @@ _JITTER = 0.1
 # From here on doubling changes nothing, and powers of two only get unwieldy.
 _MANY_FAILURES = 32
 
+# A cache counts TTLs in whole seconds, so only after one can a new answer be told from a copy.
+_CACHE_TICK = 1.0
+
 
 @final
 class Tracker:
@@ -35,31 +39,35 @@ class Tracker:
 
     Args:
       question: the name and type.
-      config: how often to ask.
+      config: the intervals.
       rng: the source of jitter.
       now: the current time; the first query is due at once.
-      longest: an upper limit on the delay between queries, besides that of `config`.
+      longest: a further upper limit on the delay between queries, in seconds.
     """
 
     # A large service has thousands of these, made all at once.
     __slots__ = (
         "_config",
-        "_doubted",
         "_empty",
-        "_last_error",
+        "_hinted",
         "_longest",
+        "_retention",
         "_rng",
-        "_server",
         "_ttl",
+        "_unconfirmed",
+        "asked_at",
         "asking",
         "due",
         "failing_since",
         "fails_alone",
         "failures",
+        "known_at",
         "last_answer",
+        "last_error",
+        "last_outcome",
         "question",
         "records",
-        "said",
+        "server",
         "suspect",
     )
 
@@ -78,48 +86,55 @@ class Tracker:
         #: When to ask next; meaningless while `asking`.
         self.due = now
         self.asking = False
-        #: Lookups that failed in a row; and when the first of them did.
+        self.asked_at = -math.inf
+        #: The number of lookups that failed in a row; and when the first of them did.
         self.failures = 0
         self.failing_since: float | None = None
-        #: Whether it fails while other names do not; if not, would a failure now show it?
+        #: True if it fails while other names do not.
         self.fails_alone = False
+        #: True if a failure of the present lookup would show that it fails alone.
         self.suspect = False
-        #: When a server last gave an answer; and of what kind.
+        #: When a server last gave an answer; and its kind.
         self.last_answer: float | None = None
-        self.said: Kind | None = None
+        self.last_outcome: Kind | None = None
+        #: The nameserver that gave it; and the reason why the last lookup failed, if it did.
+        self.server: str | None = None
+        self.last_error: str | None = None
+        #: When the records were last known to be right: an answer, or a hint before any.
+        self.known_at: float | None = None
         self._config = config
         self._rng = rng
         self._longest = longest
-        self._doubted = False
+        self._unconfirmed = False
         self._empty = False
+        self._hinted = False
+        self._retention: Retention | None = None
         self._ttl: float | None = None
-        self._server: str | None = None
-        self._last_error: str | None = None
 
     # ---------------------------------------------------------------- what is known
 
     @property
     def settled(self) -> bool:
-        """Whether it has been found out, if only that it cannot be found out now."""
-        return self.last_answer is not None or self.failures > 0
+        """True if there is an outcome, if only that lookups fail at present."""
+        return self.known_at is not None or self.failures > 0
 
     @property
     def empty(self) -> bool:
-        """Whether it is certain that there are no records."""
+        """True if it is certain that there are no records."""
         return self._empty
 
     @property
-    def doubted(self) -> bool:
-        """Whether a server has said that there are none, and that is to be confirmed."""
-        return self._doubted
+    def unconfirmed(self) -> bool:
+        """True if a server has said that there are none, and nothing has confirmed it yet."""
+        return self._unconfirmed
 
     @property
     def state(self) -> NameState:
         """See `NameSnapshot`."""
         if self.failures:
             return "failing"
-        if self._doubted:
-            return "doubted"
+        if self._unconfirmed:
+            return "unconfirmed"
         if self._empty:
             return "empty"
         return "good" if self.records else "unknown"
@@ -127,81 +142,114 @@ class Tracker:
     # -------------------------------------------------------------------- what happens
 
     def answered(self, verdict: Verdict, now: float) -> bool:
-        """A lookup has an answer. Returns whether that changes what is known."""
+        """Take the answer of a lookup. Returns True if that changes what is known."""
         before = self._known()
         self.asking = False
-        self._succeeded(str(verdict.server), now)
-        if verdict.answer.negative:
-            self._take_no(verdict, now)
+        self._succeeded(verdict.server, now)
+        if self._hinted:  # a hint is worth nothing beside an answer (RFC 2181, 5.4.1)
+            self._hinted, self.records = False, ()
+        if not verdict.answer.negative:
+            self._take_records(verdict.answer, now)
+        elif kept := common(self.records, verdict.veto):
+            self._keep(kept, verdict.answer, now)
         else:
-            self._take_records(verdict.answer.records, verdict.answer.ttl, now)
+            self._take_no(verdict, now)
         return self._known() != before
 
-    def hinted(self, hint: Hint, server: str, now: float) -> bool:
-        """Records came along with another answer: as good as an answer of its own."""
-        before = self._known()
-        self._succeeded(server, now)
-        self._take_records(hint.addresses, hint.ttl, now)
-        return self._known() != before
+    def hinted(self, hint: Hint, now: float) -> bool:
+        """Use the addresses of an additional section, where nothing is known yet.
+
+        The query is due as before. Returns True if that changes what is known.
+        """
+        if self.settled:
+            return False
+        self.records, self.known_at, self._hinted = hint.addresses, now, True
+        return True
 
     def failed(self, error: str, now: float) -> bool:
-        """A lookup has failed: what is known stays so, and is asked for again soon.
+        """Note that a lookup has failed: what is known stays, and is asked for again soon.
 
-        Returns whether the tracker is settled by this.
+        Returns True if that changes what is known.
         """
-        was_settled = self.settled
+        before = self._known()
         self.asking = False
         self.failures += 1
         if self.failing_since is None:
             self.failing_since = now
         self.fails_alone = self.fails_alone or self.suspect
-        self._last_error = error
+        self.last_error = error
+        if self._retention is not None and self._retention.held is not None:
+            self.records, self._retention.held = self._retention.held, None
         self.due = now + self._backoff()
-        return not was_settled
+        return self._known() != before
 
     def expire(self) -> None:
         """Forget the records: DNS has failed for too long."""
         self.records = ()
-        self._doubted = False
+        self._unconfirmed = False
+        self._retention = None
 
-    def accept_doubt(self, now: float) -> None:
+    def accept_negative(self, now: float) -> None:
         """Believe that there are no records without asking once more.
 
-        For when nothing depends on it. The next query is as far off as if it had been
-        asked for now.
+        For names on which nothing depends. The next query is as far off as if the name had
+        been asked for now.
         """
-        self._doubted, self._empty = False, True
+        self._unconfirmed, self._empty = False, True
         self.due = now + self._negative_delay()
 
     # -------------------------------------------------------------------------- inside
 
     def _known(self) -> tuple[object, ...]:
-        return self.records, self._empty, self._doubted, self.settled
+        return self.records, self._empty, self._unconfirmed, self.settled
 
     def _succeeded(self, server: str, now: float) -> None:
         self.failures = 0
         self.failing_since = None
         self.fails_alone = False
-        self.last_answer = now
-        self._server = server
-        self._last_error = None
+        self.last_answer = self.known_at = now
+        self.server = server
+        self.last_error = None
 
-    def _take_records(self, records: Records, ttl: int | None, now: float) -> None:
-        self.records = records
-        self.said = Kind.RECORDS
-        self._doubted = self._empty = False
-        self._ttl = ttl
-        self.due = now + self._delay(ttl or 0)
+    def _take_records(self, answer: Answer, now: float) -> None:
+        self.last_outcome = Kind.RECORDS
+        self._unconfirmed = self._empty = False
+        self._ttl = ttl = answer.ttl or 0
+        self.due = now + self._delay(ttl)
+        copy = Copy(answer.records, ttl, self.server or "", answer.authoritative, now)
+        if self._retention is None and common(self.records, copy.records) == self.records:
+            self.records = copy.records  # nothing is missing
+        else:
+            self._merge(self._retention or Retention(), copy)
+
+    def _merge(self, retention: Retention, copy: Copy) -> None:
+        """Take an answer from which records are missing, or one that follows such an answer."""
+        self.records = retention.merge(self.records, copy)
+        self._retention = None if retention.is_idle else retention
+        if retention.is_undecided:
+            tick = _CACHE_TICK if copy.ttl and not copy.authoritative else 0.0
+            soon = max(self._config.min_refresh, tick) * self._jitter()
+            self.due = min(self.due, copy.time + soon)
+
+    def _keep(self, kept: Records, answer: Answer, now: float) -> None:
+        """Keep the records that another server still has, against a negative answer."""
+        self.records = kept
+        self.last_outcome = answer.kind
+        self._unconfirmed = self._empty = False
+        self._retention = None
+        self._ttl = answer.ttl
+        self.due = now + self._negative_delay()
 
     def _take_no(self, verdict: Verdict, now: float) -> None:
         # A failure between two such answers does not make the first one forgotten.
         self._ttl = verdict.answer.ttl
-        self.said = verdict.answer.kind
-        if self._empty or self._doubted or verdict.confirmed:
+        self.last_outcome = verdict.answer.kind
+        if self._empty or self._unconfirmed or verdict.confirmed:
             self.records = ()
-            self.accept_doubt(now)
+            self._retention = None
+            self.accept_negative(now)
         else:
-            self._doubted = True
+            self._unconfirmed = True
             self.due = now + self._config.min_refresh * self._jitter()
 
     def _jitter(self) -> float:
@@ -228,7 +276,7 @@ class Tracker:
         return max(config.min_refresh, min(delay, config.query_retry_if_no_records_found))
 
     def snapshot(self, now: float) -> NameSnapshot:
-        """What is known, for a person to look at."""
+        """Return what is known, for people and for monitoring."""
         since = self.last_answer if self.last_answer is not None else self.failing_since
         return NameSnapshot(
             name=self.question.name,
@@ -239,7 +287,7 @@ class Tracker:
             next_query=None if self.asking else self.due,
             last_answer=self.last_answer,
             stale=now - since if self.failures and since is not None else 0.0,
-            server=self._server,
-            last_error=self._last_error,
+            server=self.server,
+            last_error=self.last_error,
             failures=self.failures,
         )

@@ -12,6 +12,7 @@ import dns.rdatatype
 import trio
 
 from ... import _validation as _check
+from ..._threads import Threads
 from .faults import DnsAction, DnsQuery, DnsStep, FaultHook, Via, deeds
 from .sockets import Peer, TcpPeer, bind, receive_udp
 from .wire import parse, render, udp_limit
@@ -26,6 +27,8 @@ __all__ = ["DnsAction", "DnsQuery", "DnsServer", "DnsStep"]
 _LARGE_ANSWER: Final = 100
 
 _MAX_TCP: Final = 65535
+
+_RENDERERS: Final = Threads("qorb_trio answers of the test nameserver", 2)
 
 
 @final
@@ -274,7 +277,10 @@ class DnsServer:
         limit = udp_limit(query.message, self._udp_payload) if over_udp else _MAX_TCP
         if sum(map(len, response.answer)) <= _LARGE_ANSWER:
             return render(response, limit)
-        return await trio.to_thread.run_sync(render, response, limit, abandon_on_cancel=True)
+        try:
+            return await _RENDERERS.run(render, response, limit)
+        except OSError:  # the system has no thread to give
+            return render(response, limit)
 
 
 @asynccontextmanager

@@ -228,8 +228,10 @@ class _Lookup:
         return [] if node is None else list(node.rdatasets)
 
     def _exists(self, name: dns.name.Name) -> bool:
-        """Whether there is something at or below a name (RFC 8020)."""
-        return name == self._origin or any(owner.is_subdomain(name) for owner in self._zone.nodes)
+        """Return True if there is a record at or below a name (RFC 8020)."""
+        if name == self._origin or name in self._zone.nodes:
+            return True
+        return any(owner.is_subdomain(name) for owner in self._zone.nodes)
 
     def _deny(self, name: dns.name.Name) -> None:
         if not self._exists(name) and not self._rdatasets(name):
