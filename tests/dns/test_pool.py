@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from qorb_trio import DnsResolver, open_pool
 from qorb_trio.testing import FakeConnector
 
-from .net import SERVICE, FakeNet, echo, echo_names
+from .net import SERVICE, FakeNet, echo, echo_names, watching
 
 HOST1 = "echo001.test.com"
 
@@ -76,3 +76,17 @@ async def test_a_change_of_address_moves_one_backend(
         assert connector.to(moved)
         assert not connector.to(next(iter(echo_names(1))))
         assert set(before) <= set(connector.to(other))
+
+
+async def test_backends_carry_the_target(autojump_clock: MockClock) -> None:
+    """`Backend.target` is the SRV target, or the host, lower case and without the final dot."""
+    net = FakeNet()
+    net.set(SERVICE, "SRV", "1 1 6001 ECHO001.Test.com.")
+    net.set(HOST1, "AAAA", "::1")
+    net.set("db.test.com", "A", "10.0.0.1")
+    async with watching(net) as watch:
+        await trio.sleep(1)
+        assert [backend.target for backend in watch.backends] == [HOST1]
+    async with watching(net, "DB.test.com.", default_port=80) as watch:
+        await trio.sleep(3)
+        assert [backend.target for backend in watch.backends] == ["db.test.com"]

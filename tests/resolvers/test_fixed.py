@@ -7,7 +7,7 @@ from collections.abc import Collection
 import pytest
 import trio
 
-from qorb_trio import Backend, FixedResolver
+from qorb_trio import Backend, FixedResolver, resolver_for
 
 
 async def test_it_sends_once_and_returns() -> None:
@@ -72,3 +72,19 @@ def test_what_is_no_address(given: object, error: type[Exception]) -> None:
     """What is no address is an error at construction."""
     with pytest.raises(error):
         FixedResolver(given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", ["http://a:80", "postgres://user@db:5432/x", "https://a"])
+def test_a_url_is_an_error_that_tells_what_to_give(url: str) -> None:
+    """A URL is a common mistake: the error says "a URL, give host:port"."""
+    with pytest.raises(ValueError, match="a URL, give host:port"):
+        FixedResolver([url])
+    with pytest.raises(ValueError, match="a URL, give host:port"):
+        resolver_for(url)
+
+
+@pytest.mark.parametrize("text", ["[10.0.0.1]:80", "[a.test]:80"])
+def test_brackets_are_for_ipv6(text: str) -> None:
+    """Brackets around anything but an IPv6 address are an error."""
+    with pytest.raises(ValueError, match="brackets are for IPv6"):
+        FixedResolver([text])

@@ -63,15 +63,24 @@ def parse_type(rdtype: str) -> dns.rdatatype.RdataType:
 
 
 def _read_zone(zone: ZoneLike, origin: str | None) -> dns.zone.Zone:
+    where = "zone"
     if isinstance(zone, dns.zone.Zone):
-        # Through text, because what is kept here must be a copy, with absolute names.
+        # Through text, because this server keeps a copy with absolute names.
         origin, zone = str(zone.origin), zone.to_text(want_origin=True)
     elif isinstance(zone, os.PathLike) or "\n" not in zone:
-        zone = Path(zone).read_text(encoding="utf-8")
+        where = f"zone {os.fspath(zone)}"
+        zone = _read_file(where, zone)
     try:
         return dns.zone.from_text(zone, origin, relativize=False, check_origin=False)
     except dns.exception.DNSException as exc:
-        raise ValueError(f"zone: {exc}") from exc
+        raise ValueError(f"{where}: {exc}") from exc
+
+
+def _read_file(where: str, path: str | os.PathLike[str]) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as exc:
+        raise ValueError(f"{where}: {exc}") from exc
 
 
 @final
@@ -95,7 +104,7 @@ class Zones:
         """Add a zone, or replace it as a whole."""
         read = _read_zone(zone, origin)
         if read.origin is None:
-            raise ValueError("origin: the zone does not say where it belongs, so give its origin")
+            raise ValueError("origin: the zone does not name its origin, so give it")
         self._zones[read.origin] = read
         self._provide_soa(read.origin)
 
