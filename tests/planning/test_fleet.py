@@ -393,3 +393,48 @@ def test_a_lowered_limit_of_a_backend_closes_its_spares() -> None:
     fleet = fleet_of(views, Demand(max_slots=16, spares=4))
     plan = fleet.plan(turn=False, retained=16)
     assert [(step.view, step.count) for step in plan.closes] == [(views[0], 3)]
+
+
+# ----------------------------------------------------------------- all of it together
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_fleet_comes_to_rest_after_everything(seed: int) -> None:
+    """After a time of ejections, ageing connections, limited dials, failures and changing
+    demand, each backend gets its fair part, and then nothing moves any more."""
+    rng = random.Random(seed)
+    slots = rng.randint(2, 12)
+    fleet = troubled_fleet(rng, backends=rng.randint(1, 6), slots=slots)
+    for host in fleet.hosts:
+        host.view.max_connecting = rng.choice([1, 2, float("inf")])
+        host.lifetime = rng.choice([30, 100, float("inf")])
+        host.fate = rng.choice(["works", "works", "whims"])
+    for _ in range(150):
+        for host in fleet.hosts:
+            if rng.random() < 0.05:
+                host.view.is_ejected = not host.view.is_ejected
+        if rng.random() < 0.3:
+            fleet.shake(slots - 1)
+        fleet.waiting = rng.choice([0, 0, 3])
+        before = {host: len(host.dials) for host in fleet.hosts}
+        fleet.round(turn=rng.random() < 0.1, damped=True)
+        for host, dials in before.items():
+            assert not host.view.is_ejected or len(host.dials) <= dials
+            assert len(host.dials) <= max(dials, host.view.max_connecting)
+    fleet.waiting = 0
+    fleet.release()
+    for host in fleet.hosts:
+        host.view.is_ejected = False
+        host.fate = "works"
+        host.lifetime = float("inf")
+        for connection in host.connections:
+            connection.expires_at = float("inf")
+    fleet.settle()
+    parts = fair_parts(fleet, range(len(fleet.hosts)), min(fleet.demand.spares, slots))
+    assert fleet.connected == parts
+    assert not any(view.retiring for view in fleet.views if sum(fleet.connected) > 1)
+    before_rest = fleet.steps
+    fleet.run(20)
+    fleet.rebalance = True
+    fleet.run(20)
+    assert fleet.steps == before_rest

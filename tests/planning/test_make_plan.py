@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import TypeAlias
 
 import attrs
@@ -560,3 +562,85 @@ def test_settled_means_that_nothing_is_under_way(situation: Situation) -> None:
     assert not plan.closes
     assert all(not step.view.is_sound or step.view.retiring for step in plan.opens)
     assert not any(view.connecting for view in views if view.is_sound)
+
+
+def test_a_plan_tells_of_dials_that_it_puts_off() -> None:
+    """Dials that `max_connecting` does not allow yet, and replacements of due connections, are
+    a backlog, so that the end of a dial calls for a plan."""
+    demand = Demand(max_slots=16, spares=4)
+    for view, has_backlog in [
+        (View(), False),
+        (View(max_connecting=4), False),
+        (View(max_connecting=3), True),
+        (View(max_connecting=1, connecting=1), True),
+        (View(idle=4), False),
+        (View(idle=4, retiring_idle=1), True),
+        (View(idle=4, retiring_idle=2), True),
+        (View(idle=4, retiring_idle=1, connecting=1, max_connecting=1), True),
+        (View(idle=5, retiring_idle=1), False),
+        (View(idle=3, retiring_idle=1, connecting=1, max_connecting=1), True),
+        (View(idle=3, retiring_idle=1, max_connecting=1), True),
+    ]:
+        assert make_plan([view], demand).has_backlog is has_backlog, view
+
+
+# ----------------------------------------------------------------------------- speed
+
+
+def calls_in(function: Callable[[], object]) -> int:
+    """Return how many functions are called, built-in ones included, while this one runs."""
+    count = 0
+
+    def profile(_frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def many(kind: str, size: int) -> list[View]:
+    """Return that many backends, all of one kind."""
+    kinds = {
+        "new": View(),
+        "healthy": View(idle=1),
+        "surplus": View(idle=4),
+        "dead": View(is_failing=True),
+        "hung": hung(1, 0),
+        "due": View(idle=2, retiring_idle=1),
+        "ejected": View(idle=2, is_ejected=True),
+        "mixed": View(),
+    }
+    views = ordered([kinds[kind]] * size)
+    if kind == "mixed":
+        for i, view in enumerate(views):
+            view.effective_weight = 1 + i % 5
+            view.is_failing = i % 3 == 0
+            view.idle = i % 4
+            view.priority = i % 2
+            view.retiring_idle = i % 7 == 1 and i % 4 > 0
+            view.is_ejected = i % 11 == 0
+    return views
+
+
+@pytest.mark.parametrize("rebalance", [False, True])
+@pytest.mark.parametrize(
+    "kind", ["new", "healthy", "surplus", "dead", "hung", "due", "ejected", "mixed"]
+)
+def test_the_work_grows_with_the_number_of_backends(kind: str, rebalance: bool) -> None:
+    """A plan for a thousand backends takes as many calls for each as one for a hundred, and
+    at most a hundred."""
+
+    def work(size: int) -> int:
+        views = many(kind, size)
+        demand = Demand(max_slots=4 * size, spares=2 * size)
+        return calls_in(lambda: make_plan(views, demand, rebalance=rebalance))
+
+    thousand = work(1000)
+    assert thousand <= 100 * 1000
+    assert thousand <= 11 * work(100)

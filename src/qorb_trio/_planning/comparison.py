@@ -26,7 +26,7 @@ class Comparison(Generic[V]):
         self.replaced: list[V] = []
         #: Those among them that have no room for it, because they are at their own limit.
         self.blocked: list[V] = []
-        #: True if dials must follow when those that are under way have ended.
+        #: True if the end of a dial calls for another step.
         self.has_backlog = False
         for view, quota in division.quotas.items():
             connected = view.connected
@@ -69,17 +69,15 @@ class Comparison(Generic[V]):
             missing = self.wanted[view] - self._situation.lasting(view)
             growth = max(0, self.wanted[view] - view.connected)
             if missing > growth:
+                self.has_backlog = True
                 self._replace_one(view, growth)
-                self.has_backlog = self.has_backlog or missing > growth + 1
 
     def _replace_one(self, view: V, growth: int) -> None:
         """Note that a due connection needs a replacement, unless one is being dialled."""
         dials = view.connecting + self.lacks.get(view, 0)
-        if view.connecting > growth:
+        if view.connecting > growth or dials >= view.max_connecting:
             return
-        if dials >= view.max_connecting:
-            self.has_backlog = True
-        elif view.connected + view.closing + dials >= view.limit:
+        if view.connected + view.closing + dials >= view.limit:
             self.blocked.append(view)
         else:
             self.replaced.append(view)

@@ -12,8 +12,11 @@ import attrs
 from .._model.backend import Backend, effective_weight
 from .rotation import RotationOrder
 
-#: Number of backends that are taken over in one go: about 2 ms of work.
-CHUNK: Final = 500
+#: Number of backends that are taken over in one go, in about 2 ms.
+CHUNK: Final = 250
+
+#: Number of parts in which the records are kept.
+SHARDS: Final = 256
 
 
 @attrs.define(eq=False)
@@ -33,6 +36,38 @@ class _Record:
 
 
 @final
+class _Records:
+    """The records by name, in many small dicts.
+
+    One dict of a million entries would take 60 ms for the single step in which it grows.
+    """
+
+    def __init__(self) -> None:
+        self._shards: list[dict[str, _Record]] = [{} for _ in range(SHARDS)]
+
+    def __len__(self) -> int:
+        return sum([len(shard) for shard in self._shards])
+
+    def __iter__(self) -> Iterator[_Record]:
+        for shard in self._shards:
+            yield from shard.values()
+
+    def get(self, name: str) -> _Record | None:
+        """Return the record of that name, if there is one."""
+        return self._shards[hash(name) % SHARDS].get(name)
+
+    def add(self, record: _Record) -> None:
+        """Add the record of a new name."""
+        name = record.backend.name
+        self._shards[hash(name) % SHARDS][name] = record
+
+    def remove(self, record: _Record) -> None:
+        """Remove a record."""
+        name = record.backend.name
+        del self._shards[hash(name) % SHARDS][name]
+
+
+@final
 class _Queue:
     """The inactive backends of one priority, smallest key first.
 
@@ -40,7 +75,7 @@ class _Queue:
     come first or most entries are of that kind.
     """
 
-    def __init__(self, records: dict[str, _Record]) -> None:
+    def __init__(self, records: _Records) -> None:
         self._records = records
         self._heap: list[tuple[float, int, str]] = []
         self._draining: list[tuple[float, int, str]] = []
@@ -96,7 +131,7 @@ class KnownBackends:
 
     def __init__(self, order: RotationOrder) -> None:
         self._order = order
-        self._records: dict[str, _Record] = {}
+        self._records = _Records()
         self._queues: dict[int, _Queue] = {}
         self._updates = 0
         self._entries = itertools.count(1)
@@ -132,7 +167,7 @@ class KnownBackends:
             if count % CHUNK == 0:
                 yield
         for name in list(self._active):
-            if self._records[name].update != self._updates:
+            if self._record(name).update != self._updates:
                 self._remove_active(name)
         yield from self._sweep()
         for queue in list(self._queues.values()):
@@ -145,7 +180,8 @@ class KnownBackends:
             self._forget(record)
             record = None
         if record is None:
-            self._records[backend.name] = record = _Record(backend, self._updates)
+            record = _Record(backend, self._updates)
+            self._records.add(record)
             self._enqueue(record)
             return
         record.update = self._updates
@@ -159,7 +195,7 @@ class KnownBackends:
         """Remove the backends that the latest update has not named."""
         stale: list[_Record] = []
         # Nothing else adds or removes records while an update is under way.
-        for count, record in enumerate(self._records.values(), 1):
+        for count, record in enumerate(self._records, 1):
             if record.update != self._updates:
                 stale.append(record)
             if count % (20 * CHUNK) == 0:
@@ -170,12 +206,18 @@ class KnownBackends:
             del stale[-CHUNK:]
             yield
 
+    def _record(self, name: str) -> _Record:
+        """Return the record of a name that is known."""
+        record = self._records.get(name)
+        assert record is not None
+        return record
+
     def _forget(self, record: _Record) -> None:
         if record.entry:
             self._dequeue(record)
         else:
             self._remove_active(record.backend.name)
-        self._records.pop(record.backend.name, None)
+        self._records.remove(record)
 
     def _remove_active(self, name: str) -> None:
         backend = self._active.pop(name, None)
@@ -205,7 +247,7 @@ class KnownBackends:
         name = queue.pop() if queue is not None else None
         if name is None:
             return None
-        record = self._records[name]
+        record = self._record(name)
         record.entry = 0
         self._active[name] = record.backend
         return record.backend
@@ -213,7 +255,7 @@ class KnownBackends:
     def deactivate(self, backend: Backend) -> None:
         """Make an active backend inactive."""
         del self._active[backend.name]
-        self._enqueue(self._records[backend.name])
+        self._enqueue(self._record(backend.name))
 
     def postpone(self, backend: Backend) -> None:
         """Make an active backend inactive, behind its present place in the order."""

@@ -156,7 +156,7 @@ class Plan(Generic[V]):
     """True if the end of what is under way needs no further step."""
 
     has_backlog: bool
-    """True if `max_connecting`, or the rule of one replacement at a time, put dials off.
+    """True if the next plan must be made as soon as a dial ends.
 
-    The next plan must then be made as soon as a dial ends.
+    Either `max_connecting` put dials off, or a due connection waits for its replacement.
     """

@@ -7,6 +7,7 @@ the smallest keys, and a turn at each rebalance replaces the first of them by th
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Final, final
@@ -55,7 +56,8 @@ class RotationOrder:
         self._seed = _mix(seed & _MASK)
         #: The largest key whose turn has ended: virtual time, as in fair queueing.
         self._now = 0.0
-        self._places: dict[str, _Place] = {}
+        # A plain dict would search for its first item past all those deleted before it.
+        self._places: OrderedDict[str, _Place] = OrderedDict()
 
     def key(self, name: str, weight: float) -> float:
         """Return the key of a backend. One that returns has the key with which it left."""
@@ -88,7 +90,7 @@ class RotationOrder:
         """Store a place as the latest; forget the one that has not changed for longest."""
         self._places[name] = place
         if len(self._places) > MAX_REMEMBERED:
-            del self._places[next(iter(self._places))]
+            self._places.popitem(last=False)
 
     def _step(self, name: str, number: int) -> float:
         """Return step `number` of a backend, for a weight of 1."""

@@ -52,8 +52,8 @@ class ActiveSet(Generic[A]):
 
     They are the first ones in the order by weighted chance, best priority first, and
     enough to give each wanted connection a backend of its own. The next one in the
-    order joins for each failing backend, up to two backends per slot. A failing backend leaves when enough
-    others are usable, or in favour of an untried one.
+    order joins for each failing backend, up to two backends per slot. A failing backend
+    leaves when enough others are usable, or in favour of an untried one.
     """
 
     def __init__(self, known: KnownBackends) -> None:
