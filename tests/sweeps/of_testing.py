@@ -33,7 +33,7 @@ from .registry import sweeps
     name="one connection",
 )
 async def one_connection(one: Sweep) -> None:
-    """A connection goes through all hooks, each of which is slow, and stalls for a while."""
+    """A connection goes through all hooks; each is slow, and stalls for a while."""
     connector = HookedFakeConnector()
     backend = Backend(("a.test", 1))
 
@@ -128,7 +128,7 @@ async def streams_in_memory(one: Sweep) -> None:
 
 @sweeps(RecordingInstrument.wait_for, name="an event", seeds=3)
 async def an_event(one: Sweep) -> None:
-    """Whoever waits for an event is cancelled: nobody is left waiting, and others hear of it."""
+    """A task that waits for an event is cancelled: others hear of it, and nobody is left."""
     recording = RecordingInstrument()
     connector = FakeConnector(connect_delay=0.1)
 

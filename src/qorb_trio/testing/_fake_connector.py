@@ -61,7 +61,7 @@ class FakeConnection:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has not been closed, nor begun to be."""
+        """True if it has not been closed, and is not being closed."""
         return self.closing is None
 
     @contextmanager
@@ -96,7 +96,7 @@ Outcome: TypeAlias = "Literal['ok', 'never'] | BaseException | type[BaseExceptio
 
 @final
 class _Switches:
-    """What each hook is to do, for one backend by name or (``None``) for all of them.
+    """The outcome and the delay of each hook, for one backend by name or (``None``) for all.
 
     The last word wins: a word for all of them overrides earlier ones for single ones.
     """
@@ -186,12 +186,12 @@ class FakeConnector(Connector[FakeConnection]):
 
     @property
     def connects(self) -> int:
-        """How many connections have been opened."""
+        """Number of connections that have been opened."""
         return len(self.connections)
 
     @property
     def connect_delay(self) -> float:
-        """How many seconds a connect takes, where `slow` says nothing else; may be set."""
+        """Seconds that a connect takes, unless `slow` says otherwise; may be set."""
         return self._switches.delay("connect", None)
 
     @connect_delay.setter
@@ -240,7 +240,7 @@ class FakeConnector(Connector[FakeConnection]):
         self._switches.set_outcome(self._checked(on), _name(backend), "never")
 
     def slow(self, backend: Backend | str | None, seconds: float, *, on: Hook = "connect") -> None:
-        """Make a hook take so many seconds, before whatever else it does."""
+        """Make a hook take some seconds before it does anything else."""
         _check.seconds("seconds", seconds)
         self._switches.set_delay(self._checked(on), _name(backend), seconds)
 
@@ -325,7 +325,7 @@ class FakeConnector(Connector[FakeConnection]):
             del self._open[conn]
 
     def is_broken(self, conn: FakeConnection) -> bool:
-        """Whether `break_connection` was called for `conn`."""
+        """Return True if `break_connection` was called for `conn`."""
         return conn.broken
 
 
@@ -337,7 +337,7 @@ class HookedFakeConnector(FakeConnector):
     """
 
     async def is_valid(self, conn: FakeConnection) -> bool:
-        """Whether ``conn.valid`` is true, or do as the switches say."""
+        """Return ``conn.valid``, or do as the switches say."""
         await self.perform("is_valid", conn)
         return conn.valid
 

@@ -54,7 +54,7 @@ class RecordingInstrument(EventInstrument):
         return [event for event in self.events if event.name in names]
 
     async def wait_for(self, name: str, *, count: int = 1) -> PoolEvent:
-        """Return when there are so many events of that name; the last of them.
+        """Wait until there are `count` events of that name, and return the last of them.
 
         Those that are there already count, so that a test cannot come too late: `clear`
         first, to wait for another. A checkpoint; being cancelled has no effect but to end
