@@ -1,4 +1,4 @@
-"""How instruments are told."""
+"""The emitter: it tells each instrument the events that the instrument overrides."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_method_set_on_the_instance_is_heard() -> None:
 def test_an_instrument_that_raises_is_removed(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What raises is logged and hears nothing more, of any event; the others go on."""
+    """An instrument that raises is logged and removed; the others go on."""
     before, bad, after = Counting(), Raising(error), Counting()
     watch = watching(before, bad, after)
     with caplog.at_level(logging.ERROR, "qorb_trio.instrument"):
@@ -92,7 +92,7 @@ def test_an_instrument_that_raises_is_removed(
 
 
 def test_an_instrument_is_told_once() -> None:
-    """Who is added a second time is told once, and after being removed not at all."""
+    """An instrument that is added twice is told once, and after its removal not at all."""
     instrument = Counting()
     watch = watching(instrument, instrument)
     watch.fire("rebalance_start", "p")

@@ -122,7 +122,7 @@ def test_its_methods_are_those_of_instrument() -> None:
 
 
 async def test_waiting_for_events(autojump_clock: MockClock) -> None:
-    """A wait ends when there are so many events, past ones included, and says which was it."""
+    """A wait ends with the event of the given number, past ones included, and returns it."""
     recording = RecordingInstrument()
     async with open_bench(policy=ONE, instruments=[recording]) as bench:
         bench.script.always("on_recycle", slow(1))

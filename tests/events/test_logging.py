@@ -103,7 +103,7 @@ def test_which_failures_count(
 
 
 def test_floods(caplog: pytest.LogCaptureFixture) -> None:
-    """Of each kind so many are logged a second; then one record tells of those left out."""
+    """At most `limit` events of a kind are logged a second; one record tells of the others."""
     caplog.set_level(logging.DEBUG, LOGGER)
     watching = LoggingInstrument(limit=2)
     for number in range(100):
@@ -132,7 +132,7 @@ def test_floods(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_flush(caplog: pytest.LogCaptureFixture) -> None:
-    """What is still unsaid at the end can be said, once."""
+    """At the end `flush` tells how many were left out, once."""
     caplog.set_level(logging.DEBUG, LOGGER)
     watching = LoggingInstrument(limit=1)
     for _ in range(5):
@@ -144,7 +144,7 @@ def test_flush(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_summary_is_as_loud_as_the_loudest(caplog: pytest.LogCaptureFixture) -> None:
-    """That a warning was left out is a warning, although what was logged was none."""
+    """The summary of a warning that was left out is a warning."""
     caplog.set_level(logging.DEBUG, LOGGER)
     watching = LoggingInstrument(limit=1)
     watching.on_event(event(0, error=ConnectionAbortedError("given up")))
@@ -164,7 +164,7 @@ def test_no_limit(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_logger_and_levels(caplog: pytest.LogCaptureFixture) -> None:
-    """The logger and the levels are the caller's to choose; what is too low is not counted."""
+    """The caller chooses the logger and the levels; events below the level are not counted."""
     logger = logging.getLogger("my.pools")
     caplog.set_level(logging.INFO, "my.pools")
     watching = LoggingInstrument(logger, levels={"claim_done": logging.ERROR}, limit=1)

@@ -125,7 +125,7 @@ def huge_headers(it: Attacker) -> None:
 
 
 def many_connections(it: Attacker) -> None:
-    """Connections that say nothing, or half of a request, as many as the system gives."""
+    """Hundreds of connections that send nothing, or half of a request."""
     socks: list[socket.socket] = []
     while it.goes_on():
         with contextlib.suppress(OSError):

@@ -40,7 +40,7 @@ class Tab:
     _socket: WebSocket
     _session: dict[str, str] = attrs.field(factory=dict)
     _numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
-    #: What the page's scripts have complained about.
+    #: The complaints of the page's scripts.
     complaints: list[str] = attrs.field(factory=list)
 
     async def do(self, method: str, **parameters: object) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Tab:
         await self.do("Emulation.setEmulatedMedia", features=[feature])
 
     async def screenshot(self, file: Path | None = None) -> bytes:
-        """What it looks like: a PNG."""
+        """Return a picture of the page, a PNG."""
         shot = await self.do("Page.captureScreenshot", captureBeyondViewport=True)
         png = base64.b64decode(shot["data"])
         if file is not None:
@@ -140,7 +140,7 @@ async def a_browser() -> AsyncIterator[Tab]:
 
 
 async def _address(stderr: trio.abc.ReceiveStream) -> str:
-    """Where the browser says that it listens."""
+    """Return the address at which the browser says that it listens."""
     said = b""
     async for chunk in stderr:
         said += chunk

@@ -1,4 +1,4 @@
-"""What the tests of qtop share: pools to be watched, and clients without a network."""
+"""Shared by the tests of qtop: pools to be watched, and clients without a network."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def is_recorded(pool: Pool[Any]) -> bool:
 
 
 async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
-    """What comes until the other end closes it."""
+    """Read until the other end closes the stream."""
     return b"".join([chunk async for chunk in stream])
 
 

@@ -101,7 +101,7 @@ def test_targets(text: str, expected: tuple[str, str, int, str]) -> None:
 def test_wrong_arguments(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What makes no sense is said at once, with status 2."""
+    """A wrong argument is an error at once, with status 2."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
@@ -127,7 +127,7 @@ def test_wrong_arguments(
     ],
 )
 def test_reasons(exc: Exception, expected: str) -> None:
-    """What happened to a connection is told in one line, with what is behind it."""
+    """The failure of a connection is one line, with the reason behind it."""
     assert why(exc) == expected
 
 
@@ -152,7 +152,7 @@ async def test_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.real
 async def test_once_without_a_program(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where nobody serves, `--once` says so and its status is 1."""
+    """`--once` complains if there is no server, and its status is 1."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     await listener.aclose()
@@ -165,7 +165,7 @@ async def test_once_without_a_program(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.real
 async def test_once_without_that_pool(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where there is no pool of that name, `--once` says so and its status is 1."""
+    """`--once` complains if there is no pool of that name, and its status is 1."""
     async with a_server() as port:
         once = (f"127.0.0.1:{port}", "--once", "--interval", "0.1", "--pool")
         assert await run(*once, "db") == 0
@@ -381,14 +381,14 @@ def test_ends(
         raise raised
 
     monkeypatch.setattr(Watcher, "run", run)
-    # Whoever calls `main` may have put anything there; in the end it is put back.
+    # The caller of `main` may have put anything there.
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert main([]) == expected
     assert capsys.readouterr().err.strip() == said
 
 
 def test_the_status_is_that_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the run ends with is the command's exit status."""
+    """The result of the run is the command's exit status."""
 
     async def run(self: Watcher) -> int:
         return 1
@@ -399,7 +399,7 @@ def test_the_status_is_that_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("how", [[], ["--json"]])
 def test_output_that_nobody_takes(how: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be written ends the command; another connection would not help."""
+    """Output that cannot be written ends the command; another connection would not help."""
 
     def refuse(*_: object, **__: object) -> None:
         raise BrokenPipeError
@@ -412,7 +412,7 @@ def test_output_that_nobody_takes(how: list[str], monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.real
 async def test_a_terminal_that_knows_no_bars() -> None:
-    """Where the output's encoding has no word for something, it is replaced."""
+    """A character that the output's encoding does not have is replaced."""
     async with a_server() as port:
         once = ["-m", "qorb_trio.qtop", f"127.0.0.1:{port}", "--once", "--interval", "0.1"]
         done = await trio.run_process(
@@ -537,7 +537,7 @@ def test_j_the_module_without_its_extra(missing: str, monkeypatch: pytest.Monkey
 
 
 def test_the_entry_point_passes_other_errors_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not a missing package of the extra is not hidden; the status is the command's."""
+    """An error other than a missing package is not hidden; the status is the command's."""
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "qorb_trio.qtop._command", None)
         with pytest.raises(ImportError):

@@ -12,7 +12,7 @@ TOKEN = "s3cret-of-the-house"
 
 
 def status(guard: Guard, **headers: str) -> int | None:
-    """What a caller with these headers is refused with, if it is."""
+    """Return the status with which these headers are refused, `None` if they are not."""
     given = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
     answer = guard.refuse_caller(given) or guard.refuse_stranger(given)
     return answer and answer.status
@@ -20,14 +20,14 @@ def status(guard: Guard, **headers: str) -> int | None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
 def test_loopback(host: str) -> None:
-    """What leads to this machine only needs no token."""
+    """An address that leads to this machine only needs no token."""
     assert is_loopback(host)
     Guard(host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.1", "fe80::1", "myhost", "local"])
 def test_elsewhere_needs_a_token(host: str) -> None:
-    """What others can connect to is refused without a token, and the error says why."""
+    """An address for other machines needs a token, and the error says why."""
     assert not is_loopback(host)
     with pytest.raises(ValueError, match=r"not a loopback address.* give a token"):
         Guard(host)

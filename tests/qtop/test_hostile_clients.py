@@ -107,9 +107,11 @@ def test_h_under_any_client_other_tasks_go_on(kind: str, no_collection: None) ->
     """No other task waits longer than 10 ms, memory is bounded, and claims are granted."""
     # A machine that is shared stops for some milliseconds now and then, and counts them as
     # work. A client that can delay other tasks can do so each time.
+    # A tracer, such as that of coverage, makes everything several times as slow.
+    most = LONGEST_GAP if sys.gettrace() is None else 5 * LONGEST_GAP
     longest: list[float] = []
-    while len(longest) < ATTEMPTS and min(longest, default=1.0) > LONGEST_GAP:
+    while len(longest) < ATTEMPTS and min(longest, default=1.0) > most:
         gap, grown = trio.run(measure, kind)
         assert grown <= MOST_MEMORY
         longest.append(gap)
-    assert min(longest) <= LONGEST_GAP
+    assert min(longest) <= most

@@ -103,7 +103,7 @@ def test_texts_are_bounded_and_printable() -> None:
     ],
 )
 def test_what_is_no_message(text: str) -> None:
-    """What is not a message is a `ValueError`, long or short."""
+    """A text that is not a message is a `ValueError`, long or short."""
     if text.startswith('{"sets":{}}'):
         assert not parse_message(text).sets  # nobody looks at what comes behind it
         return

@@ -12,7 +12,7 @@ A = Backend(("a.test", 80))
 
 
 def kinds(recorder: Recorder) -> list[tuple[str, str | None, str]]:
-    """What it has noted."""
+    """The events that it has noted."""
     return [(event.kind, event.backend, event.detail) for event in recorder.events]
 
 
@@ -103,8 +103,25 @@ async def test_what_comes_and_goes() -> None:
     assert [event.number for event in recorder.events] == [1, 2, 3, 4, 5]
 
 
+async def test_ejections_and_ends() -> None:
+    """Ejections, broken connections and cut claims are events; what is routine is none."""
+    recorder = Recorder()
+    recorder.backend_ejected("p", A, "5 failures in a row", 4.321)
+    recorder.backend_restored("p", A)
+    recorder.connection_stale("p", 1, A, ConnectionError("closed by the peer"))
+    recorder.connection_broken("p", 1, A, ConnectionError("reset"))
+    recorder.connection_retired("p", 1, A, "lifetime")
+    recorder.claim_cut("p", 1, A)
+    assert kinds(recorder) == [
+        ("backend_ejected", A.name, "for 4.32 s: 5 failures in a row"),
+        ("backend_restored", A.name, ""),
+        ("connection_broken", A.name, "ConnectionError: reset"),
+        ("claim_cut", A.name, ""),
+    ]
+
+
 async def test_a_flood_is_bounded() -> None:
-    """However much goes wrong, so many events are remembered, the latest."""
+    """Of many events the latest hundred are remembered."""
     recorder = Recorder()
     for number in range(RECENT + 5):
         recorder.connect_failed("p", number, A, OSError(str(number)))

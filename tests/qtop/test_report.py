@@ -89,7 +89,7 @@ async def test_all_of_a_set(autojump_clock: trio.testing.MockClock) -> None:
 
 
 async def test_all_of_a_pool() -> None:
-    """What is told of a pool is what `stats()` and its policy say."""
+    """The numbers of a pool are those of `stats()` and of its policy."""
     async with a_pool(policy=Policy(spares_wanted=2, max_slots=2)) as pool:
         observer = Observer([pool])
         with observer.watching():
@@ -213,7 +213,7 @@ async def test_clients_share_what_is_young(autojump_clock: trio.testing.MockCloc
 
 
 async def test_a_message_about_many_backends_is_made_in_pieces() -> None:
-    """Other tasks run while a message is made, once for so many backends."""
+    """Other tasks run while a message is made, once for each 64 backends."""
     backends = [(f"10.0.{number // 250}.{number % 250 + 1}", 80) for number in range(300)]
     async with a_pool(resolver=ManualResolver(backends)) as pool, trio.open_nursery() as nursery:
         observer = Observer([pool])
@@ -245,7 +245,7 @@ async def test_what_an_ejection_looks_like() -> None:
 
 
 async def test_d_why_there_are_no_backends() -> None:
-    """What the resolver says of its trouble is told with the pool."""
+    """The trouble of the resolver is told with the pool."""
 
     class Troubled(Resolver):
         def __init__(self, trouble: object) -> None:
@@ -265,7 +265,7 @@ async def test_d_why_there_are_no_backends() -> None:
 
 
 async def test_names_and_errors_that_need_quoting(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever a backend, a pool or an error is called, the message is JSON in ASCII."""
+    """The message is JSON in ASCII for any name of a backend or a pool, and for any error."""
     # Pytest could not send what is logged of such a name from one process to another.
     caplog.set_level(logging.CRITICAL, "qorb_trio")
     name = 'evil"name\\</script>\u2028\udc80'
@@ -298,7 +298,7 @@ async def test_a_pool_that_has_ended() -> None:
 async def test_holders(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has held longest is told of first, however many pools and holders there are."""
+    """The oldest holders come first, and at most a hundred, of all pools together."""
     monkeypatch.setattr(_snapshot, "HOLDERS", 2)
     async with a_pool() as one, a_pool(name="cache") as two:
         observer = Observer([one, two])

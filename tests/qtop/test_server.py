@@ -76,7 +76,7 @@ async def test_the_page(path: str) -> None:
     ],
 )
 async def test_refused_requests(head: str, headers: tuple[str, ...], expected: int) -> None:
-    """What is not to be had, or not for this caller, is refused with the reason."""
+    """A request that cannot be served, or not for this caller, is refused with the reason."""
     async with a_pool() as pool, a_program(pool) as program:
         answer = await program.ask(head, *headers)
         assert status(answer) == expected
@@ -122,7 +122,7 @@ async def test_h_a_query_with_many_fields() -> None:
 
 
 async def test_h_many_frames_end_a_client(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that sends more frames than a person could is dropped, and nobody else."""
+    """A client that sends more frames than a person could is dropped, and no other."""
     async with a_pool() as pool, a_program(pool) as program, program.watched() as other:
         for frame in (events.TextMessage(data=""), events.Ping(), events.Pong()):
             stream = program.connect()
@@ -136,7 +136,7 @@ async def test_h_many_frames_end_a_client(autojump_clock: trio.testing.MockClock
 
 @pytest.mark.parametrize("said", [b"", b"GET / HT", b"\x16\x03\x01\x02\x00\x01\r\n\r\n"])
 async def test_no_request(said: bytes) -> None:
-    """Who says nothing, or nothing that is HTTP, gets no answer; others are served."""
+    """A client that sends nothing, or no HTTP, gets no answer; others are served."""
     async with a_pool() as pool, a_program(pool) as program:
         stream = program.connect()
         await stream.send_all(said)
@@ -146,7 +146,7 @@ async def test_no_request(said: bytes) -> None:
 
 
 async def test_a_request_that_never_ends(autojump_clock: trio.testing.MockClock) -> None:
-    """A client has so many seconds for its request."""
+    """A client has ten seconds for its request."""
     async with a_pool() as pool, a_program(pool) as program:
         stream = program.connect()
         await stream.send_all(b"GET / HTTP/1.1\r\n")
@@ -279,7 +279,7 @@ async def test_what_is_said_before_the_welcome_is_heard() -> None:
     ids=["long text", "long bytes", "half", "unmasked", "reserved"],
 )
 async def test_bad_clients(said: events.Event | bytes) -> None:
-    """Who says too much or nonsense is hung up on, who goes in the middle is gone."""
+    """A client that sends too much or nonsense, or that leaves in between, is dropped."""
     async with a_pool() as pool, a_program(pool) as program:
         stream = program.connect()
         protocol, data = shake()
@@ -401,7 +401,7 @@ async def test_wrong_types(
 
 @pytest.mark.real
 async def test_j_a_port_in_use() -> None:
-    """That it cannot listen comes out of the nursery, as an `OSError` that says where."""
+    """If it cannot listen, an `OSError` that says where comes out of the nursery."""
     async with a_pool() as pool:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         async with listener:
@@ -425,7 +425,7 @@ async def test_j_the_port_that_the_system_chose(caplog: pytest.LogCaptureFixture
 
 @pytest.mark.real
 async def test_cancelling_it_closes_everything() -> None:
-    """When it is cancelled, the port is free again and its clients are disconnected."""
+    """After a cancellation the port is free again and the clients are disconnected."""
     async with a_pool() as pool, trio.open_nursery() as outer:
         nursery = await outer.start(open_nursery)
         listeners = await nursery.start(qtop.serve, [pool], "localhost", 0)

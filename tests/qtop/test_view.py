@@ -115,7 +115,7 @@ def picture(screen: Screen, height: int = 24, now: float = 0.0, width: int = 200
 
 
 def drawn(what: Any, width: int = 200) -> str:
-    """Whatever rich can draw, as text."""
+    """Draw something with rich, as text."""
     console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(what)
     output = console.file
@@ -157,7 +157,7 @@ def test_a_backend_that_counts_from_zero_again() -> None:
 
 
 def test_after_a_loss_nothing_is_reckoned_from_before() -> None:
-    """What another run of the program says is not compared with what the first has said."""
+    """The numbers of another run of the program are not compared with those of the first."""
     view = View()
     view.take(json.dumps(ours(0.0, claims=0)), 0.0)
     view.lost()
@@ -167,7 +167,7 @@ def test_after_a_loss_nothing_is_reckoned_from_before() -> None:
 
 
 def test_messages_of_qorb() -> None:
-    """What qorb sends is shown as far as it goes; the rest is not known, and says so."""
+    """The messages of qorb are shown; what they do not tell is shown as unknown."""
     view = View()
     view.take(json.dumps(QORB), 0.0)
     first, second = view.rows
@@ -277,7 +277,7 @@ def test_an_interval_of_next_to_nothing() -> None:
 
 
 def test_names_cannot_change_the_terminal() -> None:
-    """What would move the cursor, or end a line, is escaped."""
+    """A character that would move the cursor, or end a line, is escaped."""
     assert printable("a\x1b[2Jb\nc\x9b\u2028\ud800") == r"a\x1b[2Jb\nc\x9b\u2028\ud800"
     message = ours()
     message["sets"] = {"\x1b[2J": a_set("\x1b", "\x1b[2J", last_error="\x1b")}
@@ -384,7 +384,7 @@ def test_an_ejected_backend_is_marked() -> None:
 
 
 def test_d_why_there_are_no_backends_is_said() -> None:
-    """Where the resolver knows of none, the screen and the report say why."""
+    """If the resolver knows no backend, the screen and the report say why."""
     message = ours() | {"sets": {}}
     message["pools"] = [a_pool("db", backends=0, trouble="no answer from 10.0.0.53:53\x1b[2J")]
     screen = shown(message)
@@ -408,7 +408,7 @@ def test_what_a_pool_says_of_backends_and_refusals() -> None:
 
 
 def test_h_what_is_left_out_is_said() -> None:
-    """Where a message has more backends than are kept, a line says so."""
+    """If a message has more backends than are kept, a line says so."""
     message = ours()
     message["sets"] = {f"b{number}": {} for number in range(6000)}
     said = "only the first 5,000 of 6,000 backends are shown"
@@ -525,7 +525,7 @@ def test_what_a_common_terminal_shows() -> None:
 
 
 def test_more_pools_than_lines() -> None:
-    """Where there are many pools, the backends keep half of the terminal."""
+    """The backends keep half of the terminal, however many pools there are."""
     message = ours()
     message["pools"] = [a_pool(f"p{number}") for number in range(30)]
     lines = picture(shown(message)).splitlines()

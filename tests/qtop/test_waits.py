@@ -58,7 +58,7 @@ def test_old_waits_are_forgotten() -> None:
 
 
 def test_a_pause_forgets_all() -> None:
-    """What comes after a long silence is not mixed with what was before it."""
+    """Waits before and after a long silence are not mixed."""
     times = WaitTimes(0.0)
     times.add("a", 1.0, 0.0)
     times.add("a", 0.001, 5 * WINDOW)

@@ -1,4 +1,4 @@
-"""`WebSocket`: what the server's tests do not come to."""
+"""`WebSocket`: messages, goodbyes, and peers that send too much."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_saying_goodbye() -> None:
 
 @pytest.mark.parametrize("said", [b"\x83\x01a", b"\xc1\x01a", b"\x81\x02\xff\xfe", b"\x88\x01a"])
 async def test_what_is_no_websocket(said: bytes) -> None:
-    """What breaks the protocol is not taken for a goodbye."""
+    """A breach of the protocol is not taken for a goodbye."""
     socket, stream, _ = a_pair()
     await stream.send_all(said)
     with pytest.raises(RemoteProtocolError, match=r"."):
@@ -121,7 +121,7 @@ async def test_a_long_frame_counts_once() -> None:
 
 
 async def test_h_a_long_message_is_an_error_or_cut() -> None:
-    """What is longer than the limit is an error, or is cut off, and the next message comes."""
+    """A message beyond the limit is an error, or is cut off, and then the next one comes."""
     for message in (
         events.TextMessage(data="x" * 99 + "\xe9" + "y" * 900_000),
         events.BytesMessage(data=("x" * 99 + "\xe9" + "y" * 900_000).encode()),

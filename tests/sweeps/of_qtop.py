@@ -12,7 +12,7 @@ from qorb_trio.qtop._client import Target, connect
 from qorb_trio.qtop._server import Server
 
 from ..harness import Sweep
-from ..qtop.kit import a_pool
+from ..qtop.kit import a_pool, is_recorded
 from .registry import sweeps
 
 
@@ -21,7 +21,7 @@ async def somebody_watches(one: Sweep) -> None:
     """A server is started and watched; stopped at whatever step, it closes all it had open."""
     async with a_pool() as pool:
         await one.target(served, one, pool)
-        assert not pool._core.instruments.instruments
+        assert not await is_recorded(pool)
 
 
 async def served(one: Sweep, pool: Any) -> None:

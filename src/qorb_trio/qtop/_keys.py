@@ -1,4 +1,4 @@
-"""The keys of a terminal, one by one."""
+"""Reads the keys of a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-#: What a terminal sends for the keys that mean something; arrows come in two dialects.
+#: The bytes that a terminal sends for each key with a meaning. Arrow keys have two encodings.
 _KEYS: Final = {
     b"q": "quit",
     b"r": "reverse",
@@ -30,9 +30,10 @@ _KEYS: Final = {
 
 @contextlib.contextmanager
 def unbuffered(fd: int) -> Iterator[None]:
-    """Have the terminal hand over each key at once, without an echo; in the end, as before.
+    """Make the terminal send each key at once and without an echo, for the length of the block.
 
-    Ctrl-C stays what it is. Ctrl-Z does nothing: the shell would inherit this terminal.
+    Ctrl-C keeps its meaning. Ctrl-Z does nothing, because the shell would inherit the changed
+    terminal.
     """
     before = termios.tcgetattr(fd)
     try:
@@ -46,7 +47,7 @@ def unbuffered(fd: int) -> Iterator[None]:
 
 
 def parse(data: bytes) -> tuple[list[str], bytes]:
-    """What the keys in `data` mean, and the beginning of a key that it may end with."""
+    """Return the meanings of the keys in `data`, and the beginning of an incomplete key."""
     meanings = []
     while data:
         key = next((key for key in _KEYS if data.startswith(key)), None)
@@ -61,10 +62,10 @@ def parse(data: bytes) -> tuple[list[str], bytes]:
 
 
 async def read(fd: int, press: Callable[[str], None]) -> None:
-    """Call `press` with what each key means, until one means to quit or there are no more."""
+    """Call `press` with the meaning of each key, until one means "quit" or the terminal closes."""
     rest = b""
     while True:
-        # The descriptor is not made non-blocking, since others have this terminal open too.
+        # The descriptor stays blocking, because other processes share this terminal.
         await trio.lowlevel.wait_readable(fd)
         data = os.read(fd, 1024)
         meanings, rest = parse(rest + data)

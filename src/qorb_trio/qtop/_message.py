@@ -93,7 +93,7 @@ class Message:
 
 
 def parse_message(text: str) -> Message:
-    """Parse a message, of which `MAX_LENGTH` characters mean that its end may be cut off.
+    """Parse a message. One of `MAX_LENGTH` characters may have lost its end.
 
     Raises:
       ValueError: it is not a message.

@@ -70,10 +70,12 @@ class Observer:
         """Return a snapshot that is newer than number `seen`, and at most `FRESH` seconds old."""
         async with self.work:
             latest = self._latest
-            if latest is None or latest.number <= seen or trio.current_time() - latest.time > FRESH:
-                number = 1 if latest is None else latest.number + 1
-                latest = self._latest = await self._take_snapshot(max(number, seen + 1))
-        return latest
+            oldest = trio.current_time() - FRESH
+            if latest is not None and latest.number > seen and latest.time >= oldest:
+                return latest
+            number = max(seen, 0 if latest is None else latest.number) + 1
+            new = self._latest = await self._take_snapshot(number)
+            return new
 
     async def _take_snapshot(self, number: int) -> Snapshot:
         now = trio.current_time()

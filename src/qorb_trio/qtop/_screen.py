@@ -22,7 +22,7 @@ _HELP: Final = "q quit · Tab views · ←→ sort · r reverse · p pool · ↑
 
 
 def sparkline(values: Iterable[float], width: int = _SPARKLINE) -> str:
-    """Return the latest values as bars, of which the highest is full."""
+    """Return the latest values as bars. The bar of the highest value is full."""
     shown = [*values][-width:] if width > 0 else []
     most = max(shown, default=0)
     if most <= 0:
@@ -56,7 +56,7 @@ SHOWN: Final = ("backends", "holders", "events")
 
 
 def stretch(full: dict[str, int], shortest: dict[str, int], width: int) -> dict[str, int]:
-    """Return the widths of columns, of which some can be shorter than their contents."""
+    """Return the widths of columns. Those in `shortest` can be shorter than their contents."""
     found = {name: min(size, shortest.get(name, size)) for name, size in full.items()}
     for name in [name for name in shortest if name in found]:
         more = min(width - sum(found.values()), full[name] - found[name])

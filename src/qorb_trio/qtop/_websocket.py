@@ -124,7 +124,7 @@ class WebSocket:
                 await self._stream.send_all(self._protocol.send(event))
 
     def _count(self, event: events.Event) -> None:
-        """Count one frame. A long frame arrives as several events, of which the last counts."""
+        """Count one frame. A long frame arrives as several events, and its last one counts."""
         if isinstance(event, events.Message) and not event.frame_finished:
             return
         if self._limit is not None and not self._limit.take(trio.current_time()):

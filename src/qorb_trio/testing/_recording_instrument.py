@@ -1,4 +1,4 @@
-"""`RecordingInstrument`: what a pool did, for a test to look at."""
+"""`RecordingInstrument`: keeps the events of a pool for a test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class RecordingInstrument(EventInstrument):
         assert recycled.backend in {event.backend for event in recording.of("connect_done")}
 
     Args:
-      keep: the oldest are forgotten when there are more; 10,000 by default.
+      keep: the maximum number of events; the oldest are forgotten first. 10,000 by
+        default.
 
     Raises:
       TypeError, ValueError: `keep` is not a positive number.
@@ -56,9 +57,9 @@ class RecordingInstrument(EventInstrument):
     async def wait_for(self, name: str, *, count: int = 1) -> PoolEvent:
         """Wait until there are `count` events of that name, and return the last of them.
 
-        Those that are there already count, so that a test cannot come too late: `clear`
-        first, to wait for another. A checkpoint; being cancelled has no effect but to end
-        the wait.
+        Events in the past count too, so that a test cannot come too late. Call `clear` first to
+        wait for another one. This is a checkpoint. A cancellation ends the wait, and has no
+        other effect.
 
         Raises:
           TypeError, ValueError: there is no such event, or `count` is not positive.
@@ -71,11 +72,11 @@ class RecordingInstrument(EventInstrument):
         return found[count - 1]
 
     def clear(self) -> None:
-        """Forget the events so far."""
+        """Forget all events so far."""
         self.events.clear()
 
     def on_event(self, event: PoolEvent) -> None:
-        """Keep it."""
+        """Keep the event."""
         self.events.append(event)
         self._news.unpark_all()
 
