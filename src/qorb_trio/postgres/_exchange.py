@@ -1,0 +1,237 @@
+"""The turn to use a connection, and what a cancelled call leaves to be done on it.
+
+A call that is cancelled in the middle of an exchange returns at once. Before the connection is
+used again, by the same claimant or by the pool on behalf of the next, the server is asked to
+cancel the command, and the rest of its answer is dropped. Nothing new is sent on behalf of a
+cancelled call, with one exception: a transaction block that was left is ended. psycopg counts
+nested transactions, so its generators that enter and leave one always run to their ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from types import TracebackType
+from typing import Any, Final, TypeAlias, final
+
+import psycopg
+import trio
+from psycopg import pq
+
+from ._farewell import Farewell
+from ._waiting import Turns
+
+#: A psycopg operation whose result nobody waits for any longer.
+Unfinished: TypeAlias = Generator[Any, Any, Any]
+
+#: Number of cancelled commands after which the prepared statements are dropped. psycopg loses
+#: sight of a statement whose first execution was cancelled, and the server would keep it.
+_MAX_INTERRUPTIONS: Final = 100
+
+_ACTIVE = pq.TransactionStatus.ACTIVE
+_IDLE = pq.TransactionStatus.IDLE
+
+
+@final
+class Exchange:
+    """The lock of one connection, and the state of the exchange that goes on under it.
+
+    As a lock it differs from `trio.Lock` in that an uncontended acquisition is no checkpoint:
+    a cancellation before psycopg's generator has begun would lose count of transactions.
+    """
+
+    __slots__ = (
+        "_leaving",
+        "_lot",
+        "_pgconn",
+        "cancel_due",
+        "cancel_requests",
+        "closed_here",
+        "drain_due",
+        "farewell",
+        "interruptions",
+        "is_held",
+        "parked",
+        "pipelines",
+        "settings",
+        "turns",
+        "two_phase",
+        "unsettled",
+    )
+
+    def __init__(self, pgconn: pq.abc.PGconn) -> None:
+        self._pgconn = pgconn
+        self._lot = trio.lowlevel.ParkingLot()
+        self._leaving: set[trio.lowlevel.Task] = set()
+        self.farewell = Farewell()
+        self.turns = Turns()
+        self.is_held = False
+        #: True if there is anything that `PostgresConnection.settle` must do.
+        self.unsettled = False
+        #: Requests to cancel that were sent, but not yet acted on. Until they are, they could
+        #: hit the next command.
+        self.cancel_requests: list[pq.abc.PGcancelConn] = []
+        #: True if the server may still be busy with a command that was cancelled here.
+        self.cancel_due = False
+        #: True if a part of an answer is still to be read and dropped.
+        self.drain_due = False
+        #: Transactions that were left without waiting: the generators that end them, in order.
+        self.parked: deque[Unfinished] = deque()
+        #: Number of commands that were cancelled since the prepared statements were dropped.
+        self.interruptions = 0
+        #: Number of `pipeline()` blocks that are entered.
+        self.pipelines = 0
+        #: True if a two-phase transaction was begun: psycopg keeps a record of it.
+        self.two_phase = False
+        #: True if this program has closed the connection.
+        self.closed_here = False
+        #: The settings to which the connection returns between two claims.
+        self.settings: tuple[object, ...] = ()
+
+    # The lock.
+
+    def locked(self) -> bool:
+        """Return True if a task is using the connection."""
+        return self.is_held
+
+    async def __aenter__(self) -> None:
+        if self.is_held:
+            await self._lot.park()  # the lock is handed over, and stays held
+        self.is_held = True
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pgconn = self._pgconn
+        if pgconn.transaction_status == _ACTIVE and not pgconn.pipeline_status and not self.parked:
+            # Only an operation that was cut off ends in the middle of an exchange.
+            self._note_interruption()
+        if not self._lot.unpark():
+            self.is_held = False
+        raise_cancellation_behind(exc)
+
+    # What cancelled calls leave.
+
+    def leaving(self) -> _Leaving:
+        """Mark the present task as one that enters or leaves a transaction."""
+        return _Leaving(self._leaving)
+
+    def interrupt(self, gen: Unfinished) -> None:
+        """Deal with a generator that has begun, and whose call was cancelled."""
+        pgconn = self._pgconn
+        busy = pgconn.transaction_status == _ACTIVE or pgconn.pipeline_status
+        if busy and self._is_leaving() and not pgconn.pipeline_status:
+            self._park(gen)
+            return
+        if busy:
+            self._note_interruption()
+        end_generator(gen)
+
+    def postpone(self, gen: Unfinished) -> None:
+        """Deal with a generator that could not begin, because earlier calls left work."""
+        if self._is_leaving():
+            self._park(gen)
+        else:
+            gen.close()
+
+    def _park(self, gen: Unfinished) -> None:
+        self.unsettled = True
+        self.parked.append(gen)
+
+    def _is_leaving(self) -> bool:
+        return trio.lowlevel.current_task() in self._leaving
+
+    def _note_interruption(self) -> None:
+        self.unsettled = self.cancel_due = self.drain_due = True
+        self.interruptions += 1
+
+    @property
+    def forget_due(self) -> bool:
+        """True if the prepared statements must be dropped before the next claim."""
+        return self.interruptions >= _MAX_INTERRUPTIONS
+
+    def distrust_statements(self) -> None:
+        """Note that psycopg's record of prepared statements is wrong."""
+        self.interruptions = _MAX_INTERRUPTIONS
+
+    # Requests to cancel.
+
+    def begin_cancelling(self) -> pq.abc.PGcancelConn:
+        """Begin to ask the server to cancel the present command."""
+        request = self._pgconn.cancel_conn()
+        self.cancel_requests.append(request)
+        self.unsettled = True
+        request.start()
+        return request
+
+    def end_cancelling(self, request: pq.abc.PGcancelConn) -> None:
+        """Forget a request that was acted on, or that failed."""
+        request.finish()
+        if request in self.cancel_requests:  # else the connection was closed meanwhile
+            self.cancel_requests.remove(request)
+        self.unsettled = bool(self.cancel_requests or self.drain_due or self.parked)
+
+    def is_idle(self) -> bool:
+        """Return True if the connection is between two exchanges, outside a transaction."""
+        pgconn = self._pgconn
+        return (
+            pgconn.transaction_status == _IDLE
+            and not pgconn.pipeline_status
+            and not self.is_held
+            and not self.unsettled
+        )
+
+    def close(self) -> None:
+        """Close the connection at once. A task that waits for its socket gets an error."""
+        self.closed_here = True
+        if self._pgconn.status != pq.ConnStatus.BAD:
+            trio.lowlevel.notify_closing(self._pgconn.socket)
+        self._pgconn.finish()
+        while self.cancel_requests:
+            request = self.cancel_requests.pop()
+            trio.lowlevel.notify_closing(request.socket)
+            request.finish()
+        while self.parked:
+            end_generator(self.parked.popleft())
+
+
+@final
+class _Leaving:
+    """A block in which a task enters or leaves a transaction."""
+
+    __slots__ = ("_task", "_tasks")
+
+    def __init__(self, tasks: set[trio.lowlevel.Task]) -> None:
+        self._tasks = tasks
+        self._task = trio.lowlevel.current_task()
+
+    def __enter__(self) -> None:
+        self._tasks.add(self._task)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._tasks.discard(self._task)
+
+
+def raise_cancellation_behind(exc: BaseException | None) -> None:
+    """Raise the cancellation whose place an error of psycopg's clean-up has taken, if any.
+
+    psycopg tries to leave the pipeline of a cancelled call, which is busy, and raises that.
+    """
+    if isinstance(exc, psycopg.OperationalError) and isinstance(exc.__context__, trio.Cancelled):
+        raise exc.__context__
+
+
+def end_generator(gen: Unfinished) -> None:
+    """Close a generator that may wait within a `finally`, as that of a pipeline does."""
+    try:
+        gen.close()
+    except (psycopg.Error, RuntimeError):  # "generator ignored GeneratorExit"
+        gen.close()
