@@ -21,6 +21,7 @@ import qorb_trio
 import qorb_trio.abc
 import qorb_trio.http
 import qorb_trio.opentelemetry
+import qorb_trio.postgres
 import qorb_trio.qtop
 import qorb_trio.redis
 import qorb_trio.resolvers
@@ -37,6 +38,7 @@ PUBLIC_MODULES = [
     qorb_trio.abc,
     qorb_trio.http,
     qorb_trio.opentelemetry,
+    qorb_trio.postgres,
     qorb_trio.qtop,
     qorb_trio.redis,
     qorb_trio.resolvers,
@@ -55,6 +57,7 @@ NAMES = {
     """,
     "qorb_trio.abc": "Connector Instrument Resolver",
     "qorb_trio.http": "HttpConnection HttpConnector HttpResponse PoolTransport",
+    "qorb_trio.postgres": "PostgresConnection PostgresConnector",
     "qorb_trio.qtop": "serve",
     "qorb_trio.redis": "RedisConnection RedisConnector RedisError",
     "qorb_trio.testing": "DnsServer FakeConnector ManualResolver RecordingInstrument",
@@ -198,6 +201,11 @@ def test_the_group_for_qtop_is_its_extra() -> None:
     document = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extra = document["project"]["optional-dependencies"]["qtop"]
     assert document["dependency-groups"]["qtop"] == extra
+
+
+def test_only_postgres_needs_its_extra() -> None:
+    """Only `postgres` imports psycopg, and nothing but `postgres` imports it."""
+    assert not offenders("", r"(psycopg|qorb_trio\.postgres)\b", but="postgres/")
 
 
 def test_only_redis_needs_its_extra() -> None:

@@ -27,7 +27,7 @@ async def sleep(conn: PostgresConnection[Any]) -> None:
 
 
 async def test_a_cancelled_query_costs_the_caller_nothing(conn: PostgresConnection) -> None:
-    """It returns at once. The next query waits for the server's end of it, and no longer."""
+    """It returns at once, and the next query waits only until the server has ended it."""
     begin = trio.current_time()
     with trio.move_on_after(0.05):
         await sleep(conn)

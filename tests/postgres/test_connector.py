@@ -55,22 +55,24 @@ async def test_claims_keep_their_session(server: PostgresServer) -> None:
 
 
 @pytest.mark.parametrize("autocommit", [True, False])
-async def test_a_transaction_that_was_left_open_is_rolled_back(
+async def test_an_open_transaction_is_rolled_back(
     server: PostgresServer, autocommit: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The next claimant finds neither the transaction nor its rows, and a warning says so."""
     server.sql("CREATE TABLE IF NOT EXISTS left_open (n int)")
     async with postgres_pool(server, slots=1, autocommit=autocommit) as pool:
+        pids = set()
         for _ in range(2):
             async with pool.claim() as conn:
                 if autocommit:
                     await conn.execute("BEGIN")
                 await conn.execute("INSERT INTO left_open VALUES (1)")
-                pid = await process(conn)
+                pids.add(await process(conn))
         async with pool.claim() as conn:
             assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
             assert await value(conn, "SELECT count(*) FROM left_open") == 0
-            assert await process(conn) == pid
+            pids.add(await process(conn))
+        assert len(pids) == 1
     (record,) = [r for r in caplog.records if r.name == "qorb_trio.postgres"]
     assert "ended within a transaction" in record.getMessage()
 
@@ -481,13 +483,6 @@ async def test_bad_input(server: PostgresServer) -> None:
     assert "failed to resolve host 'no.invalid'" in await refused(
         PostgresConnector(USER), Backend(("no.invalid", 5432))
     )
-    assert (
-        "bad"
-        in await refused(
-            PostgresConnector(USER, sslmode="verify-full", sslrootcert="/nowhere"), backend
-        )
-        or True
-    )
 
 
 @pytest.mark.parametrize("banner", [b"", b"SSH-2.0-OpenSSH\r\n", b"-ERR unknown command\r\n"])
@@ -503,7 +498,7 @@ async def test_a_server_that_is_no_postgresql(banner: bytes) -> None:
 
     async with trio.open_nursery() as nursery:
         listeners: list[trio.SocketListener] = await nursery.start(
-            lambda task_status: trio.serve_tcp(serve, 0, host="127.0.0.1", task_status=task_status)
+            partial(trio.serve_tcp, serve, 0, host="127.0.0.1")
         )
         port = listeners[0].socket.getsockname()[1]
         with trio.fail_after(2), pytest.raises(psycopg.OperationalError) as caught:

@@ -98,7 +98,7 @@ def _returned(function: FunctionType) -> list[object]:
     text = function.__annotations__.get("return")
     if isinstance(text, str):
         names = {**vars(typing), **vars(collections.abc), **vars(qorb_trio)}
-        text = eval(text, {**names, **function.__globals__})
+        text = eval(text, {**names, **inspect.unwrap(function).__globals__})
     return list(_parts(text))
 
 

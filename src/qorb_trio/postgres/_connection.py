@@ -28,6 +28,10 @@ RV = TypeVar("RV")
 
 _ACTIVE = pq.TransactionStatus.ACTIVE
 
+#: Seconds to wait for a cancelled command to end before the server is asked again; then twice
+#: as long, and so on.
+_FIRST_PATIENCE = 0.05
+
 _cancellation_logs.install()
 
 
@@ -208,8 +212,8 @@ class PostgresConnection(psycopg.AsyncConnection[Row]):
         if not self.closed:
             await self._finish_cancelling()
             if exchange.drain_due:
-                await self._resume(drain(self.pgconn))
-        exchange.drain_due = False
+                await self._drop_answer()
+        exchange.cancel_due = exchange.drain_due = False
         while exchange.parked:
             # The connection may be lost meanwhile, and nobody waits for the result.
             with suppress(psycopg.Error):
@@ -218,16 +222,29 @@ class PostgresConnection(psycopg.AsyncConnection[Row]):
         exchange.unsettled = False
 
     async def _finish_cancelling(self) -> None:
-        """Wait until the command is cancelled, if it must be, and no request is under way."""
+        """Wait until no request to cancel is under way."""
         exchange = self.lock
         while exchange.cancel_requests:
-            # If it fails, the server may not know of it, and is asked again below.
+            # If it fails, the server may not know of it. It is asked again.
             with suppress(psycopg.Error):
                 await self._finish_request(exchange.cancel_requests[0])
-                exchange.cancel_due = False
-        if exchange.cancel_due and self.pgconn.transaction_status == _ACTIVE:
-            await self._finish_request(exchange.begin_cancelling())
-        exchange.cancel_due = False
+
+    async def _drop_answer(self) -> None:
+        """Read the answer to its end, and ask the server to cancel the command meanwhile.
+
+        A request that arrives before the server has read the command does nothing, so it is
+        repeated.
+        """
+        exchange = self.lock
+        rest = drain(self.pgconn)
+        patience = _FIRST_PATIENCE
+        while True:
+            if exchange.cancel_due and self.pgconn.transaction_status == _ACTIVE:
+                await self._finish_request(exchange.begin_cancelling())
+            with trio.move_on_after(patience):
+                await self._resume(rest)
+                return
+            patience *= 2
 
     async def _finish_request(self, request: pq.abc.PGcancelConn) -> None:
         """Wait until a request to cancel was acted on. If cancelled, it stays under way."""

@@ -244,8 +244,10 @@ class PostgresConnector(Connector[PostgresConnection[Row]], Generic[Row]):
     async def disconnect(self, conn: PostgresConnection[Row]) -> None:
         """Close the connection. A command that the server still runs is cancelled first."""
         try:
-            if conn.info.transaction_status == pq.TransactionStatus.ACTIVE:
-                await conn.cancel_safe()
+            if conn.lock.unsettled:
+                await conn.settle()
+            elif conn.info.transaction_status == pq.TransactionStatus.ACTIVE:
+                await conn.cancel_safe()  # a task is using it, and gets the error
         except psycopg.Error:
             pass  # the server cannot be asked, and notices the end by itself
         finally:
@@ -255,7 +257,9 @@ class PostgresConnector(Connector[PostgresConnection[Row]], Generic[Row]):
 async def _call_hook(name: str, hook: Hook, conn: PostgresConnection[Any]) -> None:
     await hook(conn)
     if not conn.lock.is_idle():
-        raise psycopg.ProgrammingError(f"{name} has left the connection in a transaction: commit it")
+        raise psycopg.ProgrammingError(
+            f"{name} has left the connection in a transaction: commit it"
+        )
 
 
 async def _role_of(conn: PostgresConnection[Any]) -> list[str]:

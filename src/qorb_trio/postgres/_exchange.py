@@ -145,8 +145,9 @@ class Exchange:
         return trio.lowlevel.current_task() in self._leaving
 
     def _note_interruption(self) -> None:
+        if not self.drain_due:  # else it is the same exchange, which was noted before
+            self.interruptions += 1
         self.unsettled = self.cancel_due = self.drain_due = True
-        self.interruptions += 1
 
     @property
     def forget_due(self) -> bool:
