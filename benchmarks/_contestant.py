@@ -55,10 +55,14 @@ class Contestant:
         self.name: str = ""
 
     async def ask(self, **order: object) -> object:
-        """One order, one answer. Whoever dies instead has said why, on stderr."""
+        """Send one order and return the answer. A process that dies has said why, on stderr."""
+        await self.say(**order)
+        return await self.hear()
+
+    async def say(self, **order: object) -> None:
+        """Send one order."""
         assert self._process.stdin is not None
         await self._process.stdin.send_all(json.dumps(order).encode() + b"\n")
-        return await self.hear()
 
     async def hear(self) -> object:
         """The next line."""
