@@ -37,10 +37,13 @@ class Account:
             self.failed += 1
             self.errors[type(error).__name__] += 1
             return
-        now = perf_counter()
         self.answered += 1
-        self.longest_gap = max(self.longest_gap, now - self._last)
-        self._last = now
+        self.look()
+        self._last = perf_counter()
+
+    def look(self) -> None:
+        """Note how long ago the last answer was."""
+        self.longest_gap = max(self.longest_gap, perf_counter() - self._last)
 
     def cells(self) -> list[str]:
         """Return the account as cells of a table."""
@@ -69,6 +72,7 @@ async def during(fault: Fault, request: Request, *, workers: int, pause: float) 
         await fault()
         await trio.sleep(QUIET)
         nursery.cancel_scope.cancel()
+    account.look()
     return account
 
 

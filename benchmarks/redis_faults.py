@@ -24,6 +24,8 @@ from _services import RedisServer, missing, redis_servers
 from qorb_trio import FixedResolver, Policy, Pool, SetConfig, open_pool
 from qorb_trio.redis import RedisConnection, RedisConnector
 
+#: Seconds after which a fault that does not end is given up.
+LIMIT = 60.0
 POLICY = Policy(
     spares_wanted=4,
     max_slots=8,
@@ -177,8 +179,10 @@ async def main() -> None:
         titles = list(faults(servers))
     for title in filter(table.wants, titles):
         for name, client in CLIENTS.items():
-            async with pair() as servers:
-                table.add(title, name, await client(servers, faults(servers)[title], 12, 0.005))
+            with trio.fail_after(LIMIT):
+                async with pair() as servers:
+                    account = await client(servers, faults(servers)[title], 12, 0.005)
+                table.add(title, name, account)
     if table.wants(title := "idle connections closed after 1 s"):
         for name, client in CLIENTS.items():
             async with pair() as servers:

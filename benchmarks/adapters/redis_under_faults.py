@@ -41,6 +41,7 @@ async def serve(port: int) -> None:
             for _ in range(order["workers"])
         ]
         await asyncio.to_thread(sys.stdin.readline)
+        account.look()
         for task in workers:
             task.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
