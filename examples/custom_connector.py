@@ -80,11 +80,17 @@ class NotesConnector(qorb_trio.Connector[Lines]):
 
     async def disconnect(self, conn: Lines) -> None:
         """Close it. The pool calls this once for each connection, and bounds its time too."""
-        await conn.stream.aclose()
+        await self.tcp.disconnect(conn.stream)
 
     def is_broken(self, conn: Lines) -> bool:
-        """Tell at once whether it has died, or there is something that nobody asked for."""
-        return bool(conn.unread) or self.tcp.is_broken(conn.stream)
+        """Raise the reason at once if it has died, or if a reply was left unread."""
+        if conn.unread:
+            raise qorb_trio.MisusedConnectionError(f"{len(conn.unread)} bytes were left unread")
+        return self.tcp.is_broken(conn.stream)
+
+    def fileno(self, conn: Lines) -> int | None:
+        """Return the descriptor on which the pool notices that the server closes it."""
+        return self.tcp.fileno(conn.stream)
 
 
 # --- A server of notes, to run it against. ---------------------------------------------
