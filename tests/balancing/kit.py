@@ -74,7 +74,12 @@ class Simulation:
         for item in items:
             self.index.add(item)
 
-    def claim(self, seconds: Callable[[Item], float], *, failed: bool = False) -> Item:
+    def claim(
+        self,
+        seconds: Callable[[Item], float],
+        *,
+        failed: Callable[[Item], bool] = lambda _: False,
+    ) -> Item:
         """Begin a claim that will be held for `seconds`; return the set that serves it."""
         item = self.index.choose()
         item.claims += 1
@@ -83,7 +88,8 @@ class Simulation:
         self.claims[item.name] += 1
         self._number += 1
         length = seconds(item)
-        heapq.heappush(self._held, (self.now + length, self._number, item, length, failed))
+        end = self.now + length
+        heapq.heappush(self._held, (end, self._number, item, length, failed(item)))
         return item
 
     def sleep_until(self, time: float) -> None:

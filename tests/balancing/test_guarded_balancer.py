@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from qorb_trio import Backend, Candidate, LeastLoaded, PeakEwma, RoundRobin
+from qorb_trio import Backend, Balancer, Candidate, LeastLoaded, PeakEwma, RoundRobin
 from qorb_trio._balancing.guarded_balancer import guard
 from qorb_trio._balancing.idle_index import IdleIndex
 from qorb_trio._balancing.strategy import FEW, BalancerError, check_balancer
@@ -153,6 +153,23 @@ def test_of_many_a_sample_is_shown(size: int) -> None:
     spread = (times * part * (1 - part)) ** 0.5
     assert len(counts) == size
     assert all(abs(count - times * part) <= 5 * spread for count in counts.values())
+
+
+@pytest.mark.parametrize("balancer", [PeakEwma(), RoundRobin(), LeastLoaded()], ids=repr)
+def test_the_cost_does_not_depend_on_the_number(balancer: Balancer) -> None:
+    """However many sets there are, no more than eight are looked at, and none is copied."""
+    rng = random.Random(0)
+    items = [Item(name) for name in range(10_000)]
+    index: IdleIndex[Item] = IdleIndex(rng, guard(balancer, rng, lambda: 7.0))
+    for item in items:
+        index.add(item)
+    before = index.best
+    Item.asked = 0
+    for _ in range(100):
+        index.choose()
+    assert Item.asked <= 100 * FEW
+    assert sum(item.candidate is not None for item in items) <= 100 * FEW
+    assert index.best is before
 
 
 def test_avoided_backends_are_not_shown() -> None:

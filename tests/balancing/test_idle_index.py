@@ -247,6 +247,7 @@ def test_an_offer_comes_first_for_claims_with_options() -> None:
     index.offer_first(ejected)
     assert index.choose_for(avoid=[ejected.backend]) is primary
     assert index.choose_for(key="k", avoid=[ejected.backend]) is primary
+    assert index.choose_for(avoid=[primary.backend, ejected.backend]) is primary
     assert index.choose_for(key="k", avoid=[primary.backend]) is ejected
     assert index.choose_for(key="k") is primary
 

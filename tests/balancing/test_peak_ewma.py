@@ -37,10 +37,10 @@ def test_the_least_cost_is_chosen() -> None:
 def test_a_peak_counts_at_once() -> None:
     """A longer duration becomes the estimate, and shorter ones lower it slowly."""
     one, other = known("one", 0.1), known("other", 0.5)
-    PeakEwma().observe(one, 1.0, False, 5.0)
-    assert choose([one, other], 5.0) == "other"
-    PeakEwma().observe(one, 0.1, False, 5.1)
-    assert choose([one, other], 5.1) == "other"
+    PeakEwma().observe(one, 1.0, False, 0.1)
+    assert choose([one, other], 0.1) == "other"
+    PeakEwma().observe(one, 0.1, False, 0.2)
+    assert choose([one, other], 0.2) == "other"
 
 
 def test_the_average() -> None:
@@ -100,10 +100,11 @@ def test_an_error_may_raise_an_estimate_but_not_lower_it() -> None:
     """A backend that fails fast does not become attractive, and a slow failure counts."""
     one, other = known("one", 0.2), known("other", 0.1)
     for now in range(20):
-        PeakEwma().observe(one, 0.001, True, now / 10)
-    assert choose([one, other], 2.0) == "other"
-    PeakEwma().observe(other, 30.0, True, 2.0)
-    assert choose([one, other], 2.0) == "one"
+        PeakEwma().observe(one, 0.001, True, float(now))
+        PeakEwma().observe(other, 0.1, False, float(now))
+        assert choose([one, other], float(now)) == "other"
+    PeakEwma().observe(other, 30.0, True, 20.0)
+    assert choose([one, other], 20.0) == "one"
 
 
 def test_a_failed_first_claim_is_no_estimate() -> None:

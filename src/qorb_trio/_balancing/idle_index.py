@@ -67,9 +67,11 @@ class IdleIndex(Generic[S]):
 
     def add(self, slot_set: S) -> None:
         """Add a set that has got an idle slot."""
-        tier = self._tiers.setdefault(slot_set.priority, [])
-        if not tier:
-            insort(self._priorities, slot_set.priority)
+        priority = slot_set.priority
+        tier = self._tiers.get(priority)
+        if tier is None:
+            tier = self._tiers[priority] = []
+            insort(self._priorities, priority)
             self.best = self._tiers[self._priorities[0]]
         slot_set.place = len(tier)
         tier.append(slot_set)
@@ -91,15 +93,11 @@ class IdleIndex(Generic[S]):
             tier[place] = last
             last.place = place
         elif not tier:
-            self._drop(slot_set.priority)
+            del self._tiers[slot_set.priority]
+            self._priorities.remove(slot_set.priority)
+            self.best = self._tiers[self._priorities[0]] if self._priorities else []
 
-    def _drop(self, priority: int) -> None:
-        """Forget a tier that is empty."""
-        del self._tiers[priority]
-        self._priorities.remove(priority)
-        self.best = self._tiers[self._priorities[0]] if self._priorities else []
-
-    def tiers(self) -> Iterator[Sequence[S]]:
+    def tiers(self) -> Iterator[list[S]]:
         """Iterate over the tiers, best priority first, also while the index is paused."""
         return (self._tiers[priority] for priority in self._priorities if priority != BARRIER)
 
@@ -217,4 +215,6 @@ class IdleIndex(Generic[S]):
             self._tiers[BARRIER] = self.best = []
             self._priorities.insert(0, BARRIER)
         elif not wanted and BARRIER in self._tiers:
-            self._drop(BARRIER)
+            del self._tiers[BARRIER]
+            self._priorities.remove(BARRIER)
+            self.best = next(self.tiers(), [])

@@ -29,9 +29,9 @@ class PeakEwma:
     claims after one of them, and is tried again when its estimate has faded.
 
     A backend without an estimate gets exactly one claim, and no other until that one has
-    ended. If it ends without a good sample, the next one follows after `decay` seconds. The
-    duration of a failed claim may raise an estimate, but does not lower it, because a backend
-    that fails fast must not look attractive. A cancelled claim is no sample.
+    ended. If it ends without a good sample, the next one follows after `decay` seconds. A
+    failed claim may raise the estimate, and keeps it from fading, but does not lower it,
+    because a backend that fails fast must not look attractive. A cancelled claim is no sample.
 
     The rule is that of Finagle (``PeakEwma.scala``), without its second random choice, since
     there are at most 8 candidates.
@@ -85,7 +85,10 @@ class PeakEwma:
                 candidate.memo = (seconds, now)
         elif seconds > estimate:
             candidate.memo = (seconds, now)
-        elif not failed:
+        elif failed:
+            # Without this, the estimate would fade while claims go on failing.
+            candidate.memo = (estimate, now)
+        else:
             rest = exp((since - now) / self.decay)
             candidate.memo = (estimate * rest + seconds * (1 - rest), now)
 

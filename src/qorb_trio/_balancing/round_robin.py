@@ -44,7 +44,8 @@ class RoundRobin:
         i = memos.index(least)
         tied = memos.count(least)
         if tied > 1:
-            i = [i for i, memo in enumerate(memos) if memo == least][int(rng.random() * tied)]
+            for _ in range(int(rng.random() * tied)):
+                i = memos.index(least, i + 1)
         chosen = candidates[i]
         chosen.memo = least + 1 / chosen.weight
         return chosen

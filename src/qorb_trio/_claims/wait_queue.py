@@ -218,7 +218,7 @@ class WaitQueue(Generic[T]):
         before = self.admission.overload
         self.admission.configure(max_waiting, fail_fast_after, queue_target)
         overload = self.admission.overload
-        if overload is not None and overload is not before:
+        if overload is not None and overload is not before and self._first_parked():
             now = trio.current_time()
             for waiter in self._queue if before is None else ():
                 waiter.arrival = now  # as far as is known
