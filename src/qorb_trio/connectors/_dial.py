@@ -80,23 +80,8 @@ async def _race(backend: Backend, targets: Sequence[Target]) -> trio.socket.Sock
         return await _connect(targets[0])
     connected: list[trio.socket.SocketType] = []
     errors: list[OSError] = []
-
-    async def attempt(target: Target, failed: trio.Event) -> None:
-        try:
-            connected.append(await _connect(target))
-        except OSError as exc:
-            errors.append(exc)
-            failed.set()
-        else:
-            nursery.cancel_scope.cancel()
-
     try:
-        async with trio.open_nursery() as nursery:
-            for target in targets:
-                failed = trio.Event()
-                nursery.start_soon(attempt, target, failed)
-                with trio.move_on_after(ATTEMPT_DELAY):
-                    await failed.wait()
+        await _attempt_all(targets, connected, errors)
     except BaseException:
         for sock in connected:
             close_socket(sock)
@@ -107,6 +92,28 @@ async def _race(backend: Backend, targets: Sequence[Target]) -> trio.socket.Sock
     if not connected:
         raise _all_failed(backend, targets, errors)
     return connected[0]
+
+
+async def _attempt_all(
+    targets: Sequence[Target], connected: list[trio.socket.SocketType], errors: list[OSError]
+) -> None:
+    """Add to the sockets and errors until one attempt succeeds, or all have failed."""
+
+    async def attempt(target: Target, failed: trio.Event) -> None:
+        try:
+            connected.append(await _connect(target))
+        except OSError as exc:
+            errors.append(exc)
+            failed.set()
+        else:
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for target in targets:
+            failed = trio.Event()
+            nursery.start_soon(attempt, target, failed)
+            with trio.move_on_after(ATTEMPT_DELAY):
+                await failed.wait()
 
 
 def _all_failed(backend: Backend, targets: Sequence[Target], errors: list[OSError]) -> OSError:
