@@ -64,7 +64,8 @@ async def test_an_outage_of_all_backends_is_survived(count: int, autojump_clock:
         nursery.start_soon(hold, rig.pool, 1.0)
         await pass_time(600)
         assert rig.stats().waiting == 2
-        assert len(connector.dials) - before <= 10 + count * tries_within(600)
+        # While nothing is online and somebody waits, each is tried about every second at most.
+        assert len(connector.dials) - before <= 10 + count * 2 * 600
         connector.recover(*backends)
         await pass_time(MAX_BACKOFF + 0.1)
         assert rig.stats().waiting == 0
@@ -172,7 +173,7 @@ async def test_accept_then_close_is_no_tight_loop(autojump_clock: MockClock) -> 
         nursery.start_soon(_claim_in_vain, rig.pool)
         await pass_time(300)
         assert rig.stats().claims == 0
-        assert len(connector.dials) <= 16 + tries_within(300)
+        assert len(connector.dials) <= 16 + 2 * 300  # since somebody waits
         connector.fate("b0").born_broken = False
         await pass_time(MAX_BACKOFF + 0.1)
         assert rig.stats().claims > 0
@@ -207,7 +208,7 @@ async def test_a_connect_alone_does_not_reset_the_backoff(autojump_clock: MockCl
         await pass_time(200)
         times = dial_times(connector, make_backends(1)[0], since)
         assert len(times) >= 5
-        assert min(gaps(times)) >= MAX_BACKOFF / 2
+        assert min(gaps(times)) >= 0.5  # and not more, since somebody waits
         nursery.cancel_scope.cancel()
 
 

@@ -335,8 +335,9 @@ async def test_broken_spares_are_replaced_without_waiting_for_the_interval(
 async def test_surplus_is_what_was_idle_for_longest(autojump_clock: MockClock) -> None:
     """A rebalance closes connections that nobody has used for long, not those of a moment ago."""
     connector = ScriptedConnector()
-    # Not at the instant at which health checks are due: what is being checked is not closed.
-    policy = Policy(spares_wanted=2, rebalance_interval=55)
+    # Without health checks: what is being checked is not closed.
+    config = SetConfig(health_interval=math.inf)
+    policy = Policy(spares_wanted=2, rebalance_interval=55, set_config=config)
     async with a_pool(connector, make_backends(1), policy) as rig:
         await hold_many(rig.pool, 6, 1)
         await pass_time(104)

@@ -342,7 +342,7 @@ class Claim(Generic[C]):
             emit(claim_id, slot.id, failure)
         # That the claim's own time is up is not the backend's fault.
         if self._is_usable(slot) and not (scope.cancelled_caught and deadline < limit):
-            dispatcher.outcomes.failed(slot, failure)
+            dispatcher.outcomes.failed(slot, failure, "on_acquire")
         self._end(None, keep=False)
         return failure
 

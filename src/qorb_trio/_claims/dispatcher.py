@@ -179,8 +179,8 @@ class Dispatcher(Generic[C]):
         """
         if slot.state is not CLAIMED:
             return  # the pool has ended, and has closed it under the claimant
-        slot_set = slot.slot_set
-        self._claiming_tasks.discard(slot.holder)
+        slot_set, holder = slot.slot_set, slot.holder
+        self._claiming_tasks.discard(holder)
         slot.holder = None
         if (emit := self.events.handle_returned) is not None:
             emit(slot.id)
@@ -191,7 +191,7 @@ class Dispatcher(Generic[C]):
             # A cancelled claimant may leave, say, an unread reply behind, which is no fault of
             # the backend's. So this connection is not asked whether it is broken.
             self._closer.close(slot)
-        elif not (hooks.inspects_returned and self._inspect_returned(slot)):
+        elif not (hooks.inspects_returned and self._inspect_returned(slot, holder)):
             if slot_set.detector.consecutive_failures:
                 self.outcomes.succeeded(slot)
             if self._targets.reclaim and self._reclaim_if_needed(slot):
@@ -205,15 +205,15 @@ class Dispatcher(Generic[C]):
         try:
             return self.hooks.should_recycle(slot.connection, exc)
         except Exception as failure:  # noqa: BLE001 - the user's code
-            self.outcomes.error(slot, failure)
+            self.outcomes.error(slot, failure, "should_recycle")
             return False
         except BaseException:
             self._closer.close(slot)
             raise
 
-    def _inspect_returned(self, slot: Slot[C]) -> bool:
+    def _inspect_returned(self, slot: Slot[C], holder: trio.lowlevel.Task | None) -> bool:
         """Return True if a returned connection is being closed, or cleaned."""
-        if self.hooks.has_is_broken and self._closer.close_if_broken(slot):
+        if self._closer.close_if_broken(slot, holder):
             return True
         if self.hooks.has_on_recycle and self._needs_recycle(slot):
             self._checker.recycle(slot)
@@ -225,7 +225,7 @@ class Dispatcher(Generic[C]):
         try:
             return self.hooks.needs_recycle(slot.connection)
         except Exception as failure:  # noqa: BLE001 - the user's code
-            self.outcomes.error(slot, failure)
+            self.outcomes.error(slot, failure, "needs_recycle")
             return True  # what cannot tell is cleaned
         except BaseException:
             self._closer.close(slot)

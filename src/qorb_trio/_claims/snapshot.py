@@ -94,5 +94,7 @@ def _backend_stats(slot_set: SlotSet[Any], now: float) -> BackendStats:
         wanted=slot_set.wanted,
         total_claims=slot_set.total_claims,
         failures=detector.recent_failures(now),
+        stale=slot_set.stale,
+        retiring=slot_set.retiring,
         last_error=detector.last_error,
     )

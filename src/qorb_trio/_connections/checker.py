@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import random
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable
+from operator import attrgetter
 from typing import Generic, TypeVar, final
 
 import attrs
 import trio
 
 from .._events.emitter import Emitter
+from .._health import check_schedule
 from .._model.settings import Settings
 from .._planning.targets import Targets
+from .._slots.cancellation import interruption
 from .._slots.slot import Slot
 from .._slots.slot_set import SlotSet
 from .._slots.state import CHECKING
 from .._slots.totals import Totals
-from .._util import interruption
 from .closer import Closer
 from .hooks import Hooks
 from .outcomes import Outcomes
 
 C = TypeVar("C")
+
+_IDLE_SINCE = attrgetter("idle_since")
 
 
 @final
@@ -36,6 +43,7 @@ class Checker(Generic[C]):
     _totals: Totals
     _targets: Targets
     _replan: Callable[[], None]
+    _rng: random.Random
     #: Called with each slot whose connection is free. The dispatcher's.
     on_ready: Callable[[Slot[C]], None] = attrs.field(init=False)
     #: Slot sets that have a check due, but for which there is no room, in order.
@@ -44,25 +52,32 @@ class Checker(Generic[C]):
     # The schedule of health checks.
 
     def next_check_at(self, slot_set: SlotSet[C], now: float) -> float:
-        """Return when the task of a slot set has to call `check_due`.
+        """Return when the task of a slot set has to call `check_oldest`, unless it asks again.
 
         That task needs no wake-up: a connection that becomes idle while the task sleeps
         cannot be due before it looks again.
         """
         interval = self._settings.set_config.health_interval
         if not self._hooks.can_check or slot_set in self._waiting:
-            return float("inf")
-        if not slot_set.idle_slots:
+            return math.inf
+        idle = slot_set.idle_slots
+        if not idle:
             return now + interval
-        return slot_set.idle_slots[0].idle_since + interval
+        oldest = idle[0].idle_since
+        latest = check_schedule.latest_checkable(oldest, now, interval)
+        count = bisect_right(idle, latest, key=_IDLE_SINCE)
+        return check_schedule.next_check_at(oldest, count, now, interval, self._rng)
 
-    def check_due(self, slot_set: SlotSet[C], now: float) -> None:
+    def check_oldest(self, slot_set: SlotSet[C], now: float) -> None:
         """Check the longest idle connection, if that is due and there is room for a check."""
-        if not slot_set.is_active or self.next_check_at(slot_set, now) > now:
+        if not (slot_set.is_active and slot_set.idle_slots):
             return
-        if slot_set.idle_slots and self._has_room():
-            self.check(slot_set.idle_slots[0])
-        elif slot_set.idle_slots:
+        oldest, interval = slot_set.idle_slots[0], self._settings.set_config.health_interval
+        if not check_schedule.is_checkable(oldest.idle_since, now, interval):
+            return
+        if self._has_room():
+            self.check(oldest)
+        else:
             self._waiting[slot_set] = None
 
     def _has_room(self) -> bool:
@@ -100,14 +115,17 @@ class Checker(Generic[C]):
 
     @trio.lowlevel.enable_ki_protection
     async def _run_check(self, slot: Slot[C]) -> None:
-        await self._run(slot, self.validate)
+        if not self._closer.close_if_broken(slot):
+            await self._run(slot, self.validate, "health check")
+        else:
+            self._check_ended(slot.slot_set)
 
     @trio.lowlevel.enable_ki_protection
     async def _run_recycle(self, slot: Slot[C]) -> None:
-        await self._run(slot, self._recycle)
+        await self._run(slot, self._recycle, "on_recycle")
 
     async def _run(
-        self, slot: Slot[C], work: Callable[[Slot[C]], Awaitable[Exception | None]]
+        self, slot: Slot[C], work: Callable[[Slot[C]], Awaitable[Exception | None]], tried: str
     ) -> None:
         slot_set = slot.slot_set
         failure: Exception | None = None
@@ -120,16 +138,16 @@ class Checker(Generic[C]):
         finally:
             slot.end_io()
             self._check_ended(slot_set)
-        self._judge(slot, failure)
+        self._judge(slot, failure, tried)
 
-    def _judge(self, slot: Slot[C], failure: Exception | None) -> None:
+    def _judge(self, slot: Slot[C], failure: Exception | None, tried: str) -> None:
         """Close a connection, or offer it."""
         slot_set = slot.slot_set
-        if failure is not None or not slot_set.is_active:
-            unwanted = not slot_set.is_active
+        if not slot_set.is_active:
             self._closer.close(slot)
-            if failure is not None and not unwanted:
-                self._outcomes.failed(slot, failure)
+        elif failure is not None:
+            self._closer.close(slot)
+            self._outcomes.failed(slot, failure, tried)
         elif not self._closer.close_if_broken(slot):
             slot_set.mark_idle(slot, trio.current_time())
             self._outcomes.succeeded(slot)

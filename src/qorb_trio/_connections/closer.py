@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, final
 
 import attrs
 import trio
 
+from .._model.errors import StaleConnectionError
 from .._model.settings import Settings
 from .._slots.slot import Slot
 from .._slots.slot_set import SlotSet
 from .._slots.state import CLAIMED, CLOSED, CLOSING, CONNECTED
-from .._util import strip_traceback
 from .hooks import Hooks
 from .open_connections import OpenConnections
 from .outcomes import Outcomes
 
 C = TypeVar("C")
+
+#: The reason of a connection that is closed because its descriptor says so.
+CLOSED_BY_PEER: Final = "the peer has closed the connection while it was idle"
 
 
 @final
@@ -30,6 +33,10 @@ class Closer(Generic[C]):
     _outcomes: Outcomes[C]
     _open: OpenConnections
     _on_closed: Callable[[], None]
+    #: Forgets a connection that was watched while idle. The idle watcher's.
+    on_close: Callable[[Slot[C]], None] = attrs.field(init=False, default=lambda _: None)
+    #: Connections in use whose peer has closed them, where ``is_broken`` will not tell.
+    hung_up: set[Slot[C]] = attrs.field(init=False, factory=set)
 
     def close(self, slot: Slot[C]) -> None:
         """Close a slot's connection, in a task of its own where that takes I/O.
@@ -41,6 +48,7 @@ class Closer(Generic[C]):
         if slot.state is not CLOSING:
             slot_set.transition(slot, CLOSING)
         probe_lost = slot_set.end_probe(slot)
+        self.on_close(slot)
         assert slot.connection is not None
         if self._hooks.needs_close(slot.connection):
             slot_set.start(self._disconnect, slot)
@@ -51,23 +59,31 @@ class Closer(Generic[C]):
         if probe_lost:
             self._outcomes.probe_lost(slot)
 
-    def close_if_broken(self, slot: Slot[C]) -> bool:
+    def close_if_broken(self, slot: Slot[C], holder: trio.lowlevel.Task | None = None) -> bool:
         """Close a connection that ``is_broken`` reports; return True if it was closed.
 
-        Whatever the user's code raises, the slot is not lost.
+        `holder` is the task that has just given it back, if one has. Whatever the user's code
+        raises, the slot is not lost.
         """
         try:
             reason = self._hooks.broken_reason(slot.connection)
         except BaseException:
             self.close(slot)
             raise
+        if reason is None and slot in self.hung_up:
+            reason = StaleConnectionError(CLOSED_BY_PEER)
         if reason is None:
             return False
+        self.close_broken(slot, reason, holder)
+        return True
+
+    def close_broken(
+        self, slot: Slot[C], reason: Exception, holder: trio.lowlevel.Task | None = None
+    ) -> None:
+        """Close a connection that is broken for a known reason."""
         # First change the state, then tell: an instrument or a log handler may look at it.
         self.close(slot)
-        self._outcomes.failed(slot, reason)
-        strip_traceback(reason)
-        return True
+        self._outcomes.found_broken(slot, reason, holder)
 
     def close_idle(self, slot_set: SlotSet[C], count: int) -> None:
         """Close `count` spares, longest idle first."""
@@ -108,8 +124,8 @@ class Closer(Generic[C]):
                 await self._hooks.disconnect(slot.connection)
             if scope.cancelled_caught:
                 late = trio.TooSlowError("disconnect took longer than its timeout")
-                self._outcomes.error(slot, late)
+                self._outcomes.error(slot, late, "disconnect")
         except Exception as exc:  # noqa: BLE001 - the user's code
-            self._outcomes.error(slot, exc)
+            self._outcomes.error(slot, exc, "disconnect")
         finally:
             self.finish(slot)

@@ -18,15 +18,16 @@ from .._health import hang_detector
 from .._health.hang_detector import HangDetector
 from .._model.settings import Settings
 from .._planning.targets import Targets
+from .._slots.cancellation import interruption
 from .._slots.readiness import Readiness
 from .._slots.slot import Slot
 from .._slots.slot_set import SlotSet
 from .._slots.state import CLAIMED, CLOSING, CONNECTING, UNCLAIMED
 from .._slots.totals import Totals
-from .._util import interruption
 from .checker import Checker
 from .closer import Closer
 from .hooks import Hooks
+from .idle_watcher import IdleWatcher
 from .open_connections import OpenConnections
 from .outcomes import Outcomes
 
@@ -44,6 +45,7 @@ class Dialer(Generic[C]):
     _outcomes: Outcomes[C]
     _checker: Checker[C]
     _closer: Closer[C]
+    _watcher: IdleWatcher[C]
     _open: OpenConnections
     _totals: Totals
     _targets: Targets
@@ -69,7 +71,7 @@ class Dialer(Generic[C]):
             self._give_up(slot, failure)
         elif failure is not None:
             self._closer.close(slot)
-            self._outcomes.failed(slot, failure)
+            self._outcomes.failed(slot, failure, "health check")
         else:
             await self._finish(slot)
 
@@ -168,6 +170,7 @@ class Dialer(Generic[C]):
             return
         is_first = slot_set.connected == 0
         self.on_ready(slot)
+        self._watcher.watch(slot)
         if is_first:
             self._outcomes.online(slot_set)
         self._readiness.slot_connected(self._totals.connected)

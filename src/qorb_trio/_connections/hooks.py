@@ -23,6 +23,10 @@ R = TypeVar("R")
 SYNCHRONOUS = ("is_broken", "should_recycle", "needs_recycle", "is_failure", "fileno")
 
 
+class FoundBrokenError(ConnectionError):
+    """The connector's ``is_broken`` returned True, without telling more."""
+
+
 def _overrides(connector: Connector[C], name: str) -> bool:
     method = getattr(connector, name)
     return getattr(method, "__func__", None) is not getattr(Connector, name)
@@ -93,7 +97,7 @@ class Hooks(Generic[C]):
         #: True if there is a way to check an idle connection.
         self.can_check: bool = self.has_is_valid or self.has_is_broken
         #: True if a returned connection is looked at: one question for the claim path.
-        self.inspects_returned: bool = self.has_on_recycle or self.has_is_broken
+        self.inspects_returned: bool = self.has_on_recycle or self.has_is_broken or self.has_fileno
         self.warned_of_should_recycle: bool = False
 
     @trio.lowlevel.disable_ki_protection
@@ -150,7 +154,7 @@ class Hooks(Generic[C]):
             broken = self._connector.is_broken(connection)
         except Exception as exc:  # noqa: BLE001 - the user's code
             return exc
-        return ConnectionError("the connection was found broken") if broken else None
+        return FoundBrokenError("the connection was found broken") if broken else None
 
     def should_recycle(self, connection: C, exc: BaseException | None) -> bool:
         """Return True if a returned connection may be lent again."""

@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, final
 
 import attrs
 import trio
 
 from .._events.emitter import Emitter
-from .._slots.slot import Slot
+from .._health.failure_log import FailureLog, LogLine
+from .._model.errors import IneligibleBackendError, MisusedConnectionError, StaleConnectionError
+from .._slots.registry import Registry
+from .._slots.slot import NOT_YET, Slot
 from .._slots.slot_set import SlotSet
-from .._util import strip_traceback
+from .._util import error_text, log_safely, printable, strip_traceback
+from .hooks import FoundBrokenError
 
 logger = logging.getLogger("qorb_trio.backend")
 
 C = TypeVar("C")
 
-
-def _traceback(exc: Exception) -> Exception | None:
-    """Return what the log shows the traceback of.
-
-    A traceback tells whose mistake an exception was, which is for debugging. Of a server that
-    is down it tells nothing.
-    """
-    return exc if logger.isEnabledFor(logging.DEBUG) else None
+#: A connection that the peer closes before it has served a claim, and before it is this many
+#: seconds old, is a failure: a server that accepts and closes must not be dialled in a loop.
+MIN_LASTING: Final = 0.1
 
 
 @final
@@ -39,37 +38,107 @@ class Outcomes(Generic[C]):
 
     _pool: str
     _events: Emitter
+    _registry: Registry[C]
     _replan: Callable[[], None]
     #: Called with each slot set that shows new evidence of failing. The membership's.
     on_failing: Callable[[SlotSet[C]], None] = attrs.field(init=False)
+    _has_warned_misuse: bool = attrs.field(init=False, default=False)
+
+    # Failures.
 
     def connect_failed(self, slot: Slot[C], exc: Exception) -> None:
         """Record that a dial has failed."""
+        if isinstance(exc, IneligibleBackendError):
+            self._ineligible(slot, exc)
+            return
         slot.slot_set.detector.record_connect_error(exc, trio.current_time())
-        self.failed(slot, exc)
+        self.failed(slot, exc, "connect")
 
-    def failed(self, slot: Slot[C], exc: Exception) -> None:
-        """Record a failure of a connection."""
-        slot_set = slot.slot_set
-        backend = slot_set.backend.name
-        logger.warning(
-            "pool %s: backend %s: %r", self._pool, backend, exc, exc_info=_traceback(exc)
-        )
-        now = trio.current_time()
+    def _ineligible(self, slot: Slot[C], exc: IneligibleBackendError) -> None:
+        """Record that a backend works, but not for this pool now. That is no failure."""
+        slot_set, now = slot.slot_set, trio.current_time()
+        if slot_set.detector.record_ineligible(exc, slot.health_generation, now):
+            self._replan()
+        self._log(self._failure_log(slot_set).record_ineligible(exc, now))
+
+    def failed(self, slot: Slot[C], exc: Exception, tried: str) -> None:
+        """Record a failure of a connection. `tried` is what failed."""
+        slot_set, now = slot.slot_set, trio.current_time()
+        log_traceback(exc)
         if slot_set.detector.record_failure(exc, slot.health_generation, now):
             self.on_failing(slot_set)
             self._replan()
+        retry_at = slot_set.detector.retry_at if slot_set.detector.is_failing else None
+        log = self._failure_log(slot_set)
+        self._log(log.record_failure(tried, exc, now, retry_at=retry_at))
 
-    def error(self, slot: Slot[C], exc: Exception) -> None:
+    def found_broken(
+        self, slot: Slot[C], reason: Exception, holder: trio.lowlevel.Task | None
+    ) -> None:
+        """Record what ``is_broken`` has found. `holder` has just given the connection back."""
+        backend = slot.slot_set.backend
+        if isinstance(reason, MisusedConnectionError):
+            self._misused(slot, reason, holder)
+        elif self._is_stale(slot, reason, holder):
+            self._stale(slot, reason)
+        else:
+            if (emit := self._events.connection_broken) is not None:
+                emit(slot.id, backend, reason)
+            self.failed(slot, reason, "is_broken" if holder is None else "the last claim")
+        strip_traceback(reason)
+
+    def _is_stale(
+        self, slot: Slot[C], reason: Exception, holder: trio.lowlevel.Task | None
+    ) -> bool:
+        """Return True if the peer closed an idle connection that had worked.
+
+        A connector that says no more than that a connection is broken means this, if the
+        connection was idle.
+        """
+        is_closed = isinstance(reason, StaleConnectionError)
+        if isinstance(reason, FoundBrokenError):
+            is_closed = holder is None
+        has_served = slot.claimed_at != NOT_YET
+        has_lasted = trio.current_time() - slot.created_at >= MIN_LASTING
+        return is_closed and (has_served or has_lasted) and not slot.slot_set.detector.is_failing
+
+    def _stale(self, slot: Slot[C], reason: Exception) -> None:
+        """Record that the peer closed an idle connection, which is normal life."""
+        slot_set = slot.slot_set
+        slot_set.count_stale()
+        log_safely(
+            logger,
+            logging.DEBUG,
+            "pool %s: backend %s has closed an idle connection: %s",
+            printable(self._pool),
+            printable(slot_set.backend.name),
+            error_text(reason),
+        )
+        if (emit := self._events.connection_stale) is not None:
+            emit(slot.id, slot_set.backend, reason)
+
+    def _misused(self, slot: Slot[C], reason: Exception, holder: trio.lowlevel.Task | None) -> None:
+        """Record that the program spoilt a connection, which counts against nobody."""
+        level = logging.DEBUG if self._has_warned_misuse else logging.WARNING
+        self._has_warned_misuse = True
+        log_safely(
+            logger,
+            level,
+            "pool %s: task %s gave back a connection to %s that cannot be lent again: %s",
+            printable(self._pool),
+            "(unknown)" if holder is None else printable(holder.name),
+            printable(slot.slot_set.backend.name),
+            error_text(reason),
+        )
+        if (emit := self._events.connection_broken) is not None:
+            emit(slot.id, slot.slot_set.backend, reason)
+
+    def error(self, slot: Slot[C], exc: Exception, tried: str) -> None:
         """Record a failure of the connector that says nothing about the backend."""
-        logger.warning("pool %s: %r: %r", self._pool, slot, exc, exc_info=_traceback(exc))
-        slot.slot_set.detector.record_error(exc, trio.current_time())
-        strip_traceback(exc)
-
-    def succeeded(self, slot: Slot[C]) -> None:
-        """Record that a connection has served a claim, passed a check, or lasted."""
-        if slot.slot_set.detector.record_success(slot.health_generation):
-            self._replan()
+        log_traceback(exc)
+        slot_set, now = slot.slot_set, trio.current_time()
+        slot_set.detector.record_error(exc, now)
+        self._log(self._failure_log(slot_set).record_error(tried, exc, now))
 
     def abandoned(self, slot: Slot[C]) -> None:
         """Record that a hung dial was given up: it will not tell by itself."""
@@ -80,16 +149,59 @@ class Outcomes(Generic[C]):
         slot.slot_set.detector.end_half_open()
         self._replan()
 
+    # Successes.
+
+    def succeeded(self, slot: Slot[C]) -> None:
+        """Record that a connection has served a claim, passed a check, or lasted."""
+        slot_set = slot.slot_set
+        if slot_set.detector.record_success(slot.health_generation):
+            self._log(self._failure_log(slot_set).record_recovery(trio.current_time()))
+            self._replan()
+
     def online(self, slot_set: SlotSet[C]) -> None:
         """Tell that a backend has its first connection."""
-        logger.info("pool %s: backend %s is online", self._pool, slot_set.backend.name)
+        text = "pool %s: backend %s is online"
+        log_safely(logger, logging.INFO, text, self._pool, printable(slot_set.backend.name))
         if (emit := self._events.slot_set_online) is not None:
             emit(slot_set.backend)
 
     def connection_lost(self, slot_set: SlotSet[C]) -> None:
         """Tell, if it is so, that a backend has lost its last connection."""
         if slot_set.connected == 0:
-            logger.info("pool %s: backend %s is offline", self._pool, slot_set.backend.name)
+            text = "pool %s: backend %s is offline"
+            log_safely(logger, logging.INFO, text, self._pool, printable(slot_set.backend.name))
             if (emit := self._events.slot_set_offline) is not None:
                 emit(slot_set.backend)
+            self._retry_others_if_nothing_is_online(slot_set)
         self._replan()
+
+    def _retry_others_if_nothing_is_online(self, lost: SlotSet[C]) -> None:
+        """Retry backends at once, though they are in back-off: the last online one is lost."""
+        active = self._registry.active.values()
+        if any(slot_set.connected for slot_set in active):
+            return
+        now = trio.current_time()
+        for slot_set in active:
+            if slot_set is not lost and slot_set.detector.retry_soon(now):
+                slot_set.reschedule_back_off()
+
+    # The log.
+
+    def _failure_log(self, slot_set: SlotSet[C]) -> FailureLog:
+        if slot_set.failure_log is None:
+            slot_set.failure_log = FailureLog(self._pool, slot_set.backend.name)
+        return slot_set.failure_log
+
+    def _log(self, line: LogLine | None) -> None:
+        if line is not None:
+            log_safely(logger, line.level, line.message, *line.args)
+
+
+def log_traceback(exc: Exception) -> None:
+    """Log where an exception was raised, for debugging.
+
+    It tells whose mistake the exception was. Of a server that is down it tells nothing, so it
+    is not part of the warning. Later the exception has no traceback any more.
+    """
+    if logger.isEnabledFor(logging.DEBUG):
+        log_safely(logger, logging.DEBUG, "raised here:", exc_info=exc)

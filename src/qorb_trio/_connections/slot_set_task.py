@@ -64,13 +64,14 @@ class SlotSetTask(Generic[C]):
         """Start ordered dials, and checks that are due, until cancelled."""
         checker, dial = self._checker, self._dialer.dial
         while True:
-            now = trio.current_time()
-            checker.check_due(slot_set, now)
-            new: list[Slot[C]] = []
-            with trio.move_on_at(checker.next_check_at(slot_set, now)):
+            new: list[Slot[C]] | None = None
+            with trio.move_on_at(checker.next_check_at(slot_set, trio.current_time())):
                 new = await slot_set.orders.receive()
-            for slot in new:
-                slot_set.start(dial, slot)
+            if new is None:
+                checker.check_oldest(slot_set, trio.current_time())
+            else:
+                for slot in new:
+                    slot_set.start(dial, slot)
 
     async def _drain(self, slot_set: SlotSet[C]) -> None:
         """Wait until all slots are closed. Nothing new is dialled meanwhile."""

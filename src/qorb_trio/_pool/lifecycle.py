@@ -21,14 +21,16 @@ import trio
 from .._claims.dispatcher import Dispatcher
 from .._claims.snapshot import Snapshots
 from .._connections.closer import Closer
+from .._connections.idle_watcher import IdleWatcher
 from .._connections.slot_set_task import SlotSetTask
 from .._model.backend import Backend
 from .._model.settings import Settings
+from .._slots.cancellation import is_cancellation
 from .._slots.readiness import Readiness
 from .._slots.registry import Registry
 from .._slots.slot_set import SlotSet
 from .._slots.totals import Totals
-from .._util import is_cancellation, unwrap_single
+from .._util import unwrap_single
 from ..abc import Resolver
 from .leak_detector import LeakDetector
 from .membership import Membership
@@ -56,6 +58,7 @@ class Lifecycle(Generic[C]):
     _membership: Membership[C]
     _rebalancer: Rebalancer[C]
     _requests: PlanRequests
+    _watcher: IdleWatcher[C]
     #: Runs a slot set. Handed in when all parts have been built.
     slot_set_task: SlotSetTask[C] = attrs.field(init=False)
     phase: Phase = attrs.field(init=False, default=Phase.OPEN)
@@ -148,6 +151,8 @@ class Lifecycle(Generic[C]):
             nursery.start_soon(self._watched, self._resolve, updates, name=self._resolve)
             nursery.start_soon(self._watched, self._rebalancer.run, name=self._rebalancer.run)
             nursery.start_soon(self._expire_waiters)
+            if self._watcher.is_needed:
+                nursery.start_soon(self._watched, self._watcher.run, name=self._watcher.run)
             if (after := self._settings.policy.leak_warning_after) < math.inf:
                 nursery.start_soon(LeakDetector(self._pool, self._registry).run, after)
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, final
 
 import attrs
 import trio
@@ -27,6 +27,9 @@ from .membership import BATCH_SIZE, Membership
 from .plan_requests import PlanRequests
 
 C = TypeVar("C")
+
+#: The maximum of a back-off, in seconds, while nothing is online and a claimant waits.
+MAX_DELAY_OFFLINE: Final = 1.0
 
 
 @final
@@ -73,6 +76,7 @@ class Rebalancer(Generic[C]):
         """Make a plan and carry it out; return when to look again at dials that may hang."""
         views = [slot_set for slot_set in self._registry.active.values() if slot_set.is_active]
         self._refresh_hung(views, now)
+        self._hurry_retries(views, now)
         if is_due:
             self._targets.request_rebalance()
             self._is_retaining = False
@@ -91,6 +95,17 @@ class Rebalancer(Generic[C]):
         for slot_set in views:
             if slot_set.dials or slot_set.is_hung:
                 self._dialer.refresh_hung(slot_set, now)
+
+    def _hurry_retries(self, views: list[SlotSet[C]], now: float) -> None:
+        """While nothing is online, retry soon for claimants, and where nothing has failed."""
+        if any(slot_set.connected for slot_set in views):
+            return
+        longest = max(MAX_DELAY_OFFLINE, self._settings.set_config.min_connection_backoff)
+        for slot_set in views:
+            detector = slot_set.detector
+            is_urgent = self._queue.waiting or detector.is_ineligible
+            if is_urgent and detector.cap_retry(now, longest):
+                slot_set.reschedule_back_off()
 
     def _set_limits(self, views: list[SlotSet[C]]) -> None:
         """Count what a removed backend still holds against it when it has come back."""
@@ -136,7 +151,8 @@ class Rebalancer(Generic[C]):
             slot_set.adopt_plan(plan.wanted[slot_set], reclaimable=slot_set in reclaimable)
         self._targets.publish(
             claims=self._totals.claimed + self._queue.waiting,
-            is_saturated=plan.is_saturated,
+            # While nothing is online, the first claimant that waits hurries the retries.
+            is_saturated=plan.is_saturated and bool(self._totals.connected or self._queue.waiting),
             size=plan.size,
             reclaim=bool(reclaimable),
             has_backlog=plan.has_backlog,

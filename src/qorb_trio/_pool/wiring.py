@@ -17,6 +17,7 @@ from .._connections.checker import Checker
 from .._connections.closer import Closer
 from .._connections.dialer import Dialer
 from .._connections.hooks import Hooks
+from .._connections.idle_watcher import IdleWatcher
 from .._connections.open_connections import OpenConnections
 from .._connections.outcomes import Outcomes
 from .._connections.slot_set_task import SlotSetTask
@@ -86,7 +87,7 @@ def build(
         elif not (totals.slots and totals.claimed):
             readiness.changed()
 
-    outcomes: Outcomes[C] = Outcomes(pool=name, events=events, replan=replan)
+    outcomes: Outcomes[C] = Outcomes(pool=name, events=events, registry=registry, replan=replan)
     closer = Closer(
         settings=settings,
         hooks=hooks,
@@ -103,7 +104,9 @@ def build(
         totals=totals,
         targets=targets,
         replan=replan,
+        rng=rng,
     )
+    watcher = IdleWatcher(hooks=hooks, outcomes=outcomes, closer=closer)
     dialer = Dialer(
         settings=settings,
         events=events,
@@ -111,6 +114,7 @@ def build(
         outcomes=outcomes,
         checker=checker,
         closer=closer,
+        watcher=watcher,
         open=open_connections,
         totals=totals,
         targets=targets,
@@ -171,10 +175,13 @@ def build(
         membership=membership,
         rebalancer=rebalancer,
         requests=requests,
+        watcher=watcher,
     )
     # Upwards, as callables: no room imports one above it.
     checker.on_ready = dialer.on_ready = dispatcher.offer
     outcomes.on_failing = membership.demote
+    if watcher.is_needed:
+        closer.on_close = watcher.forget
     lifecycle.slot_set_task = SlotSetTask(
         dialer=dialer, checker=checker, closer=closer, registry=registry, on_lost=lifecycle.lost
     )

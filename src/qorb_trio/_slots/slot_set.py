@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from .._model.backend import Backend, effective_weight
-from .._util import is_cancellation
+from .cancellation import is_cancellation
 from .slot import NOT_YET, Slot
 from .state import (
     AT_REST,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .._balancing.idle_index import IdleIndex
     from .._events.emitter import Emitter
     from .._health.detector import FailureDetector
+    from .._health.failure_log import FailureLog
     from .totals import Totals
 
 C = TypeVar("C")
@@ -74,6 +75,7 @@ class SlotSet(Generic[C]):
         "dials",
         "drained",
         "effective_weight",
+        "failure_log",
         "idle_slots",
         "is_active",
         "is_ejected",
@@ -90,6 +92,7 @@ class SlotSet(Generic[C]):
         "rotation_key",
         "scope",
         "slots",
+        "stale",
         "total_claims",
         "wanted",
     )
@@ -119,6 +122,10 @@ class SlotSet(Generic[C]):
         #: Connections that are due for replacement, and those of them that are idle.
         self.retiring: int = 0
         self.retiring_idle: int = 0
+        #: Idle connections that the peer has closed.
+        self.stale: int = 0
+        #: What was logged of the present outage. The outcomes'.
+        self.failure_log: FailureLog | None = None
         #: True while the backend gets no claims, because its claims kept failing.
         self.is_ejected: bool = False
         #: Claims granted on this backend.
@@ -277,6 +284,16 @@ class SlotSet(Generic[C]):
     def mark_idle(self, slot: Slot[C], now: float) -> None:
         """Date the last use or check of a connection."""
         slot.idle_since = now
+
+    def count_stale(self) -> None:
+        """Count an idle connection that the peer has closed."""
+        self.stale += 1
+
+    def reschedule_back_off(self) -> None:
+        """Let dials that wait for their back-off go by the present `retry_at`."""
+        for slot in self.dials:
+            if slot.connecting_since == NOT_YET and slot.scope is not None:
+                slot.scope.deadline = self.detector.retry_at
 
     def end_probe(self, slot: Slot[C]) -> bool:
         """Return True if `slot` was the probe; it is none any more."""
