@@ -174,14 +174,14 @@ def test_pure_modules_know_nothing_of_trio() -> None:
     """What only calculates imports no trio."""
     pure = (
         r"(_health|_planning|_balancing)/|_model/(backend|policy|stats)\.py|_slots/expiry\.py"
-        r"|_events/correlator\.py|(_util|_validation)\.py"
+        r"|_events/correlator\.py|_slots/(state|totals|registry)\.py|_validation\.py"
     )
     assert not offenders(pure, r"trio\b")
 
 
 def test_parts_know_contracts_but_not_the_pool() -> None:
     """Resolvers and connectors import contracts, never the pool."""
-    pool = r"qorb_trio\.(_pool|_claim|_slot|_health|_planner|_balancer)"
+    pool = r"qorb_trio\.(_pool|_claims|_connections|_slots|_health|_planning|_balancing)\b"
     assert not offenders("(resolvers|connectors)/", pool)
 
 

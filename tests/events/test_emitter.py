@@ -1,12 +1,15 @@
-"""The emitter: it tells each instrument the events that the instrument overrides."""
+"""`Emitter`: instruments are told, each of the events that it overrides."""
 
 from __future__ import annotations
 
+import inspect
 import logging
+import typing
+from typing import Any
 
 import pytest
 
-from qorb_trio._events.emitter import EVENTS, Watch
+from qorb_trio._events.emitter import EVENTS, Emitter
 from qorb_trio.abc import Instrument
 
 
@@ -38,23 +41,57 @@ class Raising(Counting):
         raise self.error
 
 
-def watching(*instruments: Instrument) -> Watch:
-    """A watch that tells these."""
-    watch = Watch(lambda: None)
-    for instrument in instruments:
-        watch.add(instrument)
-    return watch
+def emit(emitter: Emitter, event: str, *args: Any) -> None:
+    """Tell of an event as the pool does: if anybody listens."""
+    if (tell := getattr(emitter, event)) is not None:
+        tell(*args)
+
+
+def heard_events(emitter: Emitter) -> set[str]:
+    """The events that at least one instrument hears."""
+    return {event for event in EVENTS if getattr(emitter, event) is not None}
 
 
 def test_only_what_is_overridden_is_heard() -> None:
     """Each instrument hears the events that it overrides, with their arguments."""
     first, second, deaf = Counting(), Counting(), Instrument()
-    watch = watching(first, deaf, second)
-    watch.fire("rebalance_start", "p")
-    watch.fire("rebalance_done", "p")
-    watch.fire("claim_start", "p", 7)
+    emitter = Emitter("p", [first, deaf, second])
+    emit(emitter, "rebalance_start")
+    emit(emitter, "rebalance_done")
+    emit(emitter, "claim_start", 7)
     assert first.heard == second.heard == [("start", "p"), ("claim", 7)]
-    assert set(watch._listeners) == {"rebalance_start", "claim_start"}
+    assert heard_events(emitter) == {"rebalance_start", "claim_start"}
+
+
+def test_without_instruments_nothing_is_heard() -> None:
+    """Each event is `None` before the first instrument is added and after the last has left."""
+    emitter, instrument = Emitter("p"), Counting()
+    assert (heard_events(emitter), emitter.is_silent) == (set(), True)
+    emitter.add(instrument)
+    assert heard_events(emitter)
+    assert not emitter.is_silent
+    emitter.remove(instrument)
+    assert (heard_events(emitter), emitter.is_silent) == (set(), True)
+
+
+def test_changes_are_told() -> None:
+    """The pool learns each time that an instrument has been added or removed, and only then."""
+    emitter, instrument = Emitter("p"), Counting()
+    changes: list[bool] = []
+    emitter.on_change(lambda: changes.append(emitter.is_silent))
+    emitter.add(instrument)
+    emitter.add(instrument)
+    emitter.remove(instrument)
+    assert changes == [False, True]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_declared_arguments_are_those_of_the_method(event: str) -> None:
+    """Each event is declared with the arguments of the instrument's method but the pool's name."""
+    declared = typing.get_type_hints(Emitter)[event]
+    types, _ = typing.get_args(typing.get_args(declared)[0])
+    method = inspect.signature(getattr(Instrument, event), eval_str=True)
+    assert types == [it.annotation for it in [*method.parameters.values()][2:]]
 
 
 def test_events_are_what_instruments_have() -> None:
@@ -67,7 +104,7 @@ def test_a_method_set_on_the_instance_is_heard() -> None:
     heard: list[str] = []
     instrument = Instrument()
     setattr(instrument, "rebalance_done", heard.append)  # noqa: B010
-    watching(instrument).fire("rebalance_done", "p")
+    emit(Emitter("p", [instrument]), "rebalance_done")
     assert heard == ["p"]
 
 
@@ -79,11 +116,11 @@ def test_an_instrument_that_raises_is_removed(
 ) -> None:
     """An instrument that raises is logged and removed; the others go on."""
     before, bad, after = Counting(), Raising(error), Counting()
-    watch = watching(before, bad, after)
+    emitter = Emitter("p", [before, bad, after])
     with caplog.at_level(logging.ERROR, "qorb_trio.instrument"):
         for claim_id in (1, 2):
-            watch.fire("claim_start", "p", claim_id)
-        watch.fire("rebalance_start", "p")
+            emit(emitter, "claim_start", claim_id)
+        emit(emitter, "rebalance_start")
     assert bad.heard == [("claim", 1)]
     assert before.heard == after.heard == [("claim", 1), ("claim", 2), ("start", "p")]
     assert len(caplog.records) == 1
@@ -94,13 +131,13 @@ def test_an_instrument_that_raises_is_removed(
 def test_an_instrument_is_told_once() -> None:
     """An instrument that is added twice is told once, and after its removal not at all."""
     instrument = Counting()
-    watch = watching(instrument, instrument)
-    watch.fire("rebalance_start", "p")
-    watch.remove(instrument)
-    watch.fire("rebalance_start", "p")
+    emitter = Emitter("p", [instrument, instrument])
+    emit(emitter, "rebalance_start")
+    emitter.remove(instrument)
+    emit(emitter, "rebalance_start")
     assert instrument.heard == [("start", "p")]
     with pytest.raises(KeyError):
-        watch.remove(instrument)
+        emitter.remove(instrument)
 
 
 def test_an_instrument_that_leaves_and_raises() -> None:
@@ -108,11 +145,12 @@ def test_an_instrument_that_leaves_and_raises() -> None:
 
     class Leaving(Instrument):
         def rebalance_start(self, pool: str) -> None:
-            watch.remove(self)
+            emitter.remove(self)
             raise ValueError
 
     after = Counting()
-    watch = watching(Leaving(), after)
-    watch.fire("rebalance_start", "p")
+    emitter = Emitter("p", [Leaving(), after])
+    emit(emitter, "rebalance_start")
     assert after.heard == [("start", "p")]
-    assert watch.instruments == [after]
+    emitter.remove(after)
+    assert emitter.is_silent

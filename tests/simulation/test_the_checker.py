@@ -10,12 +10,17 @@ import attrs
 import pytest
 import trio
 
-from qorb_trio._balancing import idle_index as _balancer
-from qorb_trio._claims import claim as _claim, dispatcher as _core, wait_queue as _line
-from qorb_trio._connections import dialer as _worker, hooks as _hooks
-from qorb_trio._planning import planner as _planner
-from qorb_trio._pool import rebalancer as _rebalancer
-from qorb_trio._slots import slot_set as _slot_set, state as _slot
+from qorb_trio._balancing.idle_index import IdleIndex
+from qorb_trio._claims.claim import Claim
+from qorb_trio._claims.dispatcher import Dispatcher
+from qorb_trio._claims.wait_queue import WaitQueue
+from qorb_trio._connections.checker import Checker
+from qorb_trio._connections.closer import Closer
+from qorb_trio._connections.hooks import Hooks
+from qorb_trio._planning import division as _division, make_plan as _make_plan
+from qorb_trio._planning.situation import Situation
+from qorb_trio._pool.rebalancer import Rebalancer
+from qorb_trio._slots.state import CLOSED
 
 from .__main__ import main
 from .play import WRONG, simulate
@@ -27,110 +32,111 @@ ENOUGH = 100
 
 def one_too_many(patch: pytest.MonkeyPatch) -> None:
     """The planner believes that there is room for one more."""
-    demand = _rebalancer.Rebalancer._demand
+    demand = Rebalancer._collect_demand
 
     def wrong(self: Any, views: Any) -> Any:
         right = demand(self, views)
         return attrs.evolve(right, max_slots=right.max_slots + 1)
 
-    patch.setattr(_rebalancer.Rebalancer, "_demand", wrong)
+    patch.setattr(Rebalancer, "_collect_demand", wrong)
 
 
 def forgotten_while_closing(patch: pytest.MonkeyPatch) -> None:
     """A slot counts no more as soon as its connection begins to be closed."""
-    start, closed = _core.Core.start_closing, _slot_set.SlotSet.closed
+    close, finish = Closer.close, Closer.finish
 
     def wrong(self: Any, slot: Any) -> None:
-        start(self, slot)
         connection = slot.connection
-        closed(slot.home, slot)
-        slot.connection = connection
+        close(self, slot)
+        if slot.state is not CLOSED:
+            slot.slot_set.transition(slot, CLOSED)
+            slot.connection = connection
 
     def once(self: Any, slot: Any) -> None:
-        if slot.state is not _slot.CLOSED:
-            closed(self, slot)
+        if slot.state is not CLOSED:
+            finish(self, slot)
 
-    patch.setattr(_core.Core, "start_closing", wrong)
-    patch.setattr(_slot_set.SlotSet, "closed", once)
+    patch.setattr(Closer, "close", wrong)
+    patch.setattr(Closer, "finish", once)
 
 
 def a_wake_up_is_skipped(patch: pytest.MonkeyPatch) -> None:
-    """What becomes free is put on the shelf, whoever waits."""
-    patch.setattr(_core.Core, "offer", lambda self, slot: slot.home.shelve(slot))
+    """A connection that becomes free is made a spare, whoever waits."""
+    patch.setattr(Dispatcher, "offer", lambda self, slot: slot.slot_set.push_idle(slot))
 
 
 def the_last_comes_first(patch: pytest.MonkeyPatch) -> None:
-    """The line is a stack."""
-    serve = _line.WaitQueue.hand_off
+    """The queue is a stack."""
+    hand_off = WaitQueue.hand_off
 
     def wrong(self: Any, slot: Any) -> Any:
         if self._queue:
             self._queue.rotate()
-        return serve(self, slot)
+        return hand_off(self, slot)
 
-    patch.setattr(_line.WaitQueue, "hand_off", wrong)
+    patch.setattr(WaitQueue, "hand_off", wrong)
 
 
 def the_dead_take_everything(patch: pytest.MonkeyPatch) -> None:
     """Failing backends may have as many slots as there are."""
-    init = _planner._Planner.__init__
+    init = Situation.__init__
 
     def wrong(self: Any, *args: Any) -> None:
         init(self, *args)
-        self.failing_limit = self.room
+        self.max_probes = self.room
 
-    patch.setattr(_planner._Planner, "__init__", wrong)
+    patch.setattr(Situation, "__init__", wrong)
 
 
 def the_dead_stay_dead(patch: pytest.MonkeyPatch) -> None:
     """Failing backends are not probed while anything is connected."""
-    divide = _planner._Planner._divide
+    divide = _division.divide
 
-    def wrong(self: Any, *args: Any) -> Any:
-        division = divide(self, *args)
-        if self.connected:
+    def wrong(situation: Any) -> Any:
+        division = divide(situation)
+        if situation.connected:
             division.probes.clear()
         return division
 
-    patch.setattr(_planner._Planner, "_divide", wrong)
+    patch.setattr(_make_plan, "divide", wrong)
 
 
 def lent_by_who_has_left(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks whether the backend has left while the claimant slept."""
-    patch.setattr(_claim.Claim, "_still_good", lambda self, slot: self._held is not None)
+    patch.setattr(Claim, "_is_usable", lambda self, slot: self._held is not None)
 
 
 def the_busiest_serves(patch: pytest.MonkeyPatch) -> None:
-    """Claims go to whoever has most of them."""
+    """Claims go to the backend that has most of them."""
 
     def wrong(self: Any) -> Any:
         return max(self.best, key=lambda item: item.load)
 
-    patch.setattr(_balancer.IdleIndex, "choose", wrong)
+    patch.setattr(IdleIndex, "choose", wrong)
 
 
 def the_cancelled_keep_what_they_have(patch: pytest.MonkeyPatch) -> None:
-    """Who is cancelled between grant and body does not give back what was granted."""
-    end = _claim.Claim._end
+    """A claimant cancelled between grant and body does not give its connection back."""
+    end = Claim._end
 
     def wrong(self: Any, exc: BaseException | None, *, keep: bool) -> None:
         if not isinstance(exc, trio.Cancelled):
             end(self, exc, keep=keep)
 
-    patch.setattr(_claim.Claim, "_end", wrong)
+    patch.setattr(Claim, "_end", wrong)
 
 
 def closed_twice(patch: pytest.MonkeyPatch) -> None:
     """A connection whose check fails is closed by the check, and by the slot set."""
-    examine = _worker.Worker._examine
+    bounded = Checker._bounded
 
-    async def wrong(self: Any, slot: Any, event: str) -> Any:
-        failure = await examine(self, slot, event)
+    async def wrong(self: Any, slot: Any, hook: Any, what: str) -> Any:
+        failure = await bounded(self, slot, hook, what)
         if failure is not None:
-            await self._core.hooks.disconnect(slot.connection)
+            await self._hooks.disconnect(slot.connection)
         return failure
 
-    patch.setattr(_worker.Worker, "_examine", wrong)
+    patch.setattr(Checker, "_bounded", wrong)
 
 
 def lent_as_it_is(patch: pytest.MonkeyPatch) -> None:
@@ -139,10 +145,10 @@ def lent_as_it_is(patch: pytest.MonkeyPatch) -> None:
     async def wrong(self: Any, connection: Any) -> None:
         await trio.lowlevel.checkpoint()
 
-    patch.setattr(_hooks.Hooks, "recycle", wrong)
+    patch.setattr(Hooks, "recycle", wrong)
 
 
-#: One fault at least for each statement: who plants it, and what must be said of it.
+#: At least one fault for each statement: its function, and a part of the complaint.
 FAULTS = [
     pytest.param(one_too_many, "slots pass max_slots", id="1"),
     pytest.param(forgotten_while_closing, "connections in", id="2"),

@@ -87,7 +87,12 @@ class Scene:
         """Somebody else ends the pool, and does not let it drain."""
         self.ended = True
         self.bench.may_cut(0)
-        self.bench.pool._parts.lifecycle.end(drain=False)
+        self.others.start_soon(self._terminate_at_once)
+
+    async def _terminate_at_once(self) -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await self.bench.pool.terminate()
 
     def be_late(self) -> None:
         """It is as late as any timeout allows."""

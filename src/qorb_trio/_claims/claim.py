@@ -173,11 +173,13 @@ class Claim(Generic[C]):
         self._dispatcher.check_run()
         self._end(exc, keep=True)
 
-    def __await__(self) -> NoReturn:
-        raise RuntimeError(
-            "a claim cannot be awaited: use `async with pool.claim() as connection`,"
-            " or `claim = await pool.acquire()`"
-        )
+    if not TYPE_CHECKING:  # type checkers report an `await` themselves
+
+        def __await__(self) -> NoReturn:
+            raise RuntimeError(
+                "a claim cannot be awaited: use `async with pool.claim() as connection`,"
+                " or `claim = await pool.acquire()`"
+            )
 
     async def _enter_by_hand(self) -> None:
         """Enter the claim, for `Pool.acquire`."""
