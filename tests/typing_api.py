@@ -11,13 +11,14 @@ import ssl
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import assert_type
+from typing import Literal, assert_type
 
 import attrs
 import trio
 
 import qorb_trio
 import qorb_trio.abc
+import qorb_trio.resolvers
 import qorb_trio.testing
 
 
@@ -167,7 +168,29 @@ def resolvers() -> list[qorb_trio.Resolver]:
         qorb_trio.DnsResolver("_echo._tcp.test.com.", nameservers=["127.0.0.1:53"], config=config),
         qorb_trio.DnsResolver("_echo._tcp.test.com.", nameservers=[("::1", 53)]),
         qorb_trio.testing.ManualResolver(),
+        qorb_trio.MappedResolver(Once(), qorb_trio.subset(20, seed="client 7")),
+        qorb_trio.MappedResolver(Once(), lambda backends: [*backends][:3]),
+        qorb_trio.ProbedResolver(Once(), is_primary, interval=2, timeout=0.5),
     ]
+
+
+async def is_primary(backend: qorb_trio.Backend) -> bool:
+    """A probe."""
+    return backend.port == 80
+
+
+def wrapped_resolvers() -> None:
+    """What the resolvers around others tell, and take."""
+    mapped = qorb_trio.MappedResolver(Once(), list)
+    mapped.refresh()
+    assert_type(mapped.snapshot(), object)
+    probed = qorb_trio.ProbedResolver(mapped, is_primary)
+    snapshot = probed.snapshot()
+    assert_type(snapshot, qorb_trio.resolvers.ProbedSnapshot)
+    assert_type(snapshot.backends[0].state, Literal["yes", "no", "unknown"])
+    assert_type(snapshot.trouble, str | None)
+    take = qorb_trio.subset(20, seed=b"x")
+    assert_type(take([qorb_trio.Backend(("a", 1))]), tuple[qorb_trio.Backend, ...])
 
 
 async def connectors(backend: qorb_trio.Backend) -> None:

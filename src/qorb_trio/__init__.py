@@ -48,7 +48,10 @@ from .resolvers import (
     DnsResolver as DnsResolver,
     DnsResolverConfig as DnsResolverConfig,
     FixedResolver as FixedResolver,
+    MappedResolver as MappedResolver,
+    ProbedResolver as ProbedResolver,
     resolver_for as resolver_for,
+    subset as subset,
 )
 
 # What users see in errors and in the documentation is where they import a name from.

@@ -7,7 +7,15 @@ from functools import partial
 
 import trio
 
-from qorb_trio import Backend, DnsResolver, DnsResolverConfig, FixedResolver, Resolver
+from qorb_trio import (
+    Backend,
+    DnsResolver,
+    DnsResolverConfig,
+    FixedResolver,
+    MappedResolver,
+    ProbedResolver,
+    Resolver,
+)
 from qorb_trio.testing import DnsQuery, DnsServer, ManualResolver
 
 from ..dns.net import SERVICE, FakeNet, echo, echo_names
@@ -72,8 +80,8 @@ for _slowly in (False, True):
     sweeps(ManualResolver.run, name=f"sent{_suffix}", seeds=3)(partial(manual, slowly=_slowly))
 
 
-async def names_found(resolver: DnsResolver, count: int) -> list[set[str]]:
-    """The first so many sets of a resolver, which is then stopped."""
+async def names_found(resolver: Resolver, count: int) -> list[set[str]]:
+    """The first `count` sets of a resolver, which is then stopped."""
     found: list[set[str]] = []
     send, receive = trio.open_memory_channel[Collection[Backend]](0)
     async with receive, trio.open_nursery() as nursery:
@@ -82,6 +90,64 @@ async def names_found(resolver: DnsResolver, count: int) -> list[set[str]]:
             found.append({backend.name for backend in await receive.receive()})
         nursery.cancel_scope.cancel()
     return found
+
+
+async def mapped(one: Sweep) -> None:
+    """The function's results come in order; a later run begins with the last set."""
+    manual = ManualResolver(["a.test:1", "b.test:1"])
+    count = 1
+    resolver = MappedResolver(manual, lambda backends: [*backends][:count])
+
+    async def test() -> None:
+        nonlocal count
+        await trio.sleep(1)
+        manual.set(["c.test:1", "d.test:1"])
+        await trio.sleep(1)
+        count = 2
+        resolver.refresh()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(test)
+        one.deep = True
+        await one.target(names_found, resolver, 3)
+        assert not manual._feeds
+        assert not resolver._runs
+        assert not resolver._waiting
+    assert await names_found(resolver, 1) == [{"c.test:1", "d.test:1"}]
+
+
+async def probed(one: Sweep) -> None:
+    """A failover: cancelled at whatever step, no probe is left, and a later run finds the same."""
+    primary, probing = "a.test", 0
+
+    async def is_primary(backend: Backend) -> bool:
+        nonlocal probing
+        probing += 1
+        try:
+            await trio.sleep(0.2)
+        finally:
+            probing -= 1
+        return backend.host == primary
+
+    resolver = ProbedResolver(FixedResolver(["a.test:1", "b.test:1"]), is_primary)
+
+    async def test() -> None:
+        nonlocal primary
+        await trio.sleep(2)
+        primary = "b.test"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(test)
+        one.deep = True
+        await one.target(names_found, resolver, 2)
+        assert probing == 0
+        nursery.cancel_scope.cancel()
+    primary = "b.test"
+    assert await names_found(resolver, 1) == [{"b.test:1"}]
+
+
+sweeps(MappedResolver.run, name="with a refresh", seeds=2)(mapped)
+sweeps(ProbedResolver.run, name="through a failover", seeds=2)(probed)
 
 
 async def by_dns(one: Sweep) -> None:

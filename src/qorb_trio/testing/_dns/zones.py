@@ -104,7 +104,7 @@ class Zones:
         """Add a zone, or replace it as a whole."""
         read = _read_zone(zone, origin)
         if read.origin is None:
-            raise ValueError("origin: the zone does not name its origin, so give it")
+            raise ValueError("origin: the zone does not say its name, so give its origin")
         self._zones[read.origin] = read
         self._provide_soa(read.origin)
 
