@@ -157,6 +157,7 @@ class NineStatements(InvariantInstrument):
                 gone += 1
             else:
                 here[conn.backend, _state(conn)] += 1
+                here[conn.backend, "probed"] += conn.hook == "is_valid" and len(conn.history) == 1
         for dial in ledger.dialling:
             if dial.departed:
                 gone += 1
@@ -168,8 +169,11 @@ class NineStatements(InvariantInstrument):
             backend = one.backend
             lent, tended = here[backend, "lent"], here[backend, "tended"]
             idle, closing = here[backend, "idle"], here[backend, "closing"]
+            # The probe of a failing backend is checked before it counts as connected.
+            probed = max(0, min(here[backend, "probed"], tended - one.checking))
+            tended -= probed
             if (
-                here[backend, "dialled"] > one.connecting + one.closing
+                here[backend, "dialled"] + probed > one.connecting + one.closing
                 or lent > one.claimed
                 or tended > one.checking
                 or closing > one.closing
