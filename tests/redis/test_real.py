@@ -181,7 +181,8 @@ async def test_a_password_that_is_wrong_is_the_reason(server: RedisServer) -> No
     for password, words in ((None, "NOAUTH"), ("x", "WRONGPASS")):
         async with a_pool(FixedResolver([server.backend]), password=password) as pool:
             with pytest.raises(trio.TooSlowError) as caught:
-                await pool.acquire(timeout=0.2)
+                async with pool.claim(timeout=0.2):
+                    pass
             assert words in str(caught.value.__cause__)
 
 

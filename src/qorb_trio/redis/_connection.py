@@ -9,7 +9,7 @@ connection is useless.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast, final
 
 import hiredis
@@ -18,9 +18,11 @@ import trio
 from ._errors import RedisError
 from ._server import Server
 from ._session import SUBSCRIPTIONS, Argument, Command, Session, may_block
+from ._wire import receive, send
 
 _NOTHING: Final = object()
-_READ_SIZE: Final = 65536
+#: Its annotations know only commands of one word.
+_pack_command: Final = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 #: Errors by which a connection shows that it is lost.
 _LOST: Final = (trio.BrokenResourceError, hiredis.HiredisError, EOFError)
 
@@ -109,6 +111,7 @@ class RedisConnection:
             (reply,) = await self._exchange(_pack(command), 1)
         elif name in SUBSCRIPTIONS:
             await self._exchange(_pack(command), 0)
+            await trio.lowlevel.cancel_shielded_checkpoint()  # there was no reply to wait for
             return None
         else:
             (reply,) = await self._exchange(_pack(command), 1, blocks=may_block(command))
@@ -227,8 +230,7 @@ class RedisConnection:
             owed = self._unanswered
             self._unanswered += count
             self._useless = "a request was cut off while it was being sent"
-            if data:
-                await self.stream.send_all(data)
+            await send(self.stream, data)
             self._useless = "a blocking command was cut off" if blocks else None
             await self._drop_replies(owed)
             replies = [await self._reply() for _ in range(count)]
@@ -266,12 +268,12 @@ class RedisConnection:
     async def _read(self) -> Any:
         """Return the next item that the server sends."""
         while (item := self._reader.gets()) is _NOTHING:
-            data = await self.stream.receive_some(_READ_SIZE)
+            data = await receive(self.stream)
             if not data:
                 raise EOFError("the server has closed it")
-            self._reader.feed(bytes(data))
+            self._reader.feed(data)
         return item
 
 
 def _pack(command: Command) -> bytes:
-    return cast("bytes", hiredis.pack_command(cast("tuple[str]", tuple(command))))
+    return _pack_command(command if type(command) is tuple else tuple(command))
