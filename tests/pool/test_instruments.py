@@ -306,8 +306,6 @@ async def test_rebalancing(autojump_clock: MockClock) -> None:
 #: Events that no code emits so far. Whoever emits one deletes it here, and has
 #: `every_kind_of_trouble` provoke it.
 NOT_YET = {
-    "connection_stale",
-    "connection_broken",
     "connection_retired",
     "backend_ejected",
     "backend_restored",
@@ -328,6 +326,12 @@ async def every_kind_of_trouble(bench: Bench) -> None:
         await bench.use(timeout=0)
     await bench.settle(20)
     bench.resolver.set(backends("b"))
+    await bench.settle(20)
+    async with bench.claim() as conn:
+        conn.broken = True
+    await bench.settle(20)
+    for conn in bench.ledger.idle:
+        conn.broken = True
     await bench.settle(20)
     bench.nursery.start_soon(hold_to_the_end, bench)
     await bench.settle()
@@ -438,7 +442,7 @@ async def test_any_event_may_raise(
     bad = type("Bad", (Instrument,), {event: method})()
     async with open_bench("ab", policy=TROUBLE, instruments=[bad]) as bench:
         await every_kind_of_trouble(bench)
-        assert bench.stats().claims == 7
+        assert bench.stats().claims == 8
     assert calls == 1
 
 
