@@ -35,10 +35,14 @@ class Item:
         self.slots = slots
 
     @property
-    def load(self) -> int:
+    def claimed(self) -> int:
         """Number of claims."""
         Item.asked += 1
         return self.claims
+
+    @claimed.setter
+    def claimed(self, claims: int) -> None:
+        self.claims = claims
 
     @property
     def idle(self) -> int:

@@ -81,7 +81,7 @@ class Scene:
             "slots": len(states),
             "connecting": slot_set.connecting,
             "connected": slot_set.connected,
-            "checking": slot_set.checking,
+            "checking": slot_set.connected - slot_set.idle - slot_set.claimed,
             "claimed": slot_set.claimed,
             "closing": slot_set.closing,
         }

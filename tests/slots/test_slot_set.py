@@ -41,7 +41,7 @@ def claims_of(
         states = [each.state for each in slot_set.slots]
         totals = scene.totals
         sums = (totals.slots, totals.connected, totals.checking, totals.claimed, totals.idle)
-        seen.append((slot.id, idle, states, slot_set.claimed, slot_set.checking, sums))
+        seen.append((slot.id, idle, states, slot_set.claimed, slot_set.idle, sums))
 
     for _ in range(3):
         scene.spare()
@@ -148,11 +148,12 @@ def test_a_probe_has_news_of_its_own() -> None:
     scene = Scene()
     slot_set = scene.slot_set
     slot = scene.slot_in(State.CONNECTING)
-    slot_set.begin_dial(slot, 3.0)
+    slot.begin_dial(slot_set.detector.health_generation, 3.0)
     began = slot.health_generation
     assert slot.connecting_since == 3.0
     assert slot_set.detector.record_failure(OSError(), began, 4.0)
-    slot_set.mark_connected(slot, 5.0, probe=True)
+    slot.mark_connected(5.0)
+    slot_set.begin_probe(slot)
     assert (slot.connecting_since, slot.created_at, slot.idle_since) == (NOT_YET, 5.0, 5.0)
     assert slot.health_generation > began
     assert slot_set.probe is slot
@@ -163,9 +164,9 @@ def test_a_plain_connection_keeps_the_generation_of_its_dial() -> None:
     """What failed after a dial began says nothing about its connection, unless it is the probe."""
     scene = Scene()
     slot = scene.slot_in(State.CONNECTING)
-    scene.slot_set.begin_dial(slot, 3.0)
+    slot.begin_dial(scene.slot_set.detector.health_generation, 3.0)
     began = slot.health_generation
     scene.slot_set.detector.record_failure(OSError(), began, 4.0)
-    scene.slot_set.mark_connected(slot, 5.0, probe=False)
+    slot.mark_connected(5.0)
     assert slot.health_generation == began
     assert scene.slot_set.probe is None

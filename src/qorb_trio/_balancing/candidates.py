@@ -13,6 +13,8 @@ from .strategy import FEW
 class IdleSet(Protocol):
     """A slot set, as far as this room is concerned."""
 
+    #: Number of claims that the backend serves now.
+    claimed: int
     #: Priority of the backend; a lower number comes first.
     priority: int
     #: Position in its tier, or -1 if it is in none. Written by the idle index only.
@@ -27,10 +29,6 @@ class IdleSet(Protocol):
     @property
     def effective_weight(self) -> float:
         """The weight, greater than zero."""
-
-    @property
-    def load(self) -> int:
-        """Number of claims that the backend serves now."""
 
     @property
     def idle(self) -> int:
@@ -59,7 +57,7 @@ class IdleCandidate(Generic[S]):
 
     @property
     def load(self) -> int:
-        return self.slot_set.load
+        return self.slot_set.claimed
 
     @property
     def spares(self) -> int:

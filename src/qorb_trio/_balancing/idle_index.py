@@ -123,9 +123,9 @@ class IdleIndex(Generic[S]):
             one, other = among[i], among[j if j < i else j + 1]
             if one.effective_weight == other.effective_weight:
                 # Chance has chosen already between two that are alike.
-                return one if one.load <= other.load else other
+                return one if one.claimed <= other.claimed else other
             among = [one, other]
-        loads = [slot_set.load for slot_set in among]
+        loads = [slot_set.claimed for slot_set in among]
         weights = [slot_set.effective_weight for slot_set in among]
         return among[least_loaded(loads, weights, self._draw)]
 

@@ -218,7 +218,7 @@ class Dispatcher(Generic[C]):
         if self.hooks.has_on_recycle and self._needs_recycle(slot):
             self._checker.recycle(slot)
             return True
-        slot.slot_set.mark_idle(slot, self.now())
+        slot.mark_idle(self.now())
         return False
 
     def _needs_recycle(self, slot: Slot[C]) -> bool:

@@ -88,7 +88,7 @@ def _backend_stats(slot_set: SlotSet[Any], now: float) -> BackendStats:
         online=slot_set.connected > 0,
         connecting=slot_set.connecting,
         unclaimed=slot_set.idle,
-        checking=slot_set.checking,
+        checking=slot_set.connected - slot_set.idle - slot_set.claimed,
         claimed=slot_set.claimed,
         closing=slot_set.closing,
         wanted=slot_set.wanted,

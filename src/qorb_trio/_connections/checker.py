@@ -93,7 +93,7 @@ class Checker(Generic[C]):
         """A check has ended, so there is room for one more."""
         for slot_set in self._waiting:
             del self._waiting[slot_set]
-            slot_set.wake()
+            slot_set.tasks.wake()
             return
 
     def forget(self, slot_set: SlotSet[C]) -> None:
@@ -106,12 +106,12 @@ class Checker(Generic[C]):
         """Have a spare checked."""
         slot.slot_set.remove_idle(slot)
         slot.slot_set.transition(slot, CHECKING)
-        slot.slot_set.start(self._run_check, slot)
+        slot.slot_set.tasks.start(self._run_check, slot)
 
     def recycle(self, slot: Slot[C]) -> None:
         """Have a returned connection cleaned."""
         slot.slot_set.transition(slot, CHECKING)
-        slot.slot_set.start(self._run_recycle, slot)
+        slot.slot_set.tasks.start(self._run_recycle, slot)
 
     @trio.lowlevel.enable_ki_protection
     async def _run_check(self, slot: Slot[C]) -> None:
@@ -149,7 +149,7 @@ class Checker(Generic[C]):
             self._closer.close(slot)
             self._outcomes.failed(slot, failure, tried)
         elif not self._closer.close_if_broken(slot):
-            slot_set.mark_idle(slot, trio.current_time())
+            slot.mark_idle(trio.current_time())
             self._outcomes.succeeded(slot)
             self.on_ready(slot)
 

@@ -51,7 +51,7 @@ class Closer(Generic[C]):
         self.on_close(slot)
         assert slot.connection is not None
         if self._hooks.needs_close(slot.connection):
-            slot_set.start(self._disconnect, slot)
+            slot_set.tasks.start(self._disconnect, slot)
         else:
             self.finish(slot)
         if was_connected:
@@ -95,7 +95,7 @@ class Closer(Generic[C]):
 
         The set must be inactive. Its task ends when its last slot has closed.
         """
-        slot_set.scope.cancel()
+        slot_set.tasks.scope.cancel()
         self.close_idle(slot_set, slot_set.idle)
 
     def cut_claim(self, slot: Slot[C]) -> None:
@@ -111,7 +111,7 @@ class Closer(Generic[C]):
         """End a slot that has nothing open any more."""
         if slot.connection is not None:
             self._open.remove(slot.connection)
-            slot.slot_set.detach(slot)
+            slot.detach()
         slot.slot_set.transition(slot, CLOSED)
         self._on_closed()
 

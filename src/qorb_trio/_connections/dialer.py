@@ -118,7 +118,7 @@ class Dialer(Generic[C]):
     async def _connect(self, slot: Slot[C]) -> Exception | None:
         """Call ``connect``; the exception if it fails."""
         now = trio.current_time()
-        slot.slot_set.begin_dial(slot, now)
+        slot.begin_dial(slot.slot_set.detector.health_generation, now)
         failure: BaseException | None = None
         try:
             if (emit := self._events.connect_start) is not None:
@@ -126,7 +126,7 @@ class Dialer(Generic[C]):
             with slot.begin_io(now + self._settings.set_config.connect_timeout):
                 connection = await self._hooks.connect(slot.slot_set.backend)
                 self._open.add(connection)
-                slot.slot_set.attach(slot, connection)
+                slot.attach(connection)
                 return None
         except Exception as exc:  # noqa: BLE001 - the user's code
             failure = exc
@@ -151,7 +151,9 @@ class Dialer(Generic[C]):
         now = trio.current_time()
         self._hangs.record_connect_time(now - slot.connecting_since, now)
         is_probe = detector.is_failing
-        slot_set.mark_connected(slot, now, probe=is_probe)
+        slot.mark_connected(now)
+        if is_probe:
+            slot_set.begin_probe(slot)
         probation = detector.begin_half_open(now) if is_probe else 0.0
         self._announce(slot)
         if probation:
@@ -219,12 +221,10 @@ class Dialer(Generic[C]):
 
     def refresh_hung(self, slot_set: SlotSet[C], now: float) -> None:
         """Update `SlotSet.is_hung`, and give up dials that would last for ever."""
-        slot_set.set_hung(now >= self._suspect_at(slot_set, now))
+        slot_set.is_hung = now >= self._suspect_at(slot_set, now)
         while slot_set.is_hung and now >= self._abandon_at(slot_set, now):
-            oldest = slot_set.oldest_dial
-            assert oldest is not None
-            self.abort(oldest)
-            slot_set.set_hung(now >= self._suspect_at(slot_set, now))
+            self.abort(next(iter(slot_set.dials)))
+            slot_set.is_hung = now >= self._suspect_at(slot_set, now)
 
     def next_refresh_at(self, slot_set: SlotSet[C], now: float) -> float:
         """Return when `refresh_hung` may see something else than it last saw."""
@@ -255,7 +255,7 @@ class Dialer(Generic[C]):
 
     def _began_at(self, slot_set: SlotSet[C], now: float) -> float:
         """Return when the oldest dial began, or will begin when its back-off has passed."""
-        oldest = slot_set.oldest_dial
+        oldest = next(iter(slot_set.dials), None)
         if oldest is None:
             return math.inf
         began, retry_at = oldest.connecting_since, slot_set.detector.retry_at

@@ -42,6 +42,8 @@ class Outcomes(Generic[C]):
     _replan: Callable[[], None]
     #: Called with each slot set that shows new evidence of failing. The membership's.
     on_failing: Callable[[SlotSet[C]], None] = attrs.field(init=False)
+    #: The number of slot sets that have a connection.
+    _online: int = attrs.field(init=False, default=0)
     _has_warned_misuse: bool = attrs.field(init=False, default=False)
 
     # Failures.
@@ -160,6 +162,7 @@ class Outcomes(Generic[C]):
 
     def online(self, slot_set: SlotSet[C]) -> None:
         """Tell that a backend has its first connection."""
+        self._online += 1
         text = "pool %s: backend %s is online"
         log_safely(logger, logging.INFO, text, self._pool, printable(slot_set.backend.name))
         if (emit := self._events.slot_set_online) is not None:
@@ -168,20 +171,19 @@ class Outcomes(Generic[C]):
     def connection_lost(self, slot_set: SlotSet[C]) -> None:
         """Tell, if it is so, that a backend has lost its last connection."""
         if slot_set.connected == 0:
+            self._online -= 1
             text = "pool %s: backend %s is offline"
             log_safely(logger, logging.INFO, text, self._pool, printable(slot_set.backend.name))
             if (emit := self._events.slot_set_offline) is not None:
                 emit(slot_set.backend)
-            self._retry_others_if_nothing_is_online(slot_set)
+            if self._online == 0 and slot_set.is_active:
+                self._retry_others(slot_set)
         self._replan()
 
-    def _retry_others_if_nothing_is_online(self, lost: SlotSet[C]) -> None:
+    def _retry_others(self, lost: SlotSet[C]) -> None:
         """Retry backends at once, though they are in back-off: the last online one is lost."""
-        active = self._registry.active.values()
-        if any(slot_set.connected for slot_set in active):
-            return
         now = trio.current_time()
-        for slot_set in active:
+        for slot_set in self._registry.active.values():
             if slot_set is not lost and slot_set.detector.retry_soon(now):
                 slot_set.reschedule_back_off()
 

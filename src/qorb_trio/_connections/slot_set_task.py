@@ -44,10 +44,10 @@ class SlotSetTask(Generic[C]):
     async def run(self, slot_set: SlotSet[C]) -> None:
         """Run the I/O of a slot set until its backend has left and its slots are closed."""
         try:
-            with slot_set.scope:
+            with slot_set.tasks.scope:
                 # Strict, however Trio runs: this nursery's layer is removed below.
                 async with trio.open_nursery(strict_exception_groups=True) as nursery:
-                    slot_set.open(nursery, self._on_lost)
+                    slot_set.tasks.open(nursery, self._on_lost)
                     try:
                         await self._serve(slot_set)
                     finally:
@@ -66,12 +66,12 @@ class SlotSetTask(Generic[C]):
         while True:
             new: list[Slot[C]] | None = None
             with trio.move_on_at(checker.next_check_at(slot_set, trio.current_time())):
-                new = await slot_set.orders.receive()
+                new = await slot_set.tasks.orders.receive()
             if new is None:
                 checker.check_oldest(slot_set, trio.current_time())
             else:
                 for slot in new:
-                    slot_set.start(dial, slot)
+                    slot_set.tasks.start(dial, slot)
 
     async def _drain(self, slot_set: SlotSet[C]) -> None:
         """Wait until all slots are closed. Nothing new is dialled meanwhile."""
@@ -89,6 +89,6 @@ def _ordered(slot_set: SlotSet[C]) -> list[Slot[C]]:
     slots: list[Slot[C]] = []
     while True:
         try:
-            slots += slot_set.orders.receive_nowait()
+            slots += slot_set.tasks.orders.receive_nowait()
         except trio.WouldBlock:
             return slots

@@ -99,13 +99,13 @@ class Membership(Generic[C]):
     def end_turn(self, slot_set: SlotSet[C]) -> None:
         """Give a backend that has had its turn another place in the order of backends."""
         backend = slot_set.backend.name
-        slot_set.set_rotation_key(self._order.end_turn(backend, slot_set.effective_weight))
+        slot_set.rotation_key = self._order.end_turn(backend, slot_set.effective_weight)
 
     def demote(self, slot_set: SlotSet[C]) -> None:
         """Place a backend that has failed behind those that hold connections."""
         name, weight = slot_set.backend.name, slot_set.effective_weight
         last = last_holder_key(self._registry.active.values(), slot_set.priority)
-        slot_set.set_rotation_key(self._order.postpone(name, weight, last))
+        slot_set.rotation_key = self._order.postpone(name, weight, last)
 
     def _exchange(self, leaving: list[SlotSet[C]], coming: list[SlotSet[C]]) -> None:
         """Lend nothing old from here on; the new backends may be dialled."""

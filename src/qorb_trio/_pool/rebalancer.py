@@ -115,7 +115,8 @@ class Rebalancer(Generic[C]):
             held[slot_set.backend] = held.get(slot_set.backend, 0) + len(slot_set.slots)
         for slot_set in views:
             taken = held.get(slot_set.backend, 0) if held else 0
-            slot_set.set_limits(max(0, config.max_count - taken), config.max_connecting)
+            slot_set.limit = max(0, config.max_count - taken)
+            slot_set.max_connecting = config.max_connecting
 
     def _collect_demand(self, views: list[SlotSet[C]]) -> Demand:
         policy = self._settings.policy
@@ -148,7 +149,8 @@ class Rebalancer(Generic[C]):
         """Let all others see what the plan says."""
         reclaimable = set(plan.reclaimable)
         for slot_set in views:
-            slot_set.adopt_plan(plan.wanted[slot_set], reclaimable=slot_set in reclaimable)
+            slot_set.wanted = plan.wanted[slot_set]
+            slot_set.is_reclaimable = slot_set in reclaimable
         self._targets.publish(
             claims=self._totals.claimed + self._queue.waiting,
             # While nothing is online, the first claimant that waits hurries the retries.

@@ -67,6 +67,28 @@ class Slot(Generic[C]):
     def __repr__(self) -> str:
         return f"<slot {self.id} of {self.slot_set.backend.name}: {self.state.label}>"
 
+    def begin_dial(self, generation: int, now: float) -> None:
+        """Date a dial, and note which failures it cannot have seen."""
+        self.health_generation = generation
+        self.connecting_since = now
+
+    def attach(self, connection: C) -> None:
+        """Keep what ``connect`` returned."""
+        self.connection = connection
+
+    def mark_connected(self, now: float) -> None:
+        """Date a connection that has been established."""
+        self.connecting_since = NOT_YET
+        self.created_at = self.idle_since = now
+
+    def mark_idle(self, now: float) -> None:
+        """Date the last use or check of a connection."""
+        self.idle_since = now
+
+    def detach(self) -> None:
+        """Forget a connection that is closed."""
+        self.connection = None
+
     def begin_io(self, deadline: float = NOT_YET) -> trio.CancelScope:
         """Return a new scope for I/O on this slot, by which others can interrupt it."""
         self.scope = scope = trio.CancelScope(deadline=deadline)

@@ -6,19 +6,17 @@ connections is done in `_connections`, by the tasks of the slot set's own nurser
 
 from __future__ import annotations
 
-import contextvars
-import functools
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import attrs
 import trio
 
 from .._model.backend import Backend, effective_weight
-from .cancellation import is_cancellation
 from .slot import NOT_YET, Slot
+from .slot_tasks import SlotTasks
 from .state import (
     AT_REST,
     CHECKING,
@@ -59,13 +57,9 @@ class SlotSet(Generic[C]):
     """The slots of one backend, as the planner and the balancer see them."""
 
     __slots__ = (
-        "_context",
         "_events",
         "_idle_index",
         "_next_slot_id",
-        "_nursery",
-        "_on_crash",
-        "_orders",
         "_totals",
         "backend",
         "candidate",
@@ -83,16 +77,15 @@ class SlotSet(Generic[C]):
         "is_reclaimable",
         "limit",
         "max_connecting",
-        "orders",
         "place",
         "priority",
         "probe",
         "retiring",
         "retiring_idle",
         "rotation_key",
-        "scope",
         "slots",
         "stale",
+        "tasks",
         "total_claims",
         "wanted",
     )
@@ -133,25 +126,19 @@ class SlotSet(Generic[C]):
         # The index's: the place in its tier, and the candidate that stands for this set.
         self.place: int = -1
         self.candidate: IdleCandidate[Any] | None = None
-        # The rebalancer's, as of its last plan.
+        #: True while a dial takes suspiciously long. The dialer's.
         self.is_hung: bool = False
+        # The rebalancer's, as of its last plan. Reclaimable: the next connection that comes
+        # back may be closed, to make room for another backend.
         self.is_reclaimable: bool = False
         self.limit: int = 0
         self.max_connecting: float = math.inf
         self.wanted: int = 0
+        #: The place in the order in which backends get slots. The membership's.
         self.rotation_key: float = rotation_key
-        # The task's of this slot set.
-        self._nursery: trio.Nursery | None = None
-        self._on_crash: Callable[[BaseException], None]
-        self._context: contextvars.Context | None = None
-        #: Encloses all I/O of this set but closing; cancelled when the backend leaves.
-        self.scope: trio.CancelScope = trio.CancelScope()
+        self.tasks: SlotTasks[C] = SlotTasks()
         #: Set when the last slot has closed after `deactivate`.
         self.drained: trio.Event = trio.Event()
-        self._orders: trio.MemorySendChannel[list[Slot[C]]]
-        #: New slots to be dialled, for the task of this slot set to receive.
-        self.orders: trio.MemoryReceiveChannel[list[Slot[C]]]
-        self._orders, self.orders = trio.open_memory_channel[list[Slot[C]]](math.inf)
         self._describe(backend)
 
     def __repr__(self) -> str:
@@ -173,20 +160,12 @@ class SlotSet(Generic[C]):
     # Read by the planner and the balancer.
 
     @property
-    def load(self) -> int:
-        return self.claimed
-
-    @property
     def idle(self) -> int:
         return len(self.idle_slots)
 
     @property
     def connecting(self) -> int:
         return len(self.dials)
-
-    @property
-    def checking(self) -> int:
-        return self.connected - len(self.idle_slots) - self.claimed
 
     @property
     def closing(self) -> int:
@@ -201,14 +180,10 @@ class SlotSet(Generic[C]):
         return self.detector.is_half_open
 
     @property
-    def oldest_dial(self) -> Slot[C] | None:
-        return next(iter(self.dials), None)
-
-    @property
     def probe_order(self) -> tuple[float, float]:
         # A hung backend is probed after all others that are due. Among hung ones, the one with
         # the oldest dial comes first, because its dial is the next to end.
-        oldest = self.oldest_dial
+        oldest = next(iter(self.dials), None)
         if not self.is_hung or oldest is None:
             return self.detector.retry_at, 0
         return NOT_YET, oldest.connecting_since
@@ -254,36 +229,15 @@ class SlotSet(Generic[C]):
             self.slots[slot] = None
             self.dials[slot] = None
         self._totals.slots += count
-        self._orders.send_nowait(new)
+        self.tasks.order_dials(new)
 
-    def wake(self) -> None:
-        """Have the task of this slot set look again at what is due."""
-        self._orders.send_nowait([])
+    def begin_probe(self, slot: Slot[C]) -> None:
+        """Make a new connection the one that has to prove that a failing backend works.
 
-    def begin_dial(self, slot: Slot[C], now: float) -> None:
-        """Date a dial, and note which failures it cannot have seen."""
-        slot.health_generation = self.detector.health_generation
-        slot.connecting_since = now
-
-    def attach(self, slot: Slot[C], connection: C) -> None:
-        """Keep what ``connect`` returned."""
-        slot.connection = connection
-
-    def mark_connected(self, slot: Slot[C], now: float, *, probe: bool) -> None:
-        """Date a connection that has been established.
-
-        `probe`: the backend was failing, so this connection is the one to prove it works. That
-        it connected is news of now, whatever failed since the dial began.
+        That it connected is news of now, whatever failed since the dial began.
         """
-        slot.connecting_since = NOT_YET
-        slot.created_at = slot.idle_since = now
-        if probe:
-            slot.health_generation = self.detector.health_generation
-            self.probe = slot
-
-    def mark_idle(self, slot: Slot[C], now: float) -> None:
-        """Date the last use or check of a connection."""
-        slot.idle_since = now
+        slot.health_generation = self.detector.health_generation
+        self.probe = slot
 
     def count_stale(self) -> None:
         """Count an idle connection that the peer has closed."""
@@ -301,10 +255,6 @@ class SlotSet(Generic[C]):
         if was_probe:
             self.probe = None
         return was_probe
-
-    def detach(self, slot: Slot[C]) -> None:
-        """Forget a connection that is closed."""
-        slot.connection = None
 
     # Idle slots.
 
@@ -348,59 +298,7 @@ class SlotSet(Generic[C]):
         if not self.idle_slots:
             self._idle_index.remove(self)
 
-    # The rebalancer's view, and its plan.
-
-    def set_hung(self, is_hung: bool) -> None:
-        """Note whether a dial takes suspiciously long, as of now."""
-        self.is_hung = is_hung
-
-    def set_limits(self, limit: int, max_connecting: float) -> None:
-        """Set the maximum number of slots, closing ones included, and of concurrent dials."""
-        self.limit = limit
-        self.max_connecting = max_connecting
-
-    def set_rotation_key(self, key: float) -> None:
-        """Set the place in the order in which backends get slots."""
-        self.rotation_key = key
-
-    def adopt_plan(self, wanted: int, *, reclaimable: bool) -> None:
-        """Adopt what the last plan says of this backend.
-
-        `reclaimable`: the next connection that comes back may be closed to make room.
-        """
-        self.wanted = wanted
-        self.is_reclaimable = reclaimable
-
-    # Tasks, and the end.
-
-    def open(self, nursery: trio.Nursery, on_crash: Callable[[BaseException], None]) -> None:
-        """Set the nursery in which the I/O of this set runs: its task has begun.
-
-        `on_crash` is called at once when a task in it crashes: the nursery itself ends only
-        when all claims on this backend have ended.
-        """
-        self._nursery = nursery
-        self._on_crash = on_crash
-        self._context = contextvars.copy_context()
-
-    def start(self, work: Callable[[Slot[C]], Awaitable[None]], slot: Slot[C]) -> None:
-        """Start a task for I/O on a slot.
-
-        It runs in the context variables of this set's task, never in a claimant's.
-        """
-        assert self._nursery is not None
-        assert self._context is not None
-        start_soon = self._nursery.start_soon
-        self._context.run(functools.partial(start_soon, self._guard, work, slot, name=work))
-
-    @trio.lowlevel.enable_ki_protection
-    async def _guard(self, work: Callable[[Slot[C]], Awaitable[None]], slot: Slot[C]) -> None:
-        try:
-            await work(slot)
-        except BaseException as exc:
-            if not is_cancellation(exc):
-                self._on_crash(exc)
-            raise
+    # The end.
 
     def deactivate(self) -> None:
         """Lend nothing from here any more: the backend has left, or the pool ends."""

@@ -1,0 +1,74 @@
+"""`SlotTasks`: where the I/O of one slot set runs."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import math
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar, final
+
+import trio
+
+from .cancellation import is_cancellation
+from .slot import Slot
+
+C = TypeVar("C")
+
+
+@final
+class SlotTasks(Generic[C]):
+    """The nursery of one slot set, and the channel to the task that owns it.
+
+    `SlotSetTask` opens it; dialer, checker and closer start their tasks in it.
+    """
+
+    __slots__ = ("_context", "_nursery", "_on_crash", "_send", "orders", "scope")
+
+    def __init__(self) -> None:
+        #: Encloses all I/O but closing; cancelled when the backend leaves.
+        self.scope: trio.CancelScope = trio.CancelScope()
+        self._send: trio.MemorySendChannel[list[Slot[C]]]
+        #: New slots to be dialled, for the task of the slot set to receive.
+        self.orders: trio.MemoryReceiveChannel[list[Slot[C]]]
+        self._send, self.orders = trio.open_memory_channel[list[Slot[C]]](math.inf)
+        self._nursery: trio.Nursery | None = None
+        self._context: contextvars.Context | None = None
+        self._on_crash: Callable[[BaseException], None]
+
+    def open(self, nursery: trio.Nursery, on_crash: Callable[[BaseException], None]) -> None:
+        """Set the nursery: the task of the slot set has begun.
+
+        `on_crash` is called at once when a task in it crashes: the nursery itself ends only
+        when all claims on this backend have ended.
+        """
+        self._nursery = nursery
+        self._on_crash = on_crash
+        self._context = contextvars.copy_context()
+
+    def order_dials(self, slots: list[Slot[C]]) -> None:
+        """Order the dials of new slots from the task of the slot set."""
+        self._send.send_nowait(slots)
+
+    def wake(self) -> None:
+        """Have the task of the slot set look again at what is due."""
+        self._send.send_nowait([])
+
+    def start(self, work: Callable[[Slot[C]], Awaitable[None]], slot: Slot[C]) -> None:
+        """Start a task for I/O on a slot.
+
+        It runs in the context variables of the slot set's task, never in a claimant's.
+        """
+        assert self._nursery is not None
+        assert self._context is not None
+        start_soon = self._nursery.start_soon
+        self._context.run(functools.partial(start_soon, self._guard, work, slot, name=work))
+
+    @trio.lowlevel.enable_ki_protection
+    async def _guard(self, work: Callable[[Slot[C]], Awaitable[None]], slot: Slot[C]) -> None:
+        try:
+            await work(slot)
+        except BaseException as exc:
+            if not is_cancellation(exc):
+                self._on_crash(exc)
+            raise
