@@ -146,6 +146,105 @@ def test_the_order_of_the_views_does_not_matter(
         assert {step.view: step.count for step in steps} == counts
 
 
+# ------------------------------------------------------------------------ small cases
+
+
+def test_a_standby_is_used_if_no_primary_works() -> None:
+    """A backend of the next priority gets the slots while all of the better one fail, and none
+    as soon as one of those is online."""
+    views = ordered([View(is_failing=True), View(is_failing=True, connecting=1), View(priority=1)])
+    demand = Demand(max_slots=8, spares=4)
+    plan = make_plan(views, demand)
+    assert list(plan.wanted.values()) == [1, 1, 4]
+    assert places(views, plan.opens) == [(0, 1), (2, 4)]
+    views[0].idle = 1
+    assert make_plan(views, demand).wanted[views[2]] == 0
+
+
+def test_dials_share_the_free_slots() -> None:
+    """The free slots go to those that have least, and what one gets is gone for the others."""
+    views = ordered([View(claimed=10), View(idle=1), View(), View()])
+    plan = make_plan(views, Demand(max_slots=16, spares=6))
+    assert places(views, plan.opens) == [(2, 4), (3, 1)]
+
+
+def test_a_rebalance_closes_standbys_first() -> None:
+    """Of two backends with surplus, the one of the worse priority gives its connections."""
+    views = ordered([View(idle=5), View(idle=2, priority=1)])
+    plan = make_plan(views, Demand(max_slots=16, spares=2, retained=5), rebalance=True)
+    assert places(views, plan.closes) == [(1, 2)]
+
+
+# ---------------------------------------------------- due connections, ejected backends
+
+
+def test_due_connections_of_one_backend_do_not_go_for_the_surplus_of_another() -> None:
+    """Of each backend, only as many due connections are closed as are beyond its quota."""
+    views = ordered([View(idle=3, retiring_idle=3), View(idle=4)])
+    plan = make_plan(views, Demand(max_slots=16, spares=4))
+    assert places(views, plan.closes) == [(0, 1)]
+
+
+def test_due_connections_stay_while_another_backend_is_dialled() -> None:
+    """A due connection beyond its quota stays if there would be too few altogether."""
+    views = ordered([View(idle=4, retiring_idle=4), View(connecting=2)])
+    plan = make_plan(views, Demand(max_slots=16, spares=4))
+    assert plan.closes == []
+    views[1].connecting, views[1].idle = 0, 2
+    plan = make_plan(views, Demand(max_slots=16, spares=4))
+    assert places(views, plan.closes) == [(0, 2)]
+
+
+def test_a_replacement_counts_towards_max_connecting() -> None:
+    """No replacement is dialled while the dials for growth use up the limit."""
+    view = View(idle=2, retiring_idle=1, connecting=2, max_connecting=2)
+    assert make_plan([view], Demand(max_slots=16, spares=4)).opens == []
+    view.max_connecting = 3
+    assert total(make_plan([view], Demand(max_slots=16, spares=4)).opens) == 1
+
+
+def test_a_replacement_of_a_due_claim_is_no_surplus() -> None:
+    """A rebalance keeps the spare that replaces a due connection which is still claimed."""
+    view = View(idle=4, claimed=1, retiring_claimed=1)
+    plan = make_plan([view], Demand(max_slots=16, spares=3), rebalance=True)
+    assert (plan.opens, plan.closes, plan.is_settled) == ([], [], True)
+
+
+def test_a_replacement_of_a_due_claim_gives_no_way() -> None:
+    """In a full pool, a spare that replaces a due claim does not make room for a probe."""
+    views = ordered([View(idle=1, claimed=1, retiring_claimed=1), View(is_failing=True)])
+    plan = make_plan(views, Demand(max_slots=2, waiting=0, spares=0))
+    assert (plan.closes, plan.reclaimable) == ([], [])
+
+
+def test_due_connections_of_a_failing_backend_count() -> None:
+    """They cannot be replaced, so a rebalance counts them as what is there."""
+    views = ordered([View(idle=6), View(idle=2, retiring_idle=2, is_failing=True)])
+    plan = make_plan(views, Demand(max_slots=16, spares=4), rebalance=True)
+    assert places(views, plan.closes) == [(0, 4)]
+
+
+def test_a_full_pool_leaves_an_ejected_backend_alone() -> None:
+    """With 4 backends, 4 connections each and a cap of 16, an ejection changes nothing, not
+    even in a rebalance."""
+    views = ordered([View(idle=4, is_ejected=True), *(View(idle=4) for _ in range(3))])
+    plan = make_plan(views, Demand(max_slots=16, spares=16), rebalance=True)
+    assert list(plan.wanted.values()) == [4, 4, 4, 4]
+    assert (plan.opens, plan.aborts, plan.closes, plan.reclaimable) == ([], [], [], [])
+    assert plan.is_settled
+    assert plan.size == 16
+
+
+def test_claims_that_need_the_room_of_an_ejected_backend_are_told() -> None:
+    """A plan that gives up some room of an ejected backend is not saturated before half of it
+    is given up."""
+    views = ordered([View(), View(idle=8, is_ejected=True)])
+    for waiting, wanted, is_saturated in [(0, 1, False), (3, 3, False), (4, 4, True), (9, 4, True)]:
+        plan = make_plan(views, Demand(max_slots=8, spares=4, waiting=waiting))
+        assert plan.wanted[views[0]] == wanted
+        assert plan.is_saturated is is_saturated
+
+
 # ------------------------------------------------------------------ demand that changes
 
 
