@@ -556,6 +556,9 @@ def test_a_rebalance_retains_what_was_needed() -> None:
     every = make_plan(views, Demand(max_slots=16, spares=4, retained=12), rebalance=True)
     assert (every.opens, every.closes, every.is_settled) == ([], [], True)
     assert sum(every.wanted.values()) == 4
+    views[0].idle, views[1].idle = 8, 2
+    uneven = make_plan(views, Demand(max_slots=16, spares=4, retained=10), rebalance=True)
+    assert uneven.closes == [], "no more than are retained"
 
 
 def test_a_rebalance_opens_before_it_closes() -> None:

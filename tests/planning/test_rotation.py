@@ -116,7 +116,20 @@ def test_a_postponed_backend_is_behind_the_holders() -> None:
     before = order.key("a:1", 1)
     assert order.postpone("a:1", 1, behind=40) > 40
     assert order.postpone("a:1", 1, behind=0) > 40 > before
+    assert order.postpone("b:1", 1, behind=0) > RotationOrder(2).key("b:1", 1)
     assert order.key("c:1", 1) == RotationOrder(2).key("c:1", 1), "no turn has ended"
+
+
+def test_an_outage_costs_no_more_than_one_turn() -> None:
+    """A backend that fails again and again is postponed once, until others pass it; after a
+    turn it can be postponed again."""
+    order = RotationOrder(2)
+    key = order.postpone("a:1", 1, behind=2)
+    assert [order.postpone("a:1", 1, behind=2) for _ in range(20)] == [key] * 20
+    later = order.postpone("a:1", 1, behind=key + 1)
+    assert key + 1 < later < key + 3
+    turned = order.end_turn("a:1", 1)
+    assert order.postpone("a:1", 1, behind=0) > turned
 
 
 def test_places_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,5 +259,6 @@ class KnownBackends:
 
     def postpone(self, backend: Backend) -> None:
         """Make an active backend inactive, behind its present place in the order."""
-        self._order.postpone(backend.name, effective_weight(backend.weight), behind=0)
+        key = self.key(backend)
+        self._order.postpone(backend.name, effective_weight(backend.weight), behind=key)
         self.deactivate(backend)

@@ -31,6 +31,7 @@ class _Place:
     origin: float
     wait: float
     turns: int
+    is_postponed: bool = False
 
 
 @final
@@ -73,16 +74,23 @@ class RotationOrder:
         return self._move(name, weight, self._now)
 
     def postpone(self, name: str, weight: float, behind: float) -> float:
-        """Return the new key of a backend that has failed, which is larger than `behind`.
+        """Return the key of a backend that has failed, which is larger than `behind`.
 
         With the largest key among the backends that hold connections as `behind`, a
-        backend that comes back takes no slot from a backend that works.
+        backend that comes back takes no slot from a backend that works. One that goes on
+        failing keeps its key as long as that is still behind, so that an outage of many
+        probes costs it no more than one turn.
         """
-        return self._move(name, weight, max(self._now, behind, self.key(name, weight)))
+        key = self.key(name, weight)
+        if self._places[name].is_postponed and key > behind:
+            return key
+        return self._move(name, weight, max(self._now, behind, key), is_postponed=True)
 
-    def _move(self, name: str, weight: float, origin: float) -> float:
+    def _move(
+        self, name: str, weight: float, origin: float, *, is_postponed: bool = False
+    ) -> float:
         turns = self._places.pop(name).turns + 1
-        place = _Place(origin, self._step(name, turns), turns)
+        place = _Place(origin, self._step(name, turns), turns, is_postponed)
         self._remember(name, place)
         return place.origin + place.wait / weight
 
