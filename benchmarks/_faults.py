@@ -1,4 +1,4 @@
-"""What a client notices of faults: failed requests, and the longest time without an answer."""
+"""The effect of faults on clients: failed requests, and the longest time without an answer."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""What do HTTP clients notice of faults of their servers?
+"""Count the requests that fail when HTTP servers are restarted, killed or stopped.
 
     python benchmarks/http_faults.py [WORD ...]
 
-Three nginx are restarted, killed, stopped, and close idle connections, while 12 workers send
-GET requests with a time-out of 1 s: with httpx over a pool of all three, and with httpx as it
-comes, which knows one of them. Prints a table in Markdown.
+12 workers send GET requests with a time-out of 1 s. They use httpx over a pool of three nginx,
+and httpx as it comes, which knows one of them. Prints a table in Markdown.
 """
 
 from __future__ import annotations

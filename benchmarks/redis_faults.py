@@ -1,10 +1,9 @@
-"""What do Redis clients notice of faults of their servers?
+"""Count the commands that fail when Redis servers are restarted, killed or replaced.
 
     python benchmarks/redis_faults.py [WORD ...]
 
-A primary with a replica is killed, restarted, short of connections, and replaced, while 12 workers
-increment a counter: over a pool that knows both servers, and with redis-py on asyncio, which
-knows one address and retries as it does by default. Prints a table in Markdown.
+12 workers increment a counter. They use a pool that knows a primary and its replica, and redis-py
+on asyncio, which knows one address and retries as it does by default. Prints a table in Markdown.
 """
 
 from __future__ import annotations

@@ -32,12 +32,12 @@ default_role = "py:obj"
 # ... and for a public name there must be something; other projects are not looked up.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(attrs|collections|dns|logging|opentelemetry|os|random)\..*"),
+    (r"py:.*", r"(attrs|collections|dns|h11|httpx2?|logging|opentelemetry|os|random)\..*"),
     (r"py:.*", r"(socket|ssl|sys|traceback|trio|types|typing)\..*"),
     (r"py:.*", r"(.*\.)?[A-Z]"),  # type variables
     (
         r"py:class",
-        r"\w+(Like|Hook|State)|Transport|qorb_trio\._.*",
+        r"\w+(Like|Hook|State)|Transport|Probe|qorb_trio\._.*",
     ),  # names that only annotations use
     (r"py:obj", r"[a-z_]\w*|None|True|False"),  # arguments, and members of the class at hand
 ]
@@ -64,8 +64,10 @@ def lend_attribute_docs() -> None:
         for name in (
             "qorb_trio",
             "qorb_trio.abc",
+            "qorb_trio.http",
             "qorb_trio.opentelemetry",
             "qorb_trio.qtop",
+            "qorb_trio.redis",
             "qorb_trio.resolvers",
             "qorb_trio.testing",
         )

@@ -132,7 +132,7 @@ async def nginx_servers(folder: Path) -> AsyncIterator[list[Nginx]]:
 
 @attrs.define
 class Account:
-    """What has become of each request."""
+    """The fate of each request."""
 
     answered: Counter[str] = attrs.field(factory=Counter)
     wrong: int = 0

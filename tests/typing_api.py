@@ -11,13 +11,17 @@ import ssl
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal, assert_type
+from typing import Any, Literal, assert_type
 
 import attrs
+import httpx  # noqa: ASYNC127 - both are supported
+import httpx2
 import trio
 
 import qorb_trio
 import qorb_trio.abc
+import qorb_trio.http
+import qorb_trio.redis
 import qorb_trio.resolvers
 import qorb_trio.testing
 
@@ -251,6 +255,31 @@ async def threads(nursery: trio.Nursery, backend: qorb_trio.Backend) -> None:
             assert_type(conn.driver_connection, Database)
             assert_type(await conn.run(Database.count, "users"), int)
             assert_type(await conn.run(fetch, "users", 3), list[str])
+
+
+async def services(backend: qorb_trio.Backend) -> None:
+    """Connectors for services compose those for streams, and clients take the transport."""
+    redis = qorb_trio.redis.RedisConnector(tcp=qorb_trio.UnixConnector(), protocol=3)
+    conn = await redis.connect(backend)
+    assert_type(conn, qorb_trio.redis.RedisConnection)
+    await conn.execute("SET", b"a", 1)
+    replies = await conn.pipeline(("GET", "a"), ["GET", "b"], return_errors=True)
+    assert_type(replies, list[Any])
+    http = qorb_trio.http.HttpConnector(qorb_trio.TlsConnector(), probe="/health")
+    web = await http.connect(backend)
+    assert_type(web, qorb_trio.http.HttpConnection)
+    assert_type(await web.request("GET", "/"), qorb_trio.http.HttpResponse)
+
+
+async def clients(pool: qorb_trio.Pool[qorb_trio.http.HttpConnection]) -> None:
+    """Both packages of clients take the transport, and get their own responses."""
+    transport = qorb_trio.http.PoolTransport(pool, is_failure=lambda it: it.status_code >= 500)
+    httpx.AsyncClient(transport=transport)
+    httpx2.AsyncClient(mounts={"http://": transport})
+    one = await transport.handle_async_request(httpx.Request("GET", "http://a.test"))
+    two = await transport.handle_async_request(httpx2.Request("GET", "http://a.test"))
+    assert_type(one, httpx.Response)
+    assert_type(two, httpx2.Response)
 
 
 async def pools(nursery: trio.Nursery) -> None:

@@ -172,7 +172,7 @@ async def test_a_large_body_is_sent_in_pieces() -> None:
 
 
 async def test_a_response_that_is_not_read_discards_its_connection() -> None:
-    """What is left of a response never reaches the next request."""
+    """The rest of a response never reaches the next request."""
 
     async def serve(peer: Peer) -> None:
         target = (await peer.head()).target
@@ -492,7 +492,7 @@ async def test_a_body_of_the_wrong_length() -> None:
 
 
 async def test_an_error_of_the_body_comes_out_unchanged() -> None:
-    """What the iterator of a body raises is the caller's own error."""
+    """An error of the body's iterator is the caller's own."""
     error = trio.BrokenResourceError("of another stream")
 
     async def serve(peer: Peer) -> None:
@@ -574,7 +574,7 @@ async def test_read_timeout(autojump_clock: trio.abc.Clock, library: Any, conten
 async def test_read_timeout_counts_from_the_end_of_the_request(
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """While the body is being sent, the server need not answer."""
+    """While the body is being sent, the server has time to answer."""
     async with web(silent, client=timeouts(httpx, read=3)) as it:
         start = trio.current_time()
         with pytest.raises(httpx.ReadTimeout):

@@ -82,7 +82,7 @@ async def test_a_pipeline_takes_no_subscription(nursery: trio.Nursery) -> None:
 
 
 async def test_cleaning_resets_and_greets_again(nursery: trio.Nursery) -> None:
-    """What a command has altered ends with RESET, and the session begins anew."""
+    """RESET ends all that a command has altered, and the session begins anew."""
     conn, streams = await connected(nursery, password="secret", db=3)
     await conn.execute("SELECT", 1)
     assert is_dirty(conn)
@@ -151,7 +151,7 @@ async def test_a_blocking_command_that_is_cancelled_closes_the_connection(
 async def test_a_request_that_was_cut_closes_the_connection(
     autojump_clock: trio.abc.Clock, nursery: trio.Nursery
 ) -> None:
-    """What was sent in part cannot be completed."""
+    """A request that was sent in part cannot be completed."""
     conn, _ = await connected(nursery)
 
     async def stall(data: bytes) -> None:

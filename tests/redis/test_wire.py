@@ -38,7 +38,7 @@ async def test_there_and_back(pair: Pair) -> None:
 
 
 async def test_more_than_a_socket_takes(pair: Pair) -> None:
-    """What the socket does not take at once is sent as it makes room."""
+    """Bytes that the socket does not take at once are sent as it makes room."""
     ours, theirs = pair
     received = bytearray()
 

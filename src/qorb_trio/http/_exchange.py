@@ -179,7 +179,7 @@ class Exchange:
         else:
             self.has_begun_body = True
             chunks: Any = aiter(body)
-            # An iterator of httpx is a generator, which is to be closed if it is not exhausted.
+            # httpx gives generators, which must be closed if they are not exhausted.
             async with aclosing(chunks) if hasattr(chunks, "aclose") else nullcontext():
                 while (chunk := await _next_chunk(chunks)) is not None:
                     await self._send_piece(h11.Data(data=chunk))

@@ -38,9 +38,9 @@ class PoolTransport(AsyncBaseTransport):
     ``mounts={"http://service": PoolTransport(pool)}`` a client uses the pool for that host and
     its own transport for all others.
 
-    * A connection that is lost before the response has begun is replaced, and the request
-      repeated: always if nothing was sent, otherwise if the method is idempotent and the body
-      can be sent again, which is so for bytes and for iterators that were not begun.
+    * A connection that is lost before the response has begun is replaced, and the request is
+      repeated. If something was sent, this happens only for idempotent methods, and only if
+      the body can be sent again: bytes can, and iterators that were not begun.
     * The body of a request is sent to its end before the response is returned, unless the
       server refuses it (status 400 or above) while it is being sent.
     * httpx's timeouts: ``pool`` bounds the claim, ``read`` and ``write`` bound each step.
@@ -81,7 +81,7 @@ class PoolTransport(AsyncBaseTransport):
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request over a connection of the pool, and return the response.
 
-        The response's body is to be read or closed, as httpx's client does. Cancelled, it
+        The caller must read the response's body or close it, as httpx's client does. Cancelled, it
         leaves no connection in the middle of an exchange.
 
         Raises:
@@ -140,7 +140,7 @@ class PoolTransport(AsyncBaseTransport):
         return response
 
     async def aclose(self) -> None:
-        """Do nothing: the pool belongs to whoever has opened it."""
+        """Do nothing: the pool is closed by the code that opened it."""
 
 
 @final

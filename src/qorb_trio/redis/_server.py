@@ -31,7 +31,7 @@ class Server:
     def __init__(self, backend: Backend, directory: Directory) -> None:
         self._backend = backend
         self._directory = directory
-        self.generation = 0
+        self.generation: int = 0
         #: The reason for which the server was left; `None` while it is in use.
         self.trouble: Exception | None = None
 
@@ -67,7 +67,7 @@ class Directory:
 
     def __init__(self, codes: frozenset[str]) -> None:
         #: The codes of the errors after which a server is left.
-        self.codes = codes
+        self.codes: frozenset[str] = codes
         self._servers: WeakValueDictionary[Backend, Server] = WeakValueDictionary()
         self._left: dict[Backend, Server] = {}
 
