@@ -91,6 +91,7 @@ class Streams(Connector[trio.abc.Stream]):
         self.serve = serve
         self.peers: list[Peer] = []
         self.closed = 0
+        self.descriptor: int | None = None
         self.broken = False
         self._nursery = nursery
 
@@ -113,8 +114,8 @@ class Streams(Connector[trio.abc.Stream]):
         return self.broken
 
     def fileno(self, conn: trio.abc.Stream) -> int | None:
-        """Return a number that the tests know."""
-        return 4711
+        """Return the number that a test has chosen, if one has."""
+        return self.descriptor
 
     @property
     def open(self) -> int:

@@ -170,7 +170,8 @@ async def test_unread_bytes_and_closed_streams_are_found(nursery: trio.Nursery) 
 
 async def test_the_descriptor_is_that_of_the_stream(nursery: trio.Nursery) -> None:
     """The idle watcher is told what the connector of the streams says."""
-    conn, connector, _ = await connected(nursery)
+    conn, connector, streams = await connected(nursery)
+    streams.descriptor = 4711
     assert connector.fileno(conn) == 4711
 
 

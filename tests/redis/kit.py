@@ -27,6 +27,7 @@ class MemoryStreams(Connector[trio.abc.Stream]):
         self.commands: list[list[bytes]] = []
         self.opened = 0
         self.closed = 0
+        self.descriptor: int | None = None
         self.peers: list[Any] = []
         self._nursery = nursery
 
@@ -45,8 +46,8 @@ class MemoryStreams(Connector[trio.abc.Stream]):
         await conn.aclose()
 
     def fileno(self, conn: trio.abc.Stream) -> int | None:
-        """Return a number that the tests know."""
-        return 4711
+        """Return the number that a test has chosen, if one has."""
+        return self.descriptor
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         reader = hiredis.Reader()

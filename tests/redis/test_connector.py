@@ -261,5 +261,7 @@ def test_errors_of_commands_are_no_failures_of_the_backend() -> None:
 
 async def test_the_descriptor_is_that_of_the_stream(nursery: trio.Nursery) -> None:
     """The idle watcher is told what the connector of the streams says."""
-    connector = RedisConnector(tcp=MemoryStreams(nursery, ok))
+    streams = MemoryStreams(nursery, ok)
+    streams.descriptor = 4711
+    connector = RedisConnector(tcp=streams)
     assert connector.fileno(await connector.connect(BACKEND)) == 4711
