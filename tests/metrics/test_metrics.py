@@ -6,8 +6,9 @@ import gc
 import importlib
 import sys
 import weakref
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
@@ -23,8 +24,9 @@ from qorb_trio import (
     Backend,
     NoBackendsError,
     Policy,
+    Pool,
     PoolOverloadedError,
-    Resolver,
+    PoolStats,
     open_pool,
 )
 from qorb_trio.opentelemetry import Instrumentation, instrument
@@ -436,26 +438,28 @@ async def test_statistics_that_fail(
     nursery: trio.Nursery,
     reader: Reader,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """If a pool cannot be looked at, that is logged, and the others are measured."""
 
-    class Broken(Resolver):
-        async def run(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
-            await updates.send([])
+    def stats(pool: Pool[Any]) -> PoolStats:
+        if pool.name == "bad\x1b":
+            raise ZeroDivisionError("a bug in statistics")
+        return honest(pool)
 
-        def snapshot(self) -> object:
-            raise ZeroDivisionError("a bug in a resolver")
-
+    honest = Pool.stats
     async with (
         open_pool(nursery, ManualResolver(), FakeConnector(), name="good") as good,
-        open_pool(nursery, Broken(), FakeConnector(), name="bad") as bad,
+        open_pool(nursery, ManualResolver(), FakeConnector(), name="bad\x1b") as bad,
     ):
+        monkeypatch.setattr(Pool, "stats", stats)
         with instrument(bad, reader.provider), instrument(good, reader.provider):
             for name in ("count", "pending_requests"):
                 pools = {(point.attributes or {})[POOL_NAME] for point in reader.points(name)}
                 assert pools == {"good"}
             assert len(reader.points("max")) == 2
-    assert "bad could not be measured" in caplog.text
+        monkeypatch.undo()
+    assert r"bad\x1b could not be measured" in caplog.text
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 

@@ -346,6 +346,31 @@ async def test_a_fault_of_ours_ends_one_client_and_is_logged(
             assert await message(socket)
 
 
+@pytest.mark.real
+async def test_d_logging_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """A filter of the program's that raises ends neither the server nor another client."""
+    caplog.set_level(logging.DEBUG, "qorb_trio.qtop")
+
+    def raising(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError
+
+    logger = logging.getLogger("qorb_trio.qtop")
+    logger.addFilter(raising)
+    try:
+        async with a_pool() as pool, trio.open_nursery() as nursery:
+            (listener,) = await nursery.start(qtop.serve, [pool], "127.0.0.1", 0)
+            port = listener.socket.getsockname()[1]
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(b"GET \x00 HTTP\r\n\r\n")
+                assert await read_all(stream) == b""
+            target = Target("ws", "127.0.0.1", port, f"127.0.0.1:{port}", "/qtop/stats")
+            async with connect(target) as socket:
+                assert await message(socket)
+            nursery.cancel_scope.cancel()
+    finally:
+        logger.removeFilter(raising)
+
+
 async def test_asking_where_a_holder_is() -> None:
     """A client may ask for the stack of a holder; what is no question is passed over."""
     async with a_pool() as pool, a_program(pool) as program:

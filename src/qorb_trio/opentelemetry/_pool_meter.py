@@ -14,7 +14,7 @@ import trio
 from opentelemetry import metrics
 
 from .. import Backend, ClaimTimeoutError, Pool, PoolOverloadedError, PoolStats, is_abandonment
-from .._util import printable
+from .._util import log_safely, printable
 from ..abc import Instrument
 from ._meters import DEPARTED, OPERATION, POOL_NAME, REASON, STATE, STATES, Meters
 
@@ -236,9 +236,11 @@ class PoolMeter(Instrument):
         else:
             try:
                 self._latest = self._take_reading(self._pool.stats())
-            except Exception:
+            except Exception as exc:  # noqa: BLE001 - see below
                 # Raised here it would end Trio's run, or the collection of other pools.
-                logger.exception("pool %s could not be measured", printable(self._pool.name))
+                name = printable(self._pool.name)
+                message = "pool %s could not be measured"
+                log_safely(logger, logging.ERROR, message, name, exc_info=exc)
                 self._latest = None
         return self._latest
 

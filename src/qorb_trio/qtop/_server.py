@@ -14,7 +14,7 @@ import trio
 from wsproto.utilities import RemoteProtocolError
 
 from .. import Pool, _validation as _check
-from .._util import printable
+from .._util import log_safely, printable
 from ._guard import Guard
 from ._http import (
     Answer,
@@ -137,7 +137,7 @@ class Server:
         listeners = await _listen_on(self._guard.host, port)
         for listener in listeners:
             host, taken, *_ = listener.socket.getsockname()
-            logger.info("qtop.serve listens on %s port %d", host, taken)
+            log_safely(logger, logging.INFO, "qtop.serve listens on %s port %d", host, taken)
         await trio.serve_listeners(self.handle, listeners, task_status=task_status)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
@@ -147,9 +147,10 @@ class Server:
             if found is not None:
                 await self._inform(*found)
         except* _CLIENT_FAULTS as group:
-            logger.debug("a client is gone: %s", printable(repr(group.exceptions)))
-        except* Exception:
-            logger.exception("a client could not be served")
+            reason = printable(repr(group.exceptions))
+            log_safely(logger, logging.DEBUG, "a client is gone: %s", reason)
+        except* Exception as group:  # noqa: BLE001 - it is logged
+            log_safely(logger, logging.ERROR, "a client could not be served", exc_info=group)
         finally:
             self._watchers.discard(stream)
             # A client that still has to read something has had its time.
