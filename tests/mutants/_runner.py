@@ -65,7 +65,7 @@ class Runner:
     """The project: its sources are in ``src``, and paths of tests begin here."""
 
     package: str
-    """The folder in ``src`` to which the names of files refer."""
+    """The folder in ``src`` in which the faults are planted."""
 
     rest: Sequence[str]
     """Arguments for pytest: what to run when the tests that a fault names let it through."""
@@ -104,7 +104,7 @@ class Runner:
         with tempfile.TemporaryDirectory() as folder:
             package = self._copy(folder) / self.package
             try:
-                (package / mutant.file).write_text(mutant.applied(package))
+                mutant.plant(package)
                 caught_by, hung = await self._pytest(Path(folder), mutant.tests)
                 if caught_by is None:
                     caught_by, hung = await self._pytest(Path(folder), self.rest)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import attrs
 import pytest
 
 import qorb_trio
 
 from .__main__ import LISTS, REST, choose, main
-from ._mutant import Mutant, OutOfDateError, load
+from ._mutant import Mutant, OutOfDateError, Place, load
 from ._runner import HOME, BrokenRunError, Outcome, Runner
 
 ROOT = Path(__file__).parents[2]
@@ -17,9 +19,20 @@ PACKAGE = Path(qorb_trio.__file__).parent
 MUTANTS = load(LISTS)
 
 TOY = """\
+FACTOR = 2
+
+
+class Toy:
+    @staticmethod
+    def double(number: int) -> int:
+        # A sum is a product.
+        if not number:
+            return 0
+        return number + number
+
+
 def double(number: int) -> int:
-    # A sum is a product.
-    return number + number
+    return Toy.double(number)
 """
 
 TOY_TESTS = """\
@@ -38,13 +51,20 @@ def test_flaw():
 
 def mutant(name: str, old: str, new: str, *tests: str) -> Mutant:
     """A fault of the toy."""
-    return Mutant(name, file="toy.py", old=old, new=new, harm="None.", tests=tests)
+    return Mutant(name, function="Toy.double", old=old, new=new, harm="None.", tests=tests)
 
 
-def test_each_fault_fits_the_source() -> None:
-    """Each fault's old text is in its file exactly once."""
-    for one in MUTANTS:
-        assert one.applied(PACKAGE)
+@pytest.fixture(scope="module")
+def planted() -> dict[str, tuple[Place, str]]:
+    """By the names of the faults, what becomes of the files that have them."""
+    return {}
+
+
+@pytest.mark.parametrize("one", MUTANTS, ids=lambda one: one.name)
+def test_each_fault_can_be_planted(one: Mutant, planted: dict[str, tuple[Place, str]]) -> None:
+    """Each fault's function is there, its old code is in it once, and the new one is Python."""
+    place, text = planted[one.name] = one.applied(PACKAGE)
+    assert place.file.read_text() != text
 
 
 def test_names_are_unique() -> None:
@@ -53,10 +73,12 @@ def test_names_are_unique() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_no_fault_is_there_twice() -> None:
+def test_no_fault_is_there_twice(planted: dict[str, tuple[Place, str]]) -> None:
     """No two faults are the same change."""
-    changes = [(one.file, one.old, one.new) for one in MUTANTS]
-    assert len(set(changes)) == len(changes)
+    changes: dict[tuple[Path, str], list[str]] = {}
+    for name, (place, text) in planted.items():
+        changes.setdefault((place.file, text), []).append(name)
+    assert not [names for names in changes.values() if len(names) > 1]
 
 
 @pytest.mark.parametrize("name", sorted({name for one in MUTANTS for name in one.tests}))
@@ -72,15 +94,64 @@ def test_each_harm_is_a_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
-    [("gone", "here"), ("number", "numeral"), ("return", "return")],
-    ids=["absent", "ambiguous", "unchanged"],
+    ("old", "new", "why"),
+    [
+        ("gone", "here", "its old code is 0 times in toy.Toy.double"),
+        ("number", "numeral", "its old code is 2 times in toy.Toy.double"),
+        ("# A sum is a product.", "pass", "its old code is 0 times"),
+        ("return number", "return number", "it changes nothing"),
+        ("return number", "return (number)", "it changes nothing"),
+        ("return number", "retrun number", "it makes toy.Toy.double unreadable"),
+    ],
+    ids=["absent", "ambiguous", "comment", "unchanged", "equal", "unreadable"],
 )
-def test_a_fault_that_does_not_fit(tmp_path: Path, old: str, new: str) -> None:
-    """A fault whose old text is not there exactly once, or stays, is an error that names it."""
-    (tmp_path / "toy.py").write_text(TOY)
-    with pytest.raises(OutOfDateError, match=r"^misfit: "):
+def test_a_fault_that_does_not_fit(tmp_path: Path, old: str, new: str, why: str) -> None:
+    """A fault whose old code is not there once, or whose new code is no other, is an error."""
+    text = TOY.replace("number + number", "number").replace("if not number:", "if False:")
+    (tmp_path / "toy.py").write_text(text)
+    with pytest.raises(OutOfDateError, match=f"^misfit: {re.escape(why)}"):
         mutant("misfit", old, new).applied(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("function", "where"),
+    [("Toy.triple", "nowhere"), ("double", "toy.Toy.double, toy.double")],
+    ids=["absent", "ambiguous"],
+)
+def test_a_function_that_does_not_fit(tmp_path: Path, function: str, where: str) -> None:
+    """A fault whose function is not defined exactly once is an error that says where it is."""
+    (tmp_path / "toy.py").write_text(TOY)
+    misfit = attrs.evolve(mutant("misfit", "number", "3"), function=function)
+    with pytest.raises(OutOfDateError, match=f"^misfit: {function} is defined {where}$"):
+        misfit.applied(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("function", "old", "new", "becomes"),
+    [
+        ("Toy.double", "return number+number", "return 7", "        return 7\n"),
+        ("toy.Toy.double", "number + number", "number", "return number\n"),
+        ("toy.double", "Toy.double(number,)", "0", "return 0\n"),
+        ("FACTOR", "2", "3", "FACTOR = 3\n"),
+        ("Toy.double", "@staticmethod", "", "    \n    def double"),
+        (
+            "Toy",
+            "if not number: return 0",
+            "if number:\n  return 1",
+            "if number:\n          return 1\n",
+        ),
+        ("Toy.double", "return 0", "    number = 1\n    pass", "number = 1\n            pass\n"),
+    ],
+)
+def test_a_fault_that_fits(tmp_path: Path, function: str, old: str, new: str, becomes: str) -> None:
+    """The layout of the old code does not matter, and the new code is indented as it must be."""
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "toy.py").write_text(TOY)
+    fault = attrs.evolve(mutant("fault", old, new), function=function)
+    _, text = fault.applied(tmp_path)
+    assert becomes in text
+    fault.plant(tmp_path)
+    assert (tmp_path / "deeper" / "toy.py").read_text() == text
 
 
 def test_faults_are_chosen_by_name() -> None:
@@ -107,12 +178,11 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
 async def test_what_becomes_of_faults(toy: Runner) -> None:
     """Faults are caught by a test or by a hang, survive, or cannot be tried; each is told."""
     nothing, double = "test_toy.py::test_nothing", "test_toy.py::test_double"
-    hang = "    import time; time.sleep(1000)\n    # A sum"
     faults = [
-        mutant("equivalent", "A sum", "The sum", nothing),
+        mutant("equivalent", "return 0", "return 0 * 1", nothing),
         mutant("caught-by-the-rest", "+", "*", nothing),
-        mutant("endless", "    # A sum", hang, double),
-        mutant("unreadable", "def", "deaf", double),
+        mutant("endless", "if not number:", "while number:\n    pass\nif not number:", double),
+        mutant("broken", "@staticmethod", "@undefined", double),
         mutant("misfit", "difference", "product", double),
     ]
     told: list[Outcome] = []
@@ -124,8 +194,8 @@ async def test_what_becomes_of_faults(toy: Runner) -> None:
     assert not by_name["caught-by-the-rest"].hung
     assert by_name["endless"].caught_by == double
     assert by_name["endless"].hung
-    assert "SyntaxError" in (by_name["unreadable"].problem or "")
-    assert by_name["misfit"].problem == "misfit: its old text is 0 times in toy.py"
+    assert "NameError" in (by_name["broken"].problem or "")
+    assert by_name["misfit"].problem == "misfit: its old code is 0 times in toy.Toy.double"
 
 
 @pytest.mark.real
