@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from qorb_trio.postgres import PostgresConnection
-from tests.postgres.servers import PostgresServer, postgres_server
+from tests.postgres.kit import PostgresServer, postgres_server
 
 
 @pytest.fixture(scope="session")

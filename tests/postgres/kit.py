@@ -8,13 +8,25 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
+import pytest
 import trio
 
 import qorb_trio
+from _postgres import PostgresServer, binaries, postgres_server
 from qorb_trio.postgres import PostgresConnection, PostgresConnector
-from tests.postgres.servers import PostgresServer
+
+#: For the tests of a module that need servers.
+NEEDS_SERVERS = [
+    pytest.mark.real,
+    pytest.mark.skipif(binaries() is None, reason="postgresql is not installed"),
+]
 
 _numbers = count(1)
+
+__all__ = [
+    "NEEDS_SERVERS", "USER", "PostgresServer", "binaries", "new_application", "postgres_pool",
+    "postgres_server", "process", "until", "value",
+]  # fmt: skip
 
 #: An application's name for each pool, so that its sessions can be counted.
 USER = "user=qorb dbname=postgres"

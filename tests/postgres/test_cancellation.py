@@ -13,10 +13,9 @@ import pytest
 import trio
 
 from qorb_trio.postgres import PostgresConnection, _cleaning
-from tests.postgres.kit import process, value
-from tests.postgres.servers import PostgresServer
+from tests.postgres.kit import NEEDS_SERVERS, PostgresServer, process, value
 
-pytestmark = pytest.mark.real
+pytestmark = NEEDS_SERVERS
 
 Action: TypeAlias = Callable[[PostgresConnection[Any]], Awaitable[object]]
 

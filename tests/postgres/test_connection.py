@@ -15,10 +15,9 @@ from psycopg.rows import dict_row
 from psycopg.types.numeric import FloatLoader
 
 from qorb_trio.postgres import PostgresConnection
-from tests.postgres.kit import process, value
-from tests.postgres.servers import PostgresServer
+from tests.postgres.kit import NEEDS_SERVERS, PostgresServer, process, value
 
-pytestmark = pytest.mark.real
+pytestmark = NEEDS_SERVERS
 
 
 async def test_a_query_returns_its_rows(conn: PostgresConnection) -> None:
@@ -234,6 +233,21 @@ async def test_stream(conn: PostgresConnection) -> None:
         total += row[0]
     assert total == 5000050000
     assert await value(conn, "SELECT 2") == 2
+
+
+@pytest.mark.parametrize("size", [1, 10])
+async def test_a_pipeline_after_a_stream(conn: PostgresConnection, size: int) -> None:
+    """libpq stays in single-row mode after a stream, which a pipeline must not notice."""
+    async for _ in conn.cursor().stream("SELECT generate_series(1, 20)", size=size):
+        pass
+    async with conn.pipeline():
+        cursor = await conn.execute("SELECT 1")
+        assert await cursor.fetchone() == (1,)
+    async for _ in conn.cursor().stream("SELECT generate_series(1, 20)", size=size):
+        pass
+    cursor = conn.cursor()
+    await cursor.executemany("SELECT %s::int", [(2,)], returning=True)
+    assert await cursor.fetchone() == (2,)
 
 
 async def test_a_server_cursor(conn: PostgresConnection) -> None:

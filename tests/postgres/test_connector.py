@@ -20,10 +20,19 @@ from psycopg.rows import dict_row
 import qorb_trio
 from qorb_trio import Backend, IneligibleBackendError
 from qorb_trio.postgres import PostgresConnection, PostgresConnector
-from tests.postgres.kit import USER, new_application, postgres_pool, process, until, value
-from tests.postgres.servers import PostgresServer, postgres_server
+from tests.postgres.kit import (
+    NEEDS_SERVERS,
+    USER,
+    PostgresServer,
+    new_application,
+    postgres_pool,
+    postgres_server,
+    process,
+    until,
+    value,
+)
 
-pytestmark = pytest.mark.real
+pytestmark = NEEDS_SERVERS
 
 
 async def opened(

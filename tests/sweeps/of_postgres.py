@@ -8,20 +8,22 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
+import pytest
 import trio
 
 from qorb_trio import Backend, FixedResolver, Policy, open_pool
 from qorb_trio.postgres import PostgresConnection, PostgresConnector
 
 from ..harness import Sweep
-from ..postgres.kit import USER, value
-from ..postgres.servers import PostgresServer
+from ..postgres.kit import USER, PostgresServer, binaries, value
 from .registry import sweeps
 
 
 @functools.cache
 def server() -> PostgresServer:
     """The server of all runs: to start one takes longer than they do."""
+    if binaries() is None:
+        pytest.skip("postgresql is not installed")
     started = PostgresServer()
     atexit.register(started.remove)
     started.start()

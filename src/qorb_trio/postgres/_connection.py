@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import Row, tuple_row
 
 from . import _cancellation_logs, _parameters
-from ._drain import drain
+from ._drain import command, drain
 from ._exchange import Exchange, raise_cancellation_behind
 from ._transaction import PostgresTransaction
 from ._waiting import finish_cancelling, open_pgconn, wait_ready, wait_ready_until
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 RV = TypeVar("RV")
 
 _ACTIVE = pq.TransactionStatus.ACTIVE
+
+#: The results of a stream.
+_STREAMED = {pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK}
 
 #: Seconds to wait for a cancelled command to end before the server is asked again; then twice
 #: as long, and so on.
@@ -161,6 +164,7 @@ class PostgresConnection(psycopg.AsyncConnection[Row]):
             if exchange.turns.is_due():
                 # The operation is complete, so it must not end as a cancelled one.
                 await trio.lowlevel.cancel_shielded_checkpoint()
+            self._note_result(stop.value)
             return stop.value  # type: ignore[no-any-return]
         deadline = math.inf if timeout is None else trio.current_time() + timeout
         return await self._run(gen, state, deadline)
@@ -179,10 +183,15 @@ class PostgresConnection(psycopg.AsyncConnection[Row]):
             try:
                 state = gen.send(ready)
             except StopIteration as stop:
+                self._note_result(stop.value)
                 return stop.value  # type: ignore[no-any-return]
             if trio.current_time() >= deadline:
                 self._interrupt(gen)
                 raise errors._WaitTimeout("wait timeout expired")
+
+    def _note_result(self, result: object) -> None:
+        if result is not None and getattr(result, "status", None) in _STREAMED:
+            self.lock.streamed = True
 
     def _interrupt(self, gen: PQGen[Any]) -> None:
         if self.pgconn.pipeline_status:
@@ -219,7 +228,9 @@ class PostgresConnection(psycopg.AsyncConnection[Row]):
             with suppress(psycopg.Error):
                 await self._resume(exchange.parked[0])
             exchange.parked.popleft()
-        exchange.unsettled = False
+        if exchange.streamed and not self.closed:
+            await self._leave_row_mode()
+        exchange.unsettled = exchange.streamed = False
 
     async def _finish_cancelling(self) -> None:
         """Wait until no request to cancel is under way."""
@@ -245,6 +256,12 @@ class PostgresConnection(psycopg.AsyncConnection[Row]):
                 await self._resume(rest)
                 return
             patience *= 2
+
+    async def _leave_row_mode(self) -> None:
+        """Send an empty command, with which libpq leaves the single-row mode of a stream."""
+        self.lock.drain_due = True  # until its answer has come
+        await self._resume(command(self.pgconn, b""))
+        self.lock.drain_due = False
 
     async def _finish_request(self, request: pq.abc.PGcancelConn) -> None:
         """Wait until a request to cancel was acted on. If cancelled, it stays under way."""

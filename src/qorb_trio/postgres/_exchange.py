@@ -54,6 +54,7 @@ class Exchange:
         "parked",
         "pipelines",
         "settings",
+        "streamed",
         "turns",
         "two_phase",
         "unsettled",
@@ -81,6 +82,9 @@ class Exchange:
         self.interruptions = 0
         #: Number of `pipeline()` blocks that are entered.
         self.pipelines = 0
+        #: True if libpq may still be in single-row mode. It ends only with the next command
+        #: outside a pipeline, and makes a mess of the first command of a pipeline.
+        self.streamed = False
         #: True if a two-phase transaction was begun: psycopg keeps a record of it.
         self.two_phase = False
         #: True if this program has closed the connection.
@@ -109,6 +113,8 @@ class Exchange:
         if pgconn.transaction_status == _ACTIVE and not pgconn.pipeline_status and not self.parked:
             # Only an operation that was cut off ends in the middle of an exchange.
             self._note_interruption()
+        if self.streamed:
+            self.unsettled = True
         if not self._lot.unpark():
             self.is_held = False
         raise_cancellation_behind(exc)
@@ -147,7 +153,7 @@ class Exchange:
     def _note_interruption(self) -> None:
         if not self.drain_due:  # else it is the same exchange, which was noted before
             self.interruptions += 1
-        self.unsettled = self.cancel_due = self.drain_due = True
+        self.unsettled = self.cancel_due = self.drain_due = self.streamed = True
 
     @property
     def forget_due(self) -> bool:
@@ -173,7 +179,9 @@ class Exchange:
         request.finish()
         if request in self.cancel_requests:  # else the connection was closed meanwhile
             self.cancel_requests.remove(request)
-        self.unsettled = bool(self.cancel_requests or self.drain_due or self.parked)
+        self.unsettled = bool(
+            self.cancel_requests or self.drain_due or self.parked or self.streamed
+        )
 
     def is_idle(self) -> bool:
         """Return True if the connection is between two exchanges, outside a transaction."""

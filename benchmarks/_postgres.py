@@ -1,4 +1,8 @@
-"""Real PostgreSQL servers as processes of the test, on loopback ports, with temporary data."""
+"""Real PostgreSQL servers on the loopback interface, with their data in temporary folders.
+
+The benchmarks, the fault table and the tests start them, and do to them what happens to
+servers: they are killed, stopped, frozen, promoted, and started again at the same port.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,8 @@ from functools import cache
 from pathlib import Path
 
 import psycopg
-import pytest
 
-#: Fast and forgetful: the data live as long as the test.
+#: Fast and forgetful: the data live as long as the program.
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "fsync": "off",
@@ -48,6 +51,13 @@ def binaries() -> Path | None:
         return folders[-1].parent
     found = shutil.which("initdb")
     return Path(found).resolve().parent if found else None
+
+
+def programs_folder() -> Path:
+    """The same, where there is one."""
+    found = binaries()
+    assert found is not None, "postgresql is not installed"
+    return found
 
 
 def account() -> str | None:
@@ -96,9 +106,7 @@ def folder(prefix: str = "qorb-pg-") -> Path:
 @cache
 def template() -> Path:
     """A fresh cluster that is made once; each server gets a copy."""
-    programs = binaries()
-    if programs is None:
-        pytest.skip("postgresql is not installed")
+    programs = programs_folder()
     made = folder()
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     run(
@@ -143,8 +151,7 @@ class PostgresServer:
     @classmethod
     def standby_of(cls, primary: PostgresServer, **settings: str) -> PostgresServer:
         """A server that streams from another one, not started yet."""
-        programs = binaries()
-        assert programs is not None
+        programs = programs_folder()
         made = cls.__new__(cls)
         made.port = free_port()
         made.folder = folder()
@@ -185,8 +192,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        programs = binaries()
-        assert programs is not None
+        programs = programs_folder()
         options = {"port": self.port, "unix_socket_directories": self.folder} | self.settings
         command = [str(programs / "postgres"), "-D", str(self.data)]
         command += [f"--{name}={value}" for name, value in options.items()]
