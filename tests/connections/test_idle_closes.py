@@ -177,9 +177,9 @@ class Server:
         """Close all connections, when there are that many."""
         while len(self.streams) < count:  # noqa: ASYNC110
             await trio.sleep(0.001)
-        for stream in self.streams:
+        for stream in list(self.streams):
+            self.streams.discard(stream)
             await stream.aclose()
-        self.streams.clear()
 
 
 @pytest.mark.real
