@@ -1,4 +1,8 @@
-"""How many slots each backend should have: pure functions over snapshots of the slot sets.
+"""How many slots each backend should have, and which backends a pool uses at all.
 
-Nothing here imports trio. The rebalancer in `_pool` calls it and carries out the plan.
+Pure functions over snapshots of the slot sets; nothing here imports trio. The rebalancer in
+`_pool` is the caller of `make_plan`, which reads: sum up the views (`situation`), divide the
+demand over them (`division`, `apportion`), compare the quotas with what there is (`comparison`),
+then choose dials (`dialling`) and closes (`closing`). `rotation` has the order of the backends by
+weighted chance. `known` and `subset` choose the active backends where thousands are known.
 """
