@@ -67,7 +67,8 @@ def test_no_dial_exceeds_a_cap(situation: Situation, rebalance: bool) -> None:
 
 @given(situation=situations(overfull=True), rebalance=st.booleans())
 def test_steps_can_be_taken(situation: Situation, rebalance: bool) -> None:
-    """Each step is one that its view can take, and none undoes another."""
+    """Each step is one that its view can take, and none undoes another. A view is dialled and
+    closed in one plan only to go from one replacement of a due connection to the next."""
     views, demand = situation
     plan = make_plan(views, demand, rebalance=rebalance)
     for steps in (plan.opens, plan.aborts, plan.closes):
@@ -77,7 +78,7 @@ def test_steps_can_be_taken(situation: Situation, rebalance: bool) -> None:
     assert not opened & {step.view for step in plan.aborts}
     for step in plan.closes:
         assert step.count <= step.view.idle
-        assert step.view not in opened
+        assert step.view not in opened or step.count <= step.view.retiring_idle
     for step in plan.aborts:
         assert step.count <= step.view.connecting
         is_over_cap = used_by(views) > demand.max_slots - demand.draining
