@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from ._model.backend import Backend
+from ._util import printable
 from .abc import Resolver
 from .resolvers import DnsResolver, DnsResolverConfig, DnsSnapshot, resolver_for
 
@@ -74,7 +75,7 @@ def _resolver(arguments: argparse.Namespace) -> Resolver:
 @final
 @attrs.define
 class _Printer:
-    """Prints sets of backends, and what has changed since the last one."""
+    """Prints sets of backends, and the changes since the last one."""
 
     out: TextIO
     as_json: bool
@@ -121,7 +122,8 @@ class _Printer:
             self._print(f"  nameserver {server.address} ({kind}){error}")
 
     def _print(self, what: object) -> None:
-        text = what if isinstance(what, str) else json.dumps(what)
+        # Names and errors come from the network, and this may be a terminal.
+        text = printable(what) if isinstance(what, str) else json.dumps(what)
         print(text, file=self.out, flush=True)
 
 
@@ -172,7 +174,7 @@ async def _run_and_close(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status. ``argv`` is without the program's name.
+    """Run the command and return the exit status. ``argv`` is without the program's name.
 
     Raises:
       SystemExit: for wrong arguments, as argparse does.
@@ -188,8 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return trio.run(_resolve, resolver, arguments, printer)
     except* KeyboardInterrupt:  # alone, or in a group with what it interrupted
         pass
-    except* BrokenPipeError:  # whoever read the output has seen enough
-        sys.stdout = None  # or Python would complain when it flushes what nobody reads
+    except* BrokenPipeError:  # the reader of the output has closed it
+        sys.stdout = None  # otherwise Python would complain when it flushes the rest
     return OK if printer.last else NO_BACKENDS
 
 

@@ -58,18 +58,18 @@ class FakeServer:
         self.changed()
 
     def changed(self) -> None:
-        """Something else than by `set` has changed."""
+        """Forget rendered answers, because records were changed by hand."""
         self._cache.clear()
 
     def count(self, name: str | None = None, rdtype: str | None = None) -> int:
-        """How often it was asked."""
+        """Return the number of queries."""
         return sum(
             (name is None or q.name == name) and (rdtype is None or q.rdtype == rdtype)
             for _, q in self.log
         )
 
     def counts(self) -> Counter[Question]:
-        """How often it was asked what."""
+        """Return the number of queries for each question."""
         return Counter(question for _, question in self.log)
 
     async def ask(self, question: Question) -> Answer:
@@ -228,7 +228,7 @@ async def watching(
     config: DnsResolverConfig | None = None,
     **settings: Any,
 ) -> AsyncIterator[Watch]:
-    """A resolver that runs over `net` while the block does."""
+    """Run a resolver over `net` while the block runs."""
     resolver = DnsResolver(
         service,
         nameservers=net.servers if nameservers is None else nameservers,
@@ -246,7 +246,7 @@ async def watching(
 
 
 async def until(condition: Callable[[], object], *, step: float = 0.1) -> None:
-    """Wait for something that no event tells of."""
+    """Wait until a condition holds that has no event."""
     while not condition():  # noqa: ASYNC110
         await trio.sleep(step)
 

@@ -1,4 +1,4 @@
-"""What a `DnsResolver` may be made of: names, nameservers, configuration, resolv.conf."""
+"""The arguments of a `DnsResolver`: names, nameservers, configuration, resolv.conf."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_nameservers(given: tuple[str, int] | str, server: Server) -> None:
     ],
 )
 def test_bad_nameservers(given: object, error: type[Exception]) -> None:
-    """What is no collection of nameservers is an error that names the argument."""
+    """Anything but a collection of nameservers is an error that names the argument."""
     with pytest.raises(error, match="nameservers"):
         DnsResolver("a.b", nameservers=given)  # type: ignore[arg-type]
 

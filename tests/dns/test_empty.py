@@ -1,4 +1,4 @@
-"""An empty set is confirmed before it is believed; and what `on_empty` makes of it."""
+"""An empty set is confirmed before it is believed, and `on_empty` says what happens then."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_empty_from_the_start(autojump_clock: MockClock) -> None:
 
 
 async def test_two_servers_confirm_at_once(autojump_clock: MockClock) -> None:
-    """Where a "no" comes without SOA, a second server that says the same confirms it."""
+    """A second server that says the same confirms a "no" without SOA."""
     net = FakeNet("10.0.0.1", "10.0.0.2")
     net[0].negative_ttl = net[1].negative_ttl = None
     async with watching(net) as watch:
@@ -133,7 +133,7 @@ async def test_keep(autojump_clock: MockClock) -> None:
 
 
 async def test_keep_until_it_is_back(autojump_clock: MockClock) -> None:
-    """What was kept and is named again is no event; what is named instead is one."""
+    """Kept backends that are named again are no event; others named instead are one."""
     net = FakeNet()
     echo(net)
     async with watching(net, on_empty="keep") as watch:
@@ -196,7 +196,7 @@ async def test_not_offered(autojump_clock: MockClock) -> None:
 
 
 async def test_absent_families_are_not_asked_around(autojump_clock: MockClock) -> None:
-    """That an IPv4 host has no IPv6 address is not asked of each server at each refresh."""
+    """A family that a host does not have is not asked of each server at each refresh."""
     net = FakeNet("10.0.0.1", "10.0.0.2", "10.0.0.3")
     echo(net, hosts=1)
     async with watching(net):

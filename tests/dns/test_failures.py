@@ -81,7 +81,7 @@ async def test_down_past_max_stale_is_one_removal(autojump_clock: MockClock, fau
 async def test_a_short_max_stale_is_one_removal(
     autojump_clock: MockClock, max_stale: float
 ) -> None:
-    """What has not been found to fail yet when `max_stale` is over goes with the rest."""
+    """Names that have not failed yet when `max_stale` is over are removed with the rest."""
     # A dozen names that hang take several timeouts, as only five are asked at once.
     net = FakeNet()
     echo(net, hosts=12, ttl=2)
@@ -193,7 +193,7 @@ async def test_a_hanging_target_delays_the_first_snapshot_once(autojump_clock: M
 async def test_many_hanging_targets_delay_the_first_snapshot_no_longer(
     autojump_clock: MockClock,
 ) -> None:
-    """When each turn is taken by a target that hangs, others come as soon as they can, at once."""
+    """Targets behind others that hang come in one update, as soon as there is a turn for them."""
     net = FakeNet()
     echo(net, hosts=12)
     hung = {f"echo{i:03}.test.com" for i in range(1, 9)}

@@ -361,7 +361,7 @@ async def test_a_hint_does_not_outrank_an_answer(autojump_clock: MockClock) -> N
 
 
 async def test_a_hint_is_replaced_by_the_answer(autojump_clock: MockClock) -> None:
-    """Where nothing is known a hint is used at once, until the first answer is there."""
+    """A hint is used while nothing else is known, until the first answer is there."""
     net = FakeNet()
     echo(net, hosts=1)
     net.set("late.test.com", "AAAA", "::7")
@@ -502,7 +502,7 @@ async def test_too_many_backends_are_said(
 
 
 def find(net: FakeNet, count: int) -> None:
-    """Have the first server name so many dynamic nameservers."""
+    """Have the first server name `count` dynamic nameservers."""
     net[0].set("_dns._udp.test.com", "SRV", *(f"0 0 {5000 + i} ns.test.com." for i in range(count)))
     net[0].set("ns.test.com", "A", "10.9.9.9")
 
@@ -537,7 +537,7 @@ def test_dynamic_servers_that_fail_make_room_for_others() -> None:
     ports = {one.port for one in book.order(question, 31)}
     assert {5008, 5009} <= ports
     assert len(ports) == MAX_DYNAMIC + 1
-    # The list goes round, and who comes in for a failed server has no more patience than it had.
+    # The list goes round. A successor inherits the length of the demotion.
     book.demote(Server("10.9.9.9", 5008), 31)
     assert book.is_demoted(Server("10.9.9.9", 5008), 31 + 59)
     book.answered(Server("10.9.9.9", 5004))

@@ -40,7 +40,7 @@ async def test_qorbs_example_zone(tmp_path: Path, host: str) -> None:
 
 
 async def test_updates_arrive(tmp_path: Path) -> None:
-    """What is added, changed and removed at the server arrives, each as one update."""
+    """Records added, changed and removed at the server arrive, each as one update."""
     async with knot(tmp_path) as server:
         resolver = DnsResolver(SERVICE, nameservers=[server.address], config=QUICK)
         async with following(resolver) as updates:

@@ -98,7 +98,7 @@ async def test_stale_answers_and_recovery_are_said(
 async def test_stale_answers_become_no_answers(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When `max_stale` is over the log says that the service cannot be resolved."""
+    """After `max_stale` the log says that the service cannot be resolved."""
     net = FakeNet()
     echo(net)
     async with watching(net, max_stale=300.0):

@@ -69,7 +69,7 @@ def read(wire: bytes) -> Message | None:
 
 @given(messages() | damaged())
 def test_dnspython_reads_the_same(wire: bytes) -> None:
-    """What dnspython takes for a message is one, with the same questions and records."""
+    """Messages that dnspython reads are read alike: the same questions and records."""
     try:
         expected = dns.message.from_wire(wire, keyring=False, ignore_trailing=True)
     except (dns.exception.DNSException, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""What the statistics of a pool tell of its resolver."""
+"""The resolver in the statistics of a pool."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_a_pool_shows_what_its_dns_resolver_knows() -> None:
 
 @pytest.mark.real
 async def test_the_error_tells_why_there_is_no_backend() -> None:
-    """Where DNS is the reason that there is no backend, the claim's error says what is wrong."""
+    """The claim's error says what is wrong in DNS if that is why there is no backend."""
     async with DnsServer(origin="lab.test") as server, trio.open_nursery() as nursery:
         for service, policy, words in [
             ("_gone._tcp.lab.test", Policy(claim_timeout=5), "SRV: no such records"),

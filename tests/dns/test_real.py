@@ -77,7 +77,7 @@ def names(backends: Collection[Backend]) -> set[str]:
 
 @attrs.define
 class Gaps:
-    """How long the event loop takes to come round: the longest, in seconds."""
+    """The longest pass of the event loop, in seconds."""
 
     wall: float = 0.0
     work: float = 0.0
@@ -160,7 +160,7 @@ async def test_another_server_within_milliseconds() -> None:
             async with following(resolver) as updates:
                 await updates.receive()
             took.append(trio.current_time() - start)
-        # Two lookups, of which the first asks both servers.
+        # Two lookups. The first one asks both servers.
         assert min(took) < 0.015 * PATIENCE
 
 
@@ -261,7 +261,7 @@ async def test_a_reset_is_outlived() -> None:
 
 
 async def test_nobody_listens_any_more() -> None:
-    """When whoever received the updates has gone, the resolver returns."""
+    """The resolver returns when the receiver of the updates has gone."""
     async with DnsServer(origin="test.") as server:
         server.set("_echo._tcp", "SRV", "0 1 7001 a")
         server.set("a", "A", "127.0.0.1")

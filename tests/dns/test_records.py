@@ -69,7 +69,7 @@ async def test_move_to_other_hosts(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("fault", [40.0, "hang"])
 async def test_answers_for_what_has_left(autojump_clock: MockClock, fault: float | str) -> None:
-    """What comes of a lookup whose target has left the service meanwhile is of no account."""
+    """Answers for a target that has left the service meanwhile are ignored."""
     net = FakeNet()
     echo(net, hosts=2)
     async with watching(net, query_timeout=50.0) as watch:
@@ -198,7 +198,7 @@ async def test_no_fallback_without_a_port(autojump_clock: MockClock) -> None:
 
 
 async def test_no_fallback_on_failure(autojump_clock: MockClock) -> None:
-    """That SRV cannot be looked up is no reason to fall back."""
+    """A failing SRV lookup is no reason to fall back."""
     net = FakeNet()
     net.set("db.com", "A", "10.1.0.1")
     net.fault(lambda q: "SERVFAIL" if q.rdtype == "SRV" else None)

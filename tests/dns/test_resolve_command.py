@@ -220,7 +220,7 @@ async def test_watch_without_an_answer() -> None:
 
 
 async def test_nothing_is_said_of_what_was_answered(autojump_clock: MockClock) -> None:
-    """When the time is up and there was an answer, be it of no backend, nothing is explained."""
+    """Nothing is explained at the timeout if there was an answer, even of no backend."""
     out = io.StringIO()
     printer = resolve._Printer(out, as_json=False, last={})
     arguments = argparse.Namespace(timeout=10.0)
@@ -246,7 +246,7 @@ class Lines:
 
 
 async def test_a_reader_who_has_seen_enough(server: DnsServer) -> None:
-    """When nobody reads what it prints any more, the command ends without a complaint."""
+    """The command ends without a complaint when its output is no longer read."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "qorb_trio.resolve", NAME, *at(server), "--watch"],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""When the resolver asks: TTLs, limits, steady state. In virtual time."""
+"""The times of queries: TTLs, limits, steady state. In virtual time."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ async def test_one_slow_answer_does_not_flap(autojump_clock: MockClock) -> None:
 
 
 async def test_all_servers_fail(autojump_clock: MockClock) -> None:
-    """When no server answers, the error names each; and none is demoted for it."""
+    """If no server answers, the error names each, and none is demoted for it."""
     net = FakeNet(A, B)
     net[0].fault = "hang"
     net[1].fault = "closed"
@@ -217,7 +217,7 @@ async def test_demotion_doubles_and_ends(autojump_clock: MockClock) -> None:
 
 
 async def test_what_has_left_is_not_blamed(autojump_clock: MockClock) -> None:
-    """News of a nameserver that has left meanwhile is of no account."""
+    """Outcomes of a nameserver that has left meanwhile are ignored."""
     book = ServerBook([Server(A)])
     book.answered(Server(B))
     book.failed(Server(B), "x")
@@ -314,7 +314,7 @@ async def test_a_departed_dynamic_server_is_not_asked(autojump_clock: MockClock)
 
 
 async def test_bootstrap_servers_are_asked_again(autojump_clock: MockClock) -> None:
-    """When no dynamic server answers, the bootstrap ones are asked again."""
+    """The bootstrap servers are asked again if no dynamic server answers."""
     net = FakeNet(A)
     find_servers(net, 5353)
     dynamic = net.add(f"{B}:5353")
@@ -331,7 +331,7 @@ async def test_bootstrap_servers_are_asked_again(autojump_clock: MockClock) -> N
 
 @pytest.mark.parametrize("fault", ["SERVFAIL", "hang", "NXDOMAIN"])
 async def test_without_dynamic_servers(autojump_clock: MockClock, fault: str) -> None:
-    """When no dynamic server can be found, the bootstrap ones do, soon."""
+    """The bootstrap servers are used, soon, if no dynamic server can be found."""
     net = FakeNet(A)
     echo(net)
     if fault != "NXDOMAIN":

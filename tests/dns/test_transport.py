@@ -31,7 +31,7 @@ HOST = Question("a.test", "A")
 
 @pytest.fixture(autouse=True)
 def no_descriptor_is_left() -> Iterator[None]:
-    """Whatever happens in a test, as many descriptors are open after it as before."""
+    """No test leaves a descriptor open."""
     gc.collect()
     before = descriptors()
     yield
@@ -122,7 +122,7 @@ async def test_junk_is_skipped() -> None:
 
 
 async def test_nothing_but_junk() -> None:
-    """Where only junk comes in, the error says so when the time is up."""
+    """The error says so if only junk came in until the timeout."""
 
     async def handler(asked: Asked) -> None:
         message = asked.answer("10.0.0.1")
@@ -147,7 +147,7 @@ async def test_silence() -> None:
 
 
 async def test_a_lost_packet_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the query or its answer is lost, it is sent again, on the same socket."""
+    """A query that is lost, or whose answer is, is sent again on the same socket."""
     monkeypatch.setattr(_dns_transport, "_RESEND", (0.05, 0.05))
 
     async def handler(asked: Asked) -> None:
@@ -238,7 +238,7 @@ async def test_tcp_going_wrong(what: str, error: str) -> None:
 async def test_tcp_that_is_refused() -> None:
     """TC from a server that does not take TCP is a failure, not part of the set."""
     with trio.socket.socket() as silent, trio.socket.socket(type=socket.SOCK_DGRAM) as sock:
-        await silent.bind(("127.0.0.1", 0))  # so that nobody else listens there
+        await silent.bind(("127.0.0.1", 0))  # so that the port is not used otherwise
         await sock.bind(silent.getsockname())
 
         async def answer_once() -> None:
@@ -356,7 +356,7 @@ async def test_a_nameserver_by_name() -> None:
 async def test_a_nameserver_by_a_name_with_several_addresses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where one address of a nameserver's name does not work, the next one is tried."""
+    """The next address of a nameserver's name is tried if one does not work."""
 
     async def handler(asked: Asked) -> None:
         await asked.send(asked.answer("10.0.0.1"))

@@ -1,4 +1,4 @@
-"""What is fuzzed: bytes from a nameserver, all the way to backends."""
+"""The target of the fuzzers: bytes from a nameserver, all the way to backends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUERIES = {
 
 
 def parse(data: bytes, rdtype: str = "SRV") -> Answer | QueryError | JunkError:
-    """What comes of a message; no other exception may."""
+    """Return the outcome of a message; no other exception may come."""
     # Most random messages would fail at the id and at the flags, which is not interesting.
     data = struct.pack("!H", 0x1234) + data[2:]
     if len(data) > 2:

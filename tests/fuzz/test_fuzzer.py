@@ -48,7 +48,7 @@ def test_the_target() -> None:
     reason="Python package atheris is not installed",
 )
 def test_a_short_run(tmp_path: Path) -> None:
-    """Where atheris is installed, some thousand inputs find nothing."""
+    """Three thousand inputs of atheris, if it is installed, find nothing."""
     for number, seed in enumerate(seeds()):
         (tmp_path / str(number)).write_bytes(seed)
     command = [sys.executable, "-m", "tests.fuzz.fuzz_dns", "-runs=3000", str(tmp_path)]

@@ -82,7 +82,7 @@ def test_any_message(data: bytes, rdtype: str) -> None:
 
 @given(st.lists(messages() | damaged(), max_size=8))
 def test_any_sequence_of_answers(wires: list[bytes]) -> None:
-    """Whatever sequence of answers a service is told, its backends are unique by name."""
+    """A service's backends are unique by name after any sequence of answers."""
     outcomes = [target.parse(wire, rdtype) for wire in wires for rdtype in ("SRV", "A", "AAAA")]
     target.assemble([outcome for outcome in outcomes if isinstance(outcome, Answer)])
 
@@ -145,7 +145,7 @@ def label_bomb() -> bytes:
 
 @pytest.mark.parametrize("bomb", [pointer_bomb, self_pointer, label_bomb])
 def test_bombs(bomb: object) -> None:
-    """What is made to take long to read does not."""
+    """Messages made to take long to read do not."""
     data = bomb()  # type: ignore[operator]
     start = time.thread_time()
     assert isinstance(target.parse(data), JunkError)

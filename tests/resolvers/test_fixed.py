@@ -69,7 +69,7 @@ def test_a_bare_pair_is_an_error() -> None:
     ],
 )
 def test_what_is_no_address(given: object, error: type[Exception]) -> None:
-    """What is no address is an error at construction."""
+    """Anything but an address is an error at construction."""
     with pytest.raises(error):
         FixedResolver(given)  # type: ignore[arg-type]
 

@@ -246,7 +246,7 @@ def test_without_a_seed_subsets_differ() -> None:
 
 
 def test_one_member_changes_at_most() -> None:
-    """When one backend comes or goes, at most one member changes."""
+    """At most one member changes when one backend comes or goes."""
     for seed in range(20):
         take = subset(20, seed=seed)
         before = set(take(HUNDRED))

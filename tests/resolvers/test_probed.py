@@ -147,7 +147,7 @@ async def test_the_first_set_does_not_wait_for_a_probe_that_hangs(
 
 
 async def test_an_empty_set_waits_for_all(autojump_clock: MockClock) -> None:
-    """That no backend passes is said when every probe has had an outcome."""
+    """The empty set is sent when every probe has had an outcome."""
     cluster = Cluster(a="hang", b=False)
     async with running(cluster.resolver()) as found:
         await trio.sleep(0.9)

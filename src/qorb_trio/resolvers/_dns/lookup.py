@@ -3,11 +3,11 @@
 A race, in the manner of RFC 8305's for addresses: the next server is asked when one has
 failed, or has not answered for a while; the first one with records wins.
 
-A server that says with authority (by the SOA of the zone) that there are no records is
-believed, and the servers after it are not asked: any of them could otherwise add backends
-that the preferred one does not have. They are asked only if records in use would be removed,
-and then their records may prevent the removal, but not add anything. A server that gives no
-SOA may simply not know the zone, so the next one is asked as well, and records win.
+If a server says that there are no records, and names the zone by its SOA, its answer is final.
+The servers after it are not asked, because any of them could otherwise add backends that the
+preferred one does not have. They are asked only if records in use would be removed. Then
+their records can prevent the removal, but add nothing. A server that gives no SOA may not know
+the zone, so the next one is asked as well, and records win.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .servers import Server
 from .transport import Transport
 from .wire import MAX_CNAMES
 
-# A server is never called slow for less than this many seconds, however short the hedge.
+# The minimum delay, in seconds, after which a server counts as slow, however short the hedge.
 _LEAST_PATIENCE = 0.05
 _ROUNDING = 1e-6
 
@@ -53,7 +53,7 @@ class Verdict:
 @final
 @attrs.frozen(kw_only=True)
 class Stakes:
-    """What a negative answer would mean for the question of a lookup."""
+    """The effect that a negative answer would have on the question of a lookup."""
 
     second_opinion: bool = True
     """True if an answer without authority should be compared with those of other servers."""

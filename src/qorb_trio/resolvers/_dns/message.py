@@ -185,7 +185,7 @@ class _Parser:
         if rdtype in (Type.CNAME, Type.NS):
             return self._name_within(start, end)
         if rdtype == Type.SOA:
-            # Two names, which are not of interest, and five numbers, of which this is the last.
+            # Two names, which are not needed, and five numbers. This is the last one.
             minimum: int = _MINIMUM.unpack(_exactly(wire, max(start, end - 4), end, 4))[0]
             return minimum
         return None

@@ -1,4 +1,4 @@
-"""`DnsResolver`: the backends of a service, tracked in DNS."""
+"""`DnsResolver`: tracks the backends of a service in DNS."""
 
 from __future__ import annotations
 
@@ -28,20 +28,21 @@ class DnsResolver(Resolver):
 
     It looks up the SRV records of the service (RFC 2782) and the addresses of their
     targets, and asks again as their TTLs run out. A TTL never removes a backend, and
-    neither does a nameserver that fails: only an answer does, and one that there is
-    nothing left is confirmed first. ``docs/dns.md`` has the rules.
+    neither does a nameserver that fails. Only an answer does, and it has to be confirmed.
+    ``docs/dns.md`` has the rules.
 
-    Backends are named ``target:port@address``, and carry priority and weight.
+    Backends are named ``target:port@address``. They have the target, its priority and its
+    weight.
 
     Args:
       service: the name, such as ``"_echo._tcp.test.com"``. Always absolute, unless
         ``config.search`` is set. International names are encoded by IDNA 2008.
-      nameservers: whom to ask: ``(host, port)`` pairs, ``"host:port"``, ``"[v6]:port"``,
-        or a host, for port 53. `None`, the default, is those of the system.
-      config: the numbers.
+      nameservers: ``(host, port)`` pairs, ``"host:port"``, ``"[v6]:port"``, or a host, for
+        port 53. `None`, the default, stands for those of the system.
+      config: the intervals and limits.
       rng: the source of jitter; by default a new one.
-      transport: how to ask one nameserver; by default over UDP and TCP. For tests
-        that run in virtual time.
+      transport: asks one nameserver; by default over UDP and TCP. For tests that run in
+        virtual time.
 
     Raises:
       TypeError, ValueError: naming the argument that is wrong; also for a name that
@@ -57,7 +58,7 @@ class DnsResolver(Resolver):
         rng: random.Random | None = None,
         transport: Transport | None = None,
     ) -> None:
-        # dnspython takes 0.1 s to import, which only those who use it should pay.
+        # dnspython takes 0.1 s to import, which only its users should pay.
         from .names import checked_name  # noqa: PLC0415
 
         _check.instance("config", config, DnsResolverConfig)
@@ -81,16 +82,16 @@ class DnsResolver(Resolver):
 
     @property
     def config(self) -> DnsResolverConfig:
-        """As given."""
+        """The configuration, as given."""
         return self._config
 
     async def run(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
         """Send the set of backends each time that it changes.
 
-        Never returns while there is anybody to send to, and never raises because of what
-        DNS or the network does: it goes on trying. While DNS has only failed so far,
-        nothing is sent. Cancelled, it closes its sockets at once. May be run again, and
-        by several pools at a time; each run begins anew.
+        Returns only when the receiver has gone, and never raises because of DNS or the
+        network: it goes on trying. While DNS has only failed so far, nothing is sent. Sets
+        are sent at most four times a second. Cancelled, it closes its sockets at once. May be
+        run again, and by several pools at a time; each run begins anew.
         """
         from .engine import Engine  # noqa: PLC0415
         from .system_files import SystemNames  # noqa: PLC0415
@@ -108,7 +109,7 @@ class DnsResolver(Resolver):
         await engine.run(updates)
 
     def snapshot(self) -> DnsSnapshot:
-        """Everything that is known now, by the run that was started last.
+        """Return everything that is known now, by the run that was started last.
 
         Synchronous; to be called where Trio runs. Before the first run it is empty.
         """

@@ -9,8 +9,8 @@ is missing is kept for a while:
 * If answers differ from each other, a record is removed when it has been missing from two
   answers in a row, for at least a TTL.
 * If a record comes back that was missing, the nameserver is known to answer in part. From then
-  on three equal answers in a row are needed, or an absence of at least a minute from so many
-  answers that the chance of the record being still there is small.
+  on three equal answers in a row are needed, or an absence of at least a minute from enough
+  answers to make it unlikely that the record is still there.
 
 An answer counts only if it is not another copy of the previous one from the nameserver's
 cache, which a TTL that counts down gives away.
@@ -25,7 +25,7 @@ import attrs
 
 from .records import Records, Srv
 
-#: How likely it may be that a removed record is still there, if answers are random choices.
+#: The chance at which a removed record may still be there, if answers are random choices.
 _ERROR: Final = 0.001
 _MIN_MISSES: Final = 2
 _MAX_MISSES: Final = 100

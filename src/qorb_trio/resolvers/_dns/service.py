@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Final, cast, final
 
 from ..._model.backend import Backend
 from .adoption import Adoption
-from .assembly import Assembler, usable
+from .assembly import usable
 from .config import DnsResolverConfig
 from .lookup import Verdict
+from .publication import Publication
 from .records import Kind, Question, Srv
 from .snapshot import NameSnapshot
 from .staleness import Staleness
@@ -44,17 +45,12 @@ class Service:
         self._config = config
         self._seed = rng.randbytes(8)
         self.table = TrackerTable(config, rng)
-        self.own = self.table.add(Question(name, "SRV"), now, longest=config.query_interval)
+        self.own = self.table.add(Question(name, "SRV"), now, is_own=True)
         self._adoption = Adoption(self.table, config, now)
         self._staleness = Staleness(config, now)
-        self._last_full = now
+        self._publication = Publication(self.table, config, now)
         #: True if `poll` should be called before `next_deadline`.
         self.changed = False
-        self._dirty = False
-        self._expired = False
-        self._assembler = Assembler()
-        self._assembled: tuple[Backend, ...] = ()
-        self._published: tuple[Backend, ...] | None = None
         #: The number of SRV records that were left out, of the last answer that had too many.
         self.left_out = 0
 
@@ -104,8 +100,8 @@ class Service:
         if tracker not in self.table:
             return  # it has been dropped meanwhile
         self._staleness.answered(tracker, now)
-        if self._assembled and not verdict.answer.negative:
-            self._last_full = now
+        if not verdict.answer.negative:
+            self._publication.note_records(now)
         changed = tracker.answered(verdict, now)
         self._note(tracker, now, changed=changed)
         if tracker is self.own:
@@ -134,7 +130,7 @@ class Service:
         self.table.reschedule(tracker)
         self._adoption.settle(tracker, now)
         if changed:
-            self._dirty = self.changed = True
+            self._publication.is_dirty = self.changed = True
 
     def _take_hints(self, verdict: Verdict, now: float) -> None:
         for question, hint in verdict.answer.hints.items():
@@ -145,7 +141,7 @@ class Service:
     def _retarget(self, now: float) -> None:
         wanted = self._wanted()
         if wanted != self._adoption.candidate:
-            self._dirty = self.changed = True
+            self._publication.is_dirty = self.changed = True
             self._adoption.propose(wanted, now)
             self._drop_strays()
 
@@ -186,12 +182,12 @@ class Service:
     @property
     def published(self) -> tuple[Backend, ...] | None:
         """The set that `poll` gave last; `None` before the first."""
-        return self._published
+        return self._publication.published
 
     @property
     def is_cut(self) -> bool:
-        """True if the set was cut down to `MAX_BACKENDS`."""
-        return self._assembler.is_cut
+        """True if the set was cut down to the maximum number of backends."""
+        return self._publication.is_cut
 
     @property
     def failing(self) -> Collection[Tracker]:
@@ -203,63 +199,33 @@ class Service:
         """The time at which `poll` may have a new set although nothing has happened."""
         deadline = self._staleness.next_expiry
         if self._adoption.is_pending:
-            deadline = min(deadline, self._adoption.due(has_backends=bool(self._assembled)))
-        if self._keeps():
-            deadline = min(deadline, self._last_full + self._config.max_stale)
-        return deadline
+            has_backends = bool(self._publication.assembled)
+            deadline = min(deadline, self._adoption.due(has_backends=has_backends))
+        kept_until = self._publication.kept_until
+        return deadline if kept_until is None else min(deadline, kept_until)
 
     def poll(self, now: float) -> tuple[Backend, ...] | None:
         """Return the complete set of backends, if it is another one than at the last time."""
         self.changed = False
+        publication, adoption = self._publication, self._adoption
         self._expire(now)
-        if self._adoption.adopt(now, has_backends=bool(self._assembled)):
-            self._dirty = True
+        if adoption.adopt(now, has_backends=bool(publication.assembled)):
+            publication.is_dirty = True
             self._drop_strays()
-        if self._dirty:
-            before, self._assembled = self._assembled, self._assemble()
-            self._dirty = False
-            if not before:
-                self._last_full = self._staleness.last_answer
-        if not self._should_publish(now):
-            return None
-        self._published = self._assembled
-        return self._published
-
-    def _assemble(self) -> tuple[Backend, ...]:
-        return self._assembler.assemble(self._adoption.adopted or (), self.table.addresses)
-
-    def _should_publish(self, now: float) -> bool:
-        if self._published is None:
-            certain = self.table.is_certainly_empty(self._adoption.adopted)
-            return bool(self._assembled) or (certain and not self.own.unconfirmed)
-        if self._keeps() and now < self._last_full + self._config.max_stale:
-            return False
-        return _in_full(self._assembled) != _in_full(self._published)
-
-    def _keeps(self) -> bool:
-        """Return True if a set is kept although DNS says that there are no backends any more."""
-        return (
-            self._config.on_empty == "keep"
-            and not self._assembled
-            and bool(self._published)
-            and not self._expired
-        )
+        publication.assemble(adoption.adopted, self._staleness.last_answer)
+        is_certain = not self.own.unconfirmed and self.table.is_certainly_empty(adoption.adopted)
+        return publication.publish(now, is_certain=is_certain)
 
     def _expire(self, now: float) -> None:
-        self._expired = self._expired and not self._assembled
-        for tracker in self._staleness.too_old(self.table, now):
+        """Forget records that are too old."""
+        expired = self._staleness.too_old(self.table, now)
+        self._publication.note_expiry(expired=bool(expired))
+        for tracker in expired:
             tracker.expire()
-            self._dirty = self._expired = True
             if tracker is self.own:
                 self._adoption.forget()
-        if self._dirty and self._adoption.candidate == ():
-            self._drop_strays()
+                self._drop_strays()
 
     def snapshot(self, now: float) -> tuple[NameSnapshot, ...]:
         """Return what is known of each name, the service's own first."""
         return tuple(tracker.snapshot(now) for tracker in self.table)
-
-
-def _in_full(backends: Iterable[Backend]) -> list[tuple[Backend, int, int]]:
-    """Priority and weight take no part in the equality of backends, but a change is news."""
-    return [(backend, backend.priority, backend.weight) for backend in backends]

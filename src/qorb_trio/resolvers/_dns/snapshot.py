@@ -1,4 +1,4 @@
-"""What `DnsResolver.snapshot` returns: values for people and for monitoring."""
+"""The values that `DnsResolver.snapshot` returns, for people and for monitoring."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NameState: TypeAlias = Literal["unknown", "good", "empty", "unconfirmed", "faili
 @final
 @attrs.frozen
 class NameSnapshot:
-    """What is known of one name and record type. Times are `trio.current_time`'s."""
+    """The state of one name and record type. Times are those of `trio.current_time`."""
 
     name: str
     """The name: lower case, A-labels, no final dot."""
@@ -25,33 +25,32 @@ class NameSnapshot:
 
     state: NameState
     """"unknown": not answered yet. "good": the records are those of the last answer.
-    "empty": there are none. "unconfirmed": the last answer was that there are none, which
-    is yet to be confirmed. "failing": the last lookup failed; the records are older."""
+    "empty": there are none. "unconfirmed": the last answer was that there are none, and
+    nothing has confirmed it yet. "failing": the last lookup failed; the records are older."""
 
     records: tuple[str, ...]
     """The records in use, as text: addresses, or "priority weight port target"."""
 
     ttl: float | None
-    """The seconds for which the last answer asked to be kept; `None` where it did not
-    tell, and before the first."""
+    """The TTL of the last answer, in seconds; `None` if it had none, and before the first."""
 
     next_query: float | None
-    """When the name is asked for again; `None` while it is being asked for."""
+    """The time of the next query; `None` while the name is being asked for."""
 
     last_answer: float | None
-    """When a server last gave an answer, be it records or that there are none."""
+    """The time of the last answer of a server: records, or that there are none."""
 
     stale: float
-    """For how many seconds lookups have failed since the last answer; 0 if they do not."""
+    """The seconds since the last answer, if lookups have failed since; otherwise 0."""
 
     server: str | None
-    """The nameserver that gave the last answer."""
+    """The nameserver, or the file, that gave the last answer."""
 
     last_error: str | None
-    """Why the last lookup failed; `None` once one has succeeded."""
+    """The reason why the last lookup failed; `None` once one has succeeded."""
 
     failures: int
-    """How many lookups in a row have failed."""
+    """The number of lookups in a row that have failed."""
 
 
 @final
@@ -63,13 +62,14 @@ class NameserverSnapshot:
     """``host:port`` or ``[v6]:port``."""
 
     dynamic: bool
-    """Whether ``resolver_service`` named it; else it was given, or is the system's."""
+    """True if ``resolver_service`` named it; otherwise it was given, or is the system's."""
 
     demoted_until: float | None
-    """It failed or was slow where another answered: until then it is asked last."""
+    """The time until which it is asked last, because it failed or was slow where another
+    answered; `None` if it is not."""
 
     last_error: str | None
-    """How it failed last; `None` once it has answered."""
+    """The reason of its last failure; `None` once it has answered."""
 
 
 @final
@@ -81,7 +81,7 @@ class DnsSnapshot:
     """The name that is resolved."""
 
     time: float
-    """When the snapshot was taken, by `trio.current_time`."""
+    """The time of the snapshot, by `trio.current_time`."""
 
     backends: tuple[Backend, ...] | None
     """The set that was sent last; `None` before the first."""
@@ -94,9 +94,9 @@ class DnsSnapshot:
 
     @property
     def trouble(self) -> str | None:
-        """Why there is no backend, in one line; `None` where there is one.
+        """The reason why there is no backend, in one line; `None` if there is one.
 
-        It is about the first name that is not in order. A `NoBackendsError` says it.
+        It is about the first name that is not in order. A `NoBackendsError` includes it.
         """
         if self.backends:
             return None

@@ -23,7 +23,7 @@ _BUDGET = trio.lowlevel.RunVar["SocketBudget"]("qorb_trio DNS sockets")
 
 @final
 class SocketBudget:
-    """Bounds the number of exchanges, each of which has one socket at a time.
+    """Bounds the number of exchanges. Each exchange has one socket at a time.
 
     Args:
       limit: the maximum number of exchanges at once.

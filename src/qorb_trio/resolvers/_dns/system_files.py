@@ -188,7 +188,7 @@ class Hosts:
 
 @final
 class SystemNames:
-    """What one run of a resolver takes from the system.
+    """The names and nameservers that one run of a resolver takes from the system.
 
     Args:
       name: the service's own name.

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final, TypeAlias, cast, final
 
 from .config import DnsResolverConfig
+from .delays import Delays
 from .records import Question, Srv
 from .tracker import Tracker
 
@@ -39,7 +40,9 @@ class TrackerTable:
 
     def __init__(self, config: DnsResolverConfig, rng: random.Random) -> None:
         self._config = config
-        self._rng = rng
+        self._delays = Delays(config, rng)
+        self._own_delays = Delays(config, rng, longest=config.query_interval)
+        self._own_name: str | None = None
         self._trackers: dict[Question, Tracker] = {}
         self._heap: list[tuple[float, int, Tracker]] = []
         self._ids = itertools.count()
@@ -57,9 +60,14 @@ class TrackerTable:
         """Return the tracker of a question, if there is one."""
         return self._trackers.get(question)
 
-    def add(self, question: Question, now: float, *, longest: float = math.inf) -> Tracker:
-        """Begin to track a question; its first query is due at once."""
-        tracker = Tracker(question, self._config, self._rng, now, longest=longest)
+    def add(self, question: Question, now: float, *, is_own: bool = False) -> Tracker:
+        """Begin to track a question; its first query is due at once.
+
+        With `is_own` the question is about the service's own name, not about a target.
+        """
+        self._own_name = question.name if is_own else self._own_name
+        delays = self._own_delays if question.name == self._own_name else self._delays
+        tracker = Tracker(question, delays, now)
         self._trackers[question] = tracker
         self.reschedule(tracker)
         return tracker

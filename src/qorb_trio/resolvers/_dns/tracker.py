@@ -13,24 +13,13 @@ A state machine without I/O: it is told the outcomes of lookups and the time.
 from __future__ import annotations
 
 import math
-import random
 from typing import final
 
-from .config import DnsResolverConfig
+from .delays import Delays
 from .lookup import Verdict
 from .records import Answer, Hint, Kind, Question, Records
 from .retention import Copy, Retention, common
 from .snapshot import NameSnapshot, NameState
-
-# Clients that started together should not ask together for ever: each delay is longer
-# by up to this share of it.
-_JITTER = 0.1
-
-# From here on doubling changes nothing, and powers of two only get unwieldy.
-_MANY_FAILURES = 32
-
-# A cache counts TTLs in whole seconds, so only after one can a new answer be told from a copy.
-_CACHE_TICK = 1.0
 
 
 @final
@@ -39,20 +28,16 @@ class Tracker:
 
     Args:
       question: the name and type.
-      config: the intervals.
-      rng: the source of jitter.
+      delays: computes when to ask again.
       now: the current time; the first query is due at once.
-      longest: a further upper limit on the delay between queries, in seconds.
     """
 
     # A large service has thousands of these, made all at once.
     __slots__ = (
-        "_config",
+        "_delays",
         "_empty",
         "_hinted",
-        "_longest",
         "_retention",
-        "_rng",
         "_ttl",
         "_unconfirmed",
         "asked_at",
@@ -71,15 +56,7 @@ class Tracker:
         "suspect",
     )
 
-    def __init__(
-        self,
-        question: Question,
-        config: DnsResolverConfig,
-        rng: random.Random,
-        now: float,
-        *,
-        longest: float = math.inf,
-    ) -> None:
+    def __init__(self, question: Question, delays: Delays, now: float) -> None:
         self.question = question
         #: The records to use: those of the last answer that is believed.
         self.records: Records = ()
@@ -102,9 +79,7 @@ class Tracker:
         self.last_error: str | None = None
         #: When the records were last known to be right: an answer, or a hint before any.
         self.known_at: float | None = None
-        self._config = config
-        self._rng = rng
-        self._longest = longest
+        self._delays = delays
         self._unconfirmed = False
         self._empty = False
         self._hinted = False
@@ -180,7 +155,7 @@ class Tracker:
         self.last_error = error
         if self._retention is not None and self._retention.held is not None:
             self.records, self._retention.held = self._retention.held, None
-        self.due = now + self._backoff()
+        self.due = now + self._delays.after_failures(self.failures)
         return self._known() != before
 
     def expire(self) -> None:
@@ -196,7 +171,7 @@ class Tracker:
         been asked for now.
         """
         self._unconfirmed, self._empty = False, True
-        self.due = now + self._negative_delay()
+        self.due = now + self._delays.after_negative(self._ttl)
 
     # -------------------------------------------------------------------------- inside
 
@@ -215,7 +190,7 @@ class Tracker:
         self.last_outcome = Kind.RECORDS
         self._unconfirmed = self._empty = False
         self._ttl = ttl = answer.ttl or 0
-        self.due = now + self._delay(ttl)
+        self.due = now + self._delays.after_records(ttl)
         copy = Copy(answer.records, ttl, self.server or "", answer.authoritative, now)
         if self._retention is None and common(self.records, copy.records) == self.records:
             self.records = copy.records  # nothing is missing
@@ -227,8 +202,8 @@ class Tracker:
         self.records = retention.merge(self.records, copy)
         self._retention = None if retention.is_idle else retention
         if retention.is_undecided:
-            tick = _CACHE_TICK if copy.ttl and not copy.authoritative else 0.0
-            soon = max(self._config.min_refresh, tick) * self._jitter()
+            may_be_cached = copy.ttl > 0 and not copy.authoritative
+            soon = self._delays.before_confirmation(may_be_cached=may_be_cached)
             self.due = min(self.due, copy.time + soon)
 
     def _keep(self, kept: Records, answer: Answer, now: float) -> None:
@@ -238,7 +213,7 @@ class Tracker:
         self._unconfirmed = self._empty = False
         self._retention = None
         self._ttl = answer.ttl
-        self.due = now + self._negative_delay()
+        self.due = now + self._delays.after_negative(self._ttl)
 
     def _take_no(self, verdict: Verdict, now: float) -> None:
         # A failure between two such answers does not make the first one forgotten.
@@ -250,30 +225,7 @@ class Tracker:
             self.accept_negative(now)
         else:
             self._unconfirmed = True
-            self.due = now + self._config.min_refresh * self._jitter()
-
-    def _jitter(self) -> float:
-        return 1 + _JITTER * self._rng.random()
-
-    def _delay(self, ttl: float) -> float:
-        config = self._config
-        if config.hardcoded_ttl is not None:
-            wanted, most = config.hardcoded_ttl * self._jitter(), math.inf
-        else:
-            wanted, most = ttl * self._jitter(), config.max_refresh
-        return max(config.min_refresh, min(wanted, most, self._longest))
-
-    def _negative_delay(self) -> float:
-        config = self._config
-        ttl = config.query_retry_if_no_records_found if self._ttl is None else self._ttl
-        wanted = min(ttl * self._jitter(), config.max_refresh, self._longest)
-        return max(config.min_refresh, wanted)
-
-    def _backoff(self) -> float:
-        config = self._config
-        doublings = min(self.failures - 1, _MANY_FAILURES)
-        delay = config.min_refresh * 2.0**doublings * self._jitter()
-        return max(config.min_refresh, min(delay, config.query_retry_if_no_records_found))
+            self.due = now + self._delays.before_confirmation(may_be_cached=False)
 
     def snapshot(self, now: float) -> NameSnapshot:
         """Return what is known, for people and for monitoring."""

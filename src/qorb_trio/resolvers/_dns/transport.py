@@ -26,8 +26,8 @@ from .wire import JunkError, Query, Reply, make_query, read
 # and not every user has a second nameserver to race.
 _RESEND = (1.0, 2.0)
 
-# So many datagrams that are not the answer look like an attempt to guess the query's id, which
-# is not possible over TCP.
+# More datagrams than these that are not the answer look like an attempt to guess the query's
+# id, which is not possible over TCP.
 _MAX_JUNK = 10
 
 # A server that did not understand EDNS is asked with it again after this many seconds. One
@@ -74,7 +74,7 @@ class NetworkTransport:
         self._plain_until: dict[Server, float] = {}
 
     async def exchange(self, server: Server, question: Question, *, timeout: float) -> Answer:
-        """See `Transport.exchange`. Cancelled, it closes its socket and ends at once.
+        """Ask one server, as `Transport.exchange` says. Cancelled, it closes its socket at once.
 
         The time in which it waits for a socket does not count towards `timeout`.
         """
@@ -110,7 +110,7 @@ class NetworkTransport:
         return reply.outcome
 
     def _is_plain(self, server: Server) -> bool:
-        """Return True if a server is to be asked without EDNS now."""
+        """Return True if a server should be asked without EDNS now."""
         now = trio.current_time()
         if self._plain_until:
             # Nameservers come and go; those that are not asked any more must not pile up.

@@ -190,7 +190,7 @@ def _positive(message: Message, question: Question, found: RecordSet, ttl: int) 
         hints = _hints(message, targets)
         return Answer(question, Kind.RECORDS, targets, ttl, hints=hints, authoritative=is_own)
     usable, ignored = _addresses(found.data)
-    # Addresses of which none can be connected to count as no addresses.
+    # Addresses count as none if nobody can connect to any of them.
     kind = Kind.RECORDS if usable else Kind.NOT_OFFERED
     return Answer(question, kind, usable, ttl, ignored=ignored, authoritative=is_own)
 

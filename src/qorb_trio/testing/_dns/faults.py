@@ -1,4 +1,4 @@
-"""What the test DNS server is told to do wrong, and what that puts on the wire. No I/O."""
+"""The faults of the test DNS server, and the messages that they become. No I/O."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import dns.rcode
 
 #: One thing to do for a query; see `DnsServer`.
 DnsStep: TypeAlias = str | float | bytes | dns.message.Message
-#: What a fault hook returns: nothing out of the ordinary, one thing, or several in order.
+#: The result of a fault hook: the right answer (`None`), one step, or several in order.
 DnsAction: TypeAlias = DnsStep | Sequence[DnsStep] | None
 
 #: No client takes this for an answer: it is shorter than a header.
@@ -30,17 +30,17 @@ class DnsQuery:
     A name is compared with ``==`` as it was sent: case counts here.
     """
 
-    #: When it arrived, by `trio.current_time`.
+    #: The time of arrival, by `trio.current_time`.
     time: float
     #: The name, absolute, with its final dot: ``"_echo._tcp.test."``.
     name: str
     #: The type of record: ``"SRV"``.
     type: str
-    #: How it came.
+    #: The protocol over which it came.
     transport: Literal["udp", "tcp"]
     #: The address it came from.
     client: tuple[str, int]
-    #: The whole message; ``message.edns`` is below 0 where the client did without.
+    #: The whole message; ``message.edns`` is below 0 if the client did not use EDNS.
     message: dns.message.Message = attrs.field(repr=False)
 
 
@@ -49,7 +49,7 @@ FaultHook: TypeAlias = Callable[[DnsQuery], DnsAction]
 
 
 class Via(Enum):
-    """How a message is sent."""
+    """A way to send a message."""
 
     REPLY = "as an answer is sent"
     STRANGER = "from a socket that was not asked"
@@ -63,7 +63,7 @@ _ANSWER: Final = (None, Via.REPLY)
 
 
 def deeds(action: DnsAction, query: dns.message.Message) -> Iterator[Deed]:
-    """Translate what a hook returned; `TypeError` or `ValueError` where it is nonsense."""
+    """Translate the result of a hook; raise `TypeError` or `ValueError` if it is invalid."""
     if action is None:
         yield _ANSWER
     elif isinstance(action, int | float) and not isinstance(action, bool):

@@ -46,21 +46,22 @@ class DnsServer:
             server.set("b", "A", "127.0.0.1")
             resolver = DnsResolver("_echo._tcp.test.", nameservers=[server.address])
 
-    The answers are those of a correct server: authoritative, NXDOMAIN told from NODATA
-    with the SOA in both, aliases followed and wildcards expanded within the zone,
-    referrals below a zone cut, the addresses of SRV targets along with them, EDNS, and
-    truncation of what is too large for UDP. Outside its zones it answers REFUSED.
+    The answers are those of a correct authoritative server. NXDOMAIN differs from NODATA, and
+    both have the SOA. Aliases are followed and wildcards expanded within the zone. Below a
+    zone cut there are referrals. The addresses of SRV targets are additional records. EDNS is
+    supported, and answers too large for UDP are truncated. Outside its zones the server
+    answers REFUSED.
 
     The fault hook is called with each `DnsQuery`, and returns one of these, or a list
     of them to be done in order:
 
     * `None` or ``"answer"``: the right answer;
     * ``"drop"``: no answer;
-    * a number: wait so many seconds, and then, unless it is in a list, answer;
+    * a number: wait for that number of seconds, and then, unless it is in a list, answer;
     * the name of an rcode, ``"SERVFAIL"``, with nothing else in the answer;
     * ``"truncate"``: an empty answer that asks for TCP, even where that was used;
-    * ``"wrong_id"``, ``"wrong_question"``, ``"garbage"``: what a client must not take
-      for an answer;
+    * ``"wrong_id"``, ``"wrong_question"``, ``"garbage"``: messages that a client must not
+      take for an answer;
     * ``"wrong_source"``: the right answer from another port (over TCP: none);
     * ``"close"``: close the connection (over UDP: nothing);
     * `bytes` or a `dns.message.Message`: this, as it is.
@@ -102,7 +103,7 @@ class DnsServer:
         _check.count("default_ttl", default_ttl)
         _check.count("negative_ttl", negative_ttl)
         _check.count("udp_payload", udp_payload, least=512)
-        #: What to do wrong; see above.
+        #: The fault hook; see above.
         self.fault = fault
         #: Every question that was asked, in the order of arrival; may be cleared.
         self.queries: list[DnsQuery] = []
@@ -122,7 +123,7 @@ class DnsServer:
     def set(
         self, name: str, rdtype: str, values: str | Iterable[str], *, ttl: int | None = None
     ) -> None:
-        """Make `values` the records of that name and type, instead of what there was.
+        """Make `values` the records of that name and type, in the place of the present ones.
 
         Names without a final dot are relative to the zone, if the server has one only;
         ``"@"`` is the zone itself. A CNAME replaces the other records of its name, and
@@ -135,7 +136,7 @@ class DnsServer:
           ttl: in seconds; `None` is the server's `default_ttl`.
 
         Raises:
-          ValueError: for what is not such a record, or is in no zone of the server.
+          ValueError: if a value is not such a record, or the name is in no zone of the server.
         """
         if ttl is not None:
             _check.count("ttl", ttl)
@@ -173,7 +174,7 @@ class DnsServer:
         """The first host and the port.
 
         Raises:
-          RuntimeError: if the port was to be any, and the server has not run yet.
+          RuntimeError: if the port is 0, and the server has not run yet.
         """
         return self.addresses[0]
 

@@ -18,14 +18,14 @@ _MAX_UDP: Final = 65535
 
 
 async def bind(hosts: Sequence[str], port: int) -> tuple[list[socket.SocketType], int]:
-    """A UDP and a listening TCP socket per host, UDP first; and their one port.
+    """Return a UDP and a listening TCP socket per host, UDP first, and their common port.
 
     A port of 0 is any that is free on all of them.
     """
     attempts = 0
-    while True:  # noqa: ASYNC913 - it ends after so many attempts
+    while True:  # noqa: ASYNC913 - it ends after _BIND_ATTEMPTS
         attempts += 1
-        # Which port is free for UDP can be in use for TCP: then another is tried.
+        # A port that is free for UDP may be in use for TCP: then another is tried.
         try:
             return await _bind(hosts, port)
         except OSError as exc:
@@ -58,15 +58,15 @@ def _family(host: str) -> int:
 
 
 class Peer(Protocol):
-    """Who asked, and how it is replied to."""
+    """The client of one query, and the way to reply to it."""
 
     @property
     def transport(self) -> Literal["udp", "tcp"]:
-        """How it asked."""
+        """The protocol of the query."""
 
     @property
     def client(self) -> tuple[str, int]:
-        """Its address."""
+        """The client's address."""
 
     async def send(self, wire: bytes, via: Via) -> None:
         """Send one message; a client that has gone is no error."""
@@ -93,7 +93,7 @@ class UdpPeer:
 
 
 async def receive_udp(sock: socket.SocketType) -> tuple[bytes, UdpPeer]:
-    """The next datagram, and whom to reply to."""
+    """Return the next datagram, and its sender."""
     data, address = await sock.recvfrom(_MAX_UDP)
     return data, UdpPeer(sock, address)
 
@@ -114,7 +114,7 @@ class TcpPeer:
         self._buffer = bytearray()
 
     async def receive(self) -> bytes | None:
-        """The next message; `None` when there is no more."""
+        """Return the next message; `None` when there is no more."""
         prefix = await self._read(2)
         return None if prefix is None else await self._read(int.from_bytes(prefix, "big"))
 

@@ -16,7 +16,7 @@ _OPCODE_BITS: Final = 0x7800
 
 
 def parse(data: bytes) -> dns.message.Message | bytes | None:
-    """A question to be answered; or the error to be sent at once; or `None` for neither."""
+    """Return a question to answer, or an error to send at once, or `None` for neither."""
     # To answer an answer would make two servers talk for ever.
     if len(data) < _HEADER.size or _flags(data) & dns.flags.QR:
         return None
@@ -41,18 +41,18 @@ def _flags(data: bytes) -> int:
 
 
 def _error(data: bytes, rcode: dns.rcode.Rcode) -> bytes:
-    """A response to what could not be read: nothing but a header (RFC 1035, 4.1.1)."""
+    """Return the response to an unreadable message: only a header (RFC 1035, 4.1.1)."""
     kept = _flags(data) & (_OPCODE_BITS | dns.flags.RD)
     return _HEADER.pack(_HEADER.unpack_from(data)[0], dns.flags.QR | kept | rcode, 0, 0, 0, 0)
 
 
 def udp_limit(query: dns.message.Message, ours: int) -> int:
-    """How large an answer over UDP may be, given what we are ready to send."""
+    """Return the maximum size of an answer over UDP, given our own maximum `ours`."""
     return 512 if query.edns < 0 else max(512, min(query.payload, ours))
 
 
 def render(response: dns.message.Message, limit: int) -> bytes:
-    """The bytes of a response: what does not fit is left out, and TC says so.
+    """Return the bytes of a response. Records that do not fit are left out, and TC says so.
 
     Additional records are left out without TC: they are a courtesy. Records keep the order in
     which they were given, so that a test can be repeated.

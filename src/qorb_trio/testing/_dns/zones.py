@@ -1,4 +1,4 @@
-"""What the test DNS server knows, and what it answers. No I/O.
+"""The zones of the test DNS server, and its answers. No I/O.
 
 The algorithm is that of RFC 1034, section 4.3.2, for an authoritative server without
 recursion; negative answers as in RFC 2308.
@@ -41,7 +41,7 @@ _TARGETS: Final = {
 
 
 def parse_name(name: str, origin: dns.name.Name | None) -> dns.name.Name:
-    """A name as an absolute one; `ValueError` where that cannot be."""
+    """Return an absolute name; raise `ValueError` if there is none."""
     try:
         parsed = dns.name.from_text(name, origin)
     except (dns.exception.DNSException, UnicodeError) as exc:
@@ -52,7 +52,7 @@ def parse_name(name: str, origin: dns.name.Name | None) -> dns.name.Name:
 
 
 def parse_type(rdtype: str) -> dns.rdatatype.RdataType:
-    """A record type; `ValueError` for what is none, or is for questions only."""
+    """Return a record type; raise `ValueError` for a type that cannot be stored."""
     try:
         parsed = dns.rdatatype.from_text(rdtype)
     except dns.exception.DNSException as exc:
@@ -142,7 +142,7 @@ class Zones:
         zone.replace_rdataset(owner, rdataset)
 
     def remove(self, name: str, rdtype: str | None) -> None:
-        """Remove the records of a name, of one type or all; `LookupError` without any."""
+        """Remove the records of a name, of one type or all; raise `LookupError` without any."""
         owner, zone = self._place(name)
         if rdtype is None:
             there = zone.get_node(owner) is not None
@@ -171,7 +171,7 @@ class Zones:
     # --------------------------------------------------------------- the answers
 
     def answer(self, query: dns.message.Message, *, payload: int) -> dns.message.Message:
-        """The correct response to a well-formed message with one question.
+        """Return the correct response to a well-formed message with one question.
 
         `payload` is the size of UDP message to advertise in EDNS.
         """
@@ -213,7 +213,7 @@ class _Lookup:
         # The chain leaves the zone, or bites its tail: what there is of it is sent.
 
     def _answer(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> dns.name.Name | None:
-        """Answer for one name; the next one where that is an alias."""
+        """Answer for one name; return the next name if it is an alias."""
         found = [
             rdataset
             for rdataset in self._rdatasets(name)
@@ -229,7 +229,7 @@ class _Lookup:
         return None
 
     def _rdatasets(self, name: dns.name.Name) -> list[dns.rdataset.Rdataset]:
-        """The records of a name: its own, or a wildcard's if nothing exists there."""
+        """Return the records of a name: its own, or a wildcard's if nothing exists there."""
         node = self._zone.get_node(name)
         if node is None and not self._exists(name):
             closest = next(filter(self._exists, _ancestors(name.parent())), self._origin)
@@ -266,7 +266,7 @@ class _Lookup:
         return False
 
     def _add_targets(self, rdataset: dns.rdataset.Rdataset) -> None:
-        """The addresses of the hosts that these records name, as far as they are here."""
+        """Add the addresses of the hosts that these records name, if they are in the zone."""
         attribute = _TARGETS.get(rdataset.rdtype)
         if attribute is None:
             return
@@ -281,7 +281,7 @@ class _Lookup:
 
 
 def _ancestors(name: dns.name.Name) -> Iterator[dns.name.Name]:
-    """The name itself, its parent, and so on up to the root."""
+    """Yield the name itself, its parent, and so on up to the root."""
     yield name
     while name != dns.name.root:
         name = name.parent()
