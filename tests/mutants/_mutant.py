@@ -28,10 +28,6 @@ _TOKEN = re.compile(
 Definition: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-#: Where assigned names are definitions.
-Scope: TypeAlias = ast.Module | ast.ClassDef | ast.If
-
-
 class OutOfDateError(Exception):
     """A fault that cannot be planted: the source is not what it was."""
 
@@ -168,17 +164,20 @@ def _places(package: Path, file: Path) -> Iterator[Place]:
         yield Place(file, name, starts[first - 1], starts[node.end_lineno])
 
 
-def _definitions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.stmt]]:
+def _definitions(
+    node: ast.AST, prefix: str, *, in_function: bool = False
+) -> Iterator[tuple[str, ast.stmt]]:
     """Functions and classes, however deep, and the names that modules and classes assign."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Definition):
             name = f"{prefix}.{child.name}"
             yield name, child
-            yield from _definitions(child, name)
-        elif isinstance(child, ast.Assign | ast.AnnAssign) and isinstance(node, Scope):
+            is_class = isinstance(child, ast.ClassDef)
+            yield from _definitions(child, name, in_function=not is_class)
+        elif isinstance(child, ast.If | ast.Try | ast.With):
+            yield from _definitions(child, prefix, in_function=in_function)
+        elif isinstance(child, ast.Assign | ast.AnnAssign) and not in_function:
             targets = child.targets if isinstance(child, ast.Assign) else [child.target]
             for target in targets:
                 if isinstance(target, ast.Name):
                     yield f"{prefix}.{target.id}", child
-        elif isinstance(child, ast.If | ast.Try | ast.With):
-            yield from _definitions(child, prefix)

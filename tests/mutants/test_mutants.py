@@ -85,7 +85,8 @@ def test_no_fault_is_there_twice(planted: dict[str, tuple[Place, str]]) -> None:
 def test_named_tests_exist(name: str) -> None:
     """The tests that faults name are there."""
     path, _, function = name.partition("::")
-    assert f"def {function}" in (ROOT / path).read_text()
+    assert (ROOT / path).exists()
+    assert not function or f"def {function}" in (ROOT / path).read_text()
 
 
 def test_each_harm_is_a_sentence() -> None:
