@@ -163,6 +163,13 @@ def test_malformed_messages(wire: bytes) -> None:
     assert read(wire) is None
 
 
+def test_a_pointer_to_the_root() -> None:
+    """A name may end in a pointer to the root's zero byte."""
+    found = read(message_of(b"\x01A\xc0\x00\0\x01\0\x01", questions=1))
+    assert found is not None
+    assert found.questions == [("a", Type.A, 1)]
+
+
 def test_large_messages_are_read_in_pieces() -> None:
     """Between two pauses there are 100 records at most."""
     pieces = parse(message_of(RECORD * 1050, answers=1050))

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
+import random
 
 import pytest
 import trio
 from trio.testing import MockClock
+
+from qorb_trio import DnsResolverConfig
+from qorb_trio.resolvers._dns.records import Question
+from qorb_trio.resolvers._dns.service import Service
+from qorb_trio.resolvers._dns.table import TrackerTable
 
 from .net import SERVICE, FakeNet, echo, echo_names, watching
 
@@ -176,3 +183,21 @@ async def test_a_negative_answer_is_believed_for_the_time_of_its_soa(
         await trio.sleep(100)
         gaps = [b - a for a, b in itertools.pairwise(times)][5:]
         assert all(10 <= gap <= 11.1 for gap in gaps)
+
+
+def test_a_tracker_that_is_asked_for_is_not_due() -> None:
+    """A name that is being asked for is not asked for twice, even when hints come in."""
+    table = TrackerTable(DnsResolverConfig(), random.Random(1))
+    tracker = table.add(Question("a.test", "A"), 0.0)
+    assert table.pop_due(0.0) is tracker
+    tracker.asking = True
+    table.reschedule(tracker)
+    assert table.next_due == math.inf
+    assert table.pop_due(1.0) is None
+
+
+def test_nothing_is_due() -> None:
+    """A service whose names are all being asked for has nothing to ask."""
+    service = Service(SERVICE, DnsResolverConfig(), random.Random(1), 0.0)
+    assert service.take_due(0.0) is service.own
+    assert service.take_due(0.0) is None

@@ -222,7 +222,9 @@ async def test_what_has_left_is_not_blamed(autojump_clock: MockClock) -> None:
     book.answered(Server(B))
     book.failed(Server(B), "x")
     book.demote(Server(B), 0)
+    book.prefer(SRV, Server(B), 0)
     assert book.servers == (Server(A),)
+    assert book._favourites == {}
     assert not book.is_demoted(Server(B), 0)
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from hashlib import blake2b
-from typing import TypeAlias, final
+from typing import NoReturn, TypeAlias, final
 
 import trio
 
 from .. import _validation as _check
 from .._model.backend import Backend
 from ..abc import Resolver
-from ._relay import Sets, Updates, in_full, receiving
+from ._relay import Sets, Updates, in_full, run_around
 
 #: A function from one set of backends to another.
 BackendsFunction: TypeAlias = Callable[[Collection[Backend]], Iterable[Backend]]
@@ -88,12 +89,11 @@ class MappedResolver(Resolver):
         run = trio.lowlevel.current_trio_token()
         self._runs.append(run)
         try:
-            async with receiving(self._resolver) as (sets, _):
-                await self._send_mapped(sets, updates)
+            await run_around(self._resolver, partial(self._send_mapped, updates))
         finally:
             self._runs.remove(run)
 
-    async def _send_mapped(self, sets: Sets, updates: Updates) -> None:
+    async def _send_mapped(self, updates: Updates, sets: Sets, _: trio.Nursery) -> NoReturn:
         given: Collection[Backend] | None = None
         sent: list[tuple[object, ...]] | None = None
         while True:

@@ -6,7 +6,8 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Collection
-from typing import Final, Literal, TypeAlias, final
+from functools import partial
+from typing import Final, Literal, NoReturn, TypeAlias, final
 
 import attrs
 import trio
@@ -15,7 +16,7 @@ from .. import _validation as _check
 from .._model.backend import Backend
 from .._util import printable, safe_str
 from ..abc import Resolver
-from ._relay import Sets, Updates, in_full, receiving
+from ._relay import Sets, Updates, in_full, run_around
 
 #: Tells whether a backend is one of those that the pool should use.
 Probe: TypeAlias = Callable[[Backend], Awaitable[bool]]
@@ -229,22 +230,25 @@ class ProbedResolver(Resolver):
           Exception: what the other resolver raises.
         """
         self._members = members = _Members()
+        await run_around(self._resolver, partial(self._send_members, updates, members))
+
+    async def _send_members(
+        self, updates: Updates, members: _Members, sets: Sets, nursery: trio.Nursery
+    ) -> NoReturn:
         changed = trio.Event()
         sent: list[tuple[object, ...]] | None = None
-        async with receiving(self._resolver) as (sets, nursery):
 
-            def wake() -> None:
-                nonlocal changed
-                changed.set()
+        def wake() -> None:
+            changed.set()
 
-            nursery.start_soon(self._follow, sets, members, wake, nursery)
-            while True:
-                await changed.wait()
-                changed = trio.Event()
-                included = members.included
-                if members.is_settled and in_full(included) != sent:
-                    await updates.send(included)
-                    sent = in_full(included)
+        nursery.start_soon(self._follow, sets, members, wake, nursery)
+        while True:
+            await changed.wait()
+            changed = trio.Event()
+            included = members.included
+            if members.is_settled and in_full(included) != sent:
+                await updates.send(included)
+                sent = in_full(included)
 
     async def _follow(
         self,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import asynccontextmanager
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import NoReturn, TypeAlias
 
 import trio
 
@@ -16,24 +15,23 @@ Sets: TypeAlias = "trio.MemoryReceiveChannel[Collection[Backend]]"
 Updates: TypeAlias = "trio.MemorySendChannel[Collection[Backend]]"
 
 
-@asynccontextmanager
-async def receiving(resolver: Resolver) -> AsyncIterator[tuple[Sets, trio.Nursery]]:
-    """Run a resolver while the block runs: yield the channel of its sets, and the nursery.
+async def run_around(
+    resolver: Resolver, body: Callable[[Sets, trio.Nursery], Awaitable[NoReturn]]
+) -> NoReturn:
+    """Run a resolver, and beside it `body`, which gets the channel of its sets.
 
-    The channel ends when the resolver returns. An exception of the resolver, of the block, or
-    of another task in the nursery comes out as it is, and not in an exception group.
+    The channel ends when the resolver returns; `body` never returns. An exception of the
+    resolver, of `body`, or of another task in the nursery that `body` gets comes out as it
+    is, and not in an exception group.
     """
     outbox, inbox = trio.open_memory_channel[Collection[Backend]](0)
-    crash: BaseException | None = None
     try:
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             nursery.start_soon(_run_and_close, resolver, outbox)
-            yield inbox, nursery
-            nursery.cancel_scope.cancel()
+            await body(inbox, nursery)
     except BaseExceptionGroup as group:
         crash = unwrap_single(group)
-    if crash is not None:
-        raise crash
+    raise crash
 
 
 async def _run_and_close(resolver: Resolver, outbox: Updates) -> None:
