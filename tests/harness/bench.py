@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import final
+from typing import Any, final
 
 import attrs
 import trio
@@ -89,11 +89,11 @@ class Bench:
         while not condition():  # noqa: ASYNC110 - the condition is no event
             await trio.sleep(0.01)
 
-    async def acquire(self, *, timeout: float | None = None) -> Claim[LedgerConnection]:
+    async def acquire(self, **options: Any) -> Claim[LedgerConnection]:
         """`Pool.acquire`, with a note in the ledger; give it back with `release`."""
         number = self.watch.arrive()
         try:
-            claim = await self.pool.acquire(timeout=timeout)
+            claim = await self.pool.acquire(**options)
             self._held[claim] = claim.connection
             self.ledger.take(claim.connection, trio.lowlevel.current_task().name)
         finally:
@@ -117,11 +117,11 @@ class Bench:
         conn.dirty = True  # it must never be lent again
 
     @asynccontextmanager
-    async def claim(self, *, timeout: float | None = None) -> AsyncIterator[LedgerConnection]:
+    async def claim(self, **options: Any) -> AsyncIterator[LedgerConnection]:
         """`Pool.claim`, with notes in the ledger."""
         number = self.watch.arrive()
         try:
-            async with self.pool.claim(timeout=timeout) as conn:
+            async with self.pool.claim(**options) as conn:
                 self.ledger.take(conn, trio.lowlevel.current_task().name)
                 try:
                     yield conn
@@ -130,9 +130,9 @@ class Bench:
         finally:
             self.watch.leave(number)
 
-    async def use(self, seconds: float = 0, *, timeout: float | None = None) -> LedgerConnection:
+    async def use(self, seconds: float = 0, **options: Any) -> LedgerConnection:
         """Claim, make an exchange that takes so long, and give back."""
-        async with self.claim(timeout=timeout) as conn:
+        async with self.claim(**options) as conn:
             conn.begin()
             await trio.sleep(seconds)
             conn.finish()

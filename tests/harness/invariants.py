@@ -234,7 +234,8 @@ class InvariantInstrument(trio.abc.Instrument):
             self.ledger.violation(f"a count is negative, or claims are forgotten: {stats!r}")
         self._claims = stats.claims
         spares = sum(one.unclaimed for one in sets)
-        if stats.waiting and spares:
+        assert self.pool is not None
+        if stats.waiting and spares and not self.pool.is_suspended:
             self.ledger.violation(f"{stats.waiting} claimants wait beside {spares} spares")
         if spares > sum(conn.is_idle for conn in self.ledger.live):
             self.ledger.violation(f"{spares} spares, but not so many idle connections")

@@ -10,10 +10,10 @@ from typing import Any
 import attrs
 import trio
 
-from qorb_trio import Claim, Pool, PoolTerminatedError
+from qorb_trio import Claim, ClaimError, Pool, PoolTerminatedError
 from qorb_trio._pool.open_pool import PoolManager
 
-from ..harness import Do, LedgerConnector, PlainLedgerConnector, Sweep, fails
+from ..harness import Do, LedgerConnector, PlainLedgerConnector, Sweep, backends, fails
 from .registry import sweeps
 from .scene import POLICY, Scene, a_scene, strike
 
@@ -33,10 +33,15 @@ EVENTS: dict[str, tuple[Callable[[Scene], None], int]] = {
     "its time is up": (Scene.be_late, 1),
     "another claim": (Scene.another, 1),
     "peers hang up": (Scene.break_, 0),
+    "it is suspended": (Scene.suspend, 0),
+    "it is resumed": (Scene.resume, 0),
 }
 
 # `Claim.__aenter__` returns one of two coroutines.
 FAST, SLOW = (Claim._enter_fast,), (Claim._enter_slow,)
+
+# `Pool.acquire` returns a coroutine too.
+BY_HAND = (Claim._enter_by_hand,)
 
 
 #: What may happen in any situation.
@@ -146,9 +151,102 @@ for _name, _situation in SITUATIONS.items():
                 partial(claiming, **_given, kind=PlainLedgerConnector, use=Scene.use)
             )
         if _event in CHIEF:
-            sweeps(Pool.acquire, name=f"{_name}, {_event}", seeds=1)(
+            sweeps(Pool.acquire, name=f"{_name}, {_event}", by=BY_HAND, seeds=1)(
                 partial(claiming, **_given, kind=LedgerConnector, use=Scene.use_by_hand)
             )
+
+
+# ----------------------------------------------------------- claims with options, refusals
+
+
+async def use_with_options(scene: Scene) -> None:
+    """Claim with a key, with a backend to avoid, and with a label."""
+    a, _ = backends("ab")
+    with suppress(ClaimError):
+        await scene.bench.use(0.5, key="k", avoid={a}, label="with options")
+
+
+async def wait_by_the_rules(scene: Scene) -> None:
+    """All connections are in use, and one claimant too many already waits."""
+    await with_none_left(scene)
+    scene.another()
+    await scene.bench.settle()
+
+
+async def while_suspended(scene: Scene) -> None:
+    """There is a spare, but nothing is lent."""
+    await with_a_spare(scene)
+    scene.bench.pool.suspend()
+
+
+SITUATIONS["suspended"] = Situation(while_suspended, ("a release", "a discard", "it is resumed"))
+
+for _name in ("a spare", "none left", "a set-up", "suspended"):
+    for _event in (*CHIEF, *SITUATIONS[_name].events):
+        _given = {"situation": _name, "event": _event}
+        sweeps(Claim.__aenter__, name=f"with options, {_name}, {_event}", by=SLOW)(
+            partial(claiming, **_given, kind=PlainLedgerConnector, use=use_with_options)
+        )
+for _event in (*CHIEF, "it is resumed", "it is suspended"):
+    sweeps(Claim.__aenter__, name=f"suspended, {_event}, no hooks", by=FAST)(
+        partial(
+            claiming,
+            situation="suspended",
+            event=_event,
+            kind=PlainLedgerConnector,
+            use=Scene.use,
+        )
+    )
+
+
+async def being_refused(one: Sweep, *, rule: str, event: str) -> None:
+    """Somebody claims a connection, and one of the rules of the queue refuses it."""
+    policy = attrs.evolve(POLICY, **{rule: 0.5 if rule != "max_waiting" else 1})
+    async with a_scene(one, policy=policy, kind=PlainLedgerConnector) as scene:
+        if rule == "fail_fast_after":
+            await with_no_backends(scene)
+            await scene.bench.settle(1)
+        else:
+            await wait_by_the_rules(scene)
+        scene.others.start_soon(scene.go_on)
+        one.strike = strike(scene, *EVENTS[event])
+        await one.target(scene.use)
+        await scene.be_well()
+
+
+for _rule in ("max_waiting", "fail_fast_after", "queue_target"):
+    for _event in (*CHIEF, "it is suspended"):
+        sweeps(Claim.__aenter__, name=f"{_rule}, {_event}", by=FAST)(
+            partial(being_refused, rule=_rule, event=_event)
+        )
+
+
+# ----------------------------------------------------------------------------- being idle
+
+
+async def becoming_idle(one: Sweep, *, event: str, suspended: bool) -> None:
+    """Somebody waits until no claim is outstanding."""
+
+    async def wait_idle(scene: Scene) -> None:
+        await scene.bench.pool.wait_idle()
+
+    async with a_scene(one, kind=PlainLedgerConnector) as scene:
+        await with_none_left(scene)
+        if suspended:
+            scene.bench.pool.suspend()
+        scene.others.start_soon(scene.go_on)
+        scene.others.start_soon(scene.go_on)
+        one.strike = strike(scene, *EVENTS[event])
+        await one.target(wait_idle, scene)
+        await scene.be_well()
+
+
+for _event in (*CHIEF, "a discard", "another claim", "it is suspended", "it is resumed"):
+    for _suspended in (False, True):
+        _how = "suspended" if _suspended else "open"
+        sweeps(Pool.wait_idle, name=f"{_how}, {_event}")(
+            partial(becoming_idle, event=_event, suspended=_suspended)
+        )
 
 
 # -------------------------------------------------------------------- getting ready

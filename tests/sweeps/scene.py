@@ -109,6 +109,14 @@ class Scene:
         """Somebody else claims a connection."""
         self.others.start_soon(self.use)
 
+    def suspend(self) -> None:
+        """Nothing is lent any more."""
+        self.bench.pool.suspend()
+
+    def resume(self) -> None:
+        """What is free is lent again."""
+        self.bench.pool.resume()
+
     def break_(self) -> None:
         """The peers close all connections that are idle."""
         for conn in self.bench.ledger.idle:
@@ -141,6 +149,7 @@ class Scene:
     async def go_on(self) -> None:
         """In a second, whatever is waited for happens."""
         await trio.sleep(1)
+        self.resume()
         self.release()
         self.gate.set()
         if not self.ended:
@@ -152,6 +161,7 @@ class Scene:
         for hook in ("connect", "is_valid", "on_acquire", "on_recycle", "disconnect"):
             bench.script.always(hook, OK)
         self.gate.set()
+        self.resume()
         while self.held:
             self.release()
         if self.ended:

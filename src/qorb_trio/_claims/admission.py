@@ -110,7 +110,7 @@ class Outage:
     and also while no backend is known.
     """
 
-    __slots__ = ("_after", "_is_new", "_since")
+    __slots__ = ("_after", "_is_new", "_since", "is_suspended")
 
     def __init__(self) -> None:
         #: Time in seconds after which claims fail.
@@ -119,6 +119,8 @@ class Outage:
         self._since: float = inf
         #: True until the claimants that wait have been told to fail.
         self._is_new: bool = True
+        #: True while the pool lends nothing on purpose, so that claimants wait for its end.
+        self.is_suspended: bool = False
 
     def configure(self, after: float) -> None:
         """Have claims fail when the service has been down for `after` seconds."""
@@ -135,7 +137,7 @@ class Outage:
 
     def fails_claims(self, now: float) -> bool:
         """Return True if claims fail at once."""
-        return now >= self._since + self._after
+        return now >= self._since + self._after and not self.is_suspended
 
     def tick(self, now: float) -> bool:
         """Return True, once in each outage, if the claimants that wait must fail now."""
@@ -146,7 +148,7 @@ class Outage:
 
     def next_tick(self) -> float:
         """Return the time at which `tick` will return True."""
-        return self._since + self._after if self._is_new else inf
+        return self._since + self._after if self._is_new and not self.is_suspended else inf
 
 
 @final
@@ -177,15 +179,15 @@ class Admission:
         self.is_on = min(max_waiting, fail_fast_after, queue_target) < inf
 
     def suspend(self) -> None:
-        """Stop ``queue_target``: the pool lends nothing on purpose, so that waits say nothing."""
-        self._is_suspended = True
+        """Stop ``queue_target`` and ``fail_fast_after``: the pool lends nothing on purpose."""
+        self._is_suspended = self.outage.is_suspended = True
         if self.overload is not None:
             self.overload.is_suspended = True
             self.overload.is_overloaded = False
 
     def resume(self, now: float) -> None:
         """End a `suspend`, and begin an interval."""
-        self._is_suspended = False
+        self._is_suspended = self.outage.is_suspended = False
         if self.overload is not None:
             self.overload.is_suspended = False
             self.overload.begin(now)

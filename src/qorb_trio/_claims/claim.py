@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, final
 
@@ -18,6 +19,7 @@ from .failure import ClaimFailure
 if TYPE_CHECKING:
     from .._model.backend import Backend
     from .dispatcher import Dispatcher
+    from .request import ClaimRequest
 
 C = TypeVar("C")
 
@@ -30,26 +32,44 @@ class Claim(Generic[C]):
     """The right to use one connection of a pool until it is released.
 
     Made by `Pool.claim`, as an async context manager that yields the connection, and
-    by `Pool.acquire`, to be released by hand. A claim is made once; it cannot be
-    entered again. A claim that is held is also a context manager that yields the connection and
-    releases it: ``with await pool.acquire() as connection``.
+    by `Pool.acquire` and `Pool.claim_nowait`, to be released by hand. A claim is made once; it
+    cannot be entered again. A claim that is held is also a context manager that yields the
+    connection and releases it: ``with await pool.acquire() as connection``.
 
     A claim that is garbage collected before it was released gives its slot back, has
     its connection closed, and issues a `ResourceWarning`.
     """
 
-    __slots__ = ("__weakref__", "_dispatcher", "_entered", "_handled", "_held", "_slot", "_timeout")
+    __slots__ = (
+        "__weakref__",
+        "_dispatcher",
+        "_entered",
+        "_handled",
+        "_held",
+        "_request",
+        "_slot",
+        "_timeout",
+    )
 
-    def __init__(self, dispatcher: Dispatcher[C], timeout: float | None) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher[C],
+        timeout: float | None,
+        request: ClaimRequest | None = None,
+        slot: Slot[C] | None = None,
+        handled: BaseException | None = None,
+    ) -> None:
         #: The slot for as long as the claim lasts.
-        self._held: Slot[C] | None = None
-        self._entered: bool = False
+        self._held: Slot[C] | None = slot
+        self._entered: bool = slot is not None
         self._dispatcher: Dispatcher[C] = dispatcher
         self._timeout: float | None = timeout
+        #: The options other than the timeout, if there are any.
+        self._request: ClaimRequest | None = request
         #: The slot from the grant on, also after the claim has ended.
-        self._slot: Slot[C] | None = None
+        self._slot: Slot[C] | None = slot
         #: The exception that was being handled as the claim was granted.
-        self._handled: BaseException | None = None
+        self._handled: BaseException | None = handled
 
     # What users read and call.
 
@@ -106,6 +126,8 @@ class Claim(Generic[C]):
           RuntimeError: as `release`.
         """
         self._check_held()
+        assert self._slot is not None
+        self._dispatcher.observe(self._slot, None)
         self._end(None, keep=False)
 
     def _granted(self) -> Slot[C]:
@@ -134,7 +156,9 @@ class Claim(Generic[C]):
             self._refuse_second_entry()
         self._dispatcher.check_run()
         self._entered = True
-        return self._enter_fast() if self._dispatcher.is_plain else self._enter_slow()
+        if self._request is None and self._dispatcher.is_plain:
+            return self._enter_fast()
+        return self._enter_slow()
 
     def _refuse_second_entry(self) -> NoReturn:
         hint = "call claim() again"
@@ -156,12 +180,14 @@ class Claim(Generic[C]):
             self._dispatcher.release(slot, exc, keep=True)
 
     def __enter__(self) -> C:
-        if self._held is None:
+        slot = self._held
+        if slot is None:
             raise RuntimeError(
                 "this claim is not held: use `async with pool.claim() as connection`,"
                 " or `with await pool.acquire() as connection`"
             )
-        return self.connection
+        connection: C | None = slot.connection
+        return self.connection if connection is None else connection
 
     @enable_ki_protection
     def __exit__(
@@ -170,8 +196,14 @@ class Claim(Generic[C]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._dispatcher.check_run()
-        self._end(exc, keep=True)
+        dispatcher = self._dispatcher
+        # Without the calls of `check_run` and `_end`, because `Pool.claim_nowait` must be cheap.
+        if get_ident() != dispatcher.thread_id:
+            dispatcher.check_run()
+        slot = self._held
+        if slot is not None:
+            self._held = None
+            dispatcher.release(slot, exc, keep=True)
 
     if not TYPE_CHECKING:  # type checkers report an `await` themselves
 
@@ -181,18 +213,20 @@ class Claim(Generic[C]):
                 " or `claim = await pool.acquire()`"
             )
 
-    async def _enter_by_hand(self) -> None:
+    async def _enter_by_hand(self) -> Claim[C]:
         """Enter the claim, for `Pool.acquire`."""
         await self.__aenter__()
-        self._handled = sys.exc_info()[1]
+        self._handled = sys.exception()
+        return self
 
     # The acquisition.
 
     @enable_ki_protection
     async def _enter_fast(self) -> C:
-        # `_enter_slow` for a connector without `on_acquire` and a pool without instruments,
-        # and without its coroutines. It leaves out: the events, the set-up, and the loop that
-        # tries another connection. In the rare cases that need one of these it goes on there.
+        # `_enter_slow` for a connector without `on_acquire`, a pool without instruments and a
+        # claim without options, and without its coroutines. It leaves out: the events, the
+        # set-up, key, backends to avoid and label, and the loop that tries another connection.
+        # In the rare cases that need one of these it goes on there.
         dispatcher = self._dispatcher
         await checkpoint_if_cancelled()
         claim_id, deadline = 0, 0.0
@@ -222,6 +256,38 @@ class Claim(Generic[C]):
         slot.slot_set.total_claims += 1  # `Dispatcher.granted`, without its call
         connection: C = slot.connection
         return connection
+
+    def _enter_nowait(self) -> None:
+        """Take a spare, and tell the instruments, for `Pool.claim_nowait`.
+
+        Raises:
+          trio.WouldBlock: if there is none.
+        """
+        dispatcher = self._dispatcher
+        if dispatcher.hooks.has_on_acquire:
+            raise RuntimeError(
+                "claim_nowait() cannot wait for the connector's on_acquire;"
+                " use `async with pool.claim()`"
+            )
+        if dispatcher.is_closed:
+            raise dispatcher.diagnosis.termination().error()
+        self._entered = True
+        claim_id, events = dispatcher.next_claim_id(), dispatcher.events
+        if (emit := events.claim_start) is not None:
+            emit(claim_id)
+        try:
+            slot = None if dispatcher.queue.waiting else dispatcher.acquire_nowait(claim_id)
+            if slot is None:
+                raise trio.WouldBlock
+        except BaseException as exc:
+            if (emit_failed := events.claim_failed) is not None:
+                emit_failed(claim_id, exc)
+            raise
+        self._hold(slot)
+        self._handled = sys.exception()
+        dispatcher.granted(slot)
+        if (emit_done := events.claim_done) is not None:
+            emit_done(claim_id, slot.id)
 
     @enable_ki_protection
     async def _enter_slow(self) -> C:
@@ -298,8 +364,8 @@ class Claim(Generic[C]):
         if dispatcher.is_closed:
             # The pool may be ending because all of the program is being cancelled.
             await trio.lowlevel.checkpoint()
-            raise dispatcher.termination_failure().error()
-        slot = None if is_late else dispatcher.acquire_nowait(claim_id)
+            raise dispatcher.diagnosis.termination().error()
+        slot = None if is_late else self._take(claim_id)
         if slot is not None:
             self._hold(slot)
             await cancel_shielded_checkpoint()
@@ -312,8 +378,17 @@ class Claim(Generic[C]):
             raise outcome.error(cause)
         return self._hold(outcome)
 
+    def _take(self, claim_id: int) -> Slot[C] | None:
+        """Check out the spare that this claim prefers, if there is one."""
+        request = self._request
+        if request is None or not request.has_preference:
+            return self._dispatcher.acquire_nowait(claim_id)
+        return self._dispatcher.acquire_for(request, claim_id)
+
     def _hold(self, slot: Slot[C]) -> Slot[C]:
         self._held = self._slot = slot
+        if self._request is not None and self._request.label is not None:
+            self._dispatcher.set_label(slot, self._request.label)
         return slot
 
     def _is_usable(self, slot: Slot[C]) -> bool:

@@ -10,14 +10,17 @@ import contextlib
 import itertools
 import logging
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from threading import get_ident
-from typing import Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import attrs
 import trio
+from trio.lowlevel import current_task
 
+from .._balancing.guarded_balancer import GuardedBalancer
 from .._balancing.idle_index import IdleIndex
+from .._balancing.strategy import BalancerError
 from .._connections.checker import Checker
 from .._connections.closer import Closer
 from .._connections.hooks import Hooks
@@ -30,14 +33,26 @@ from .._slots.slot import Slot
 from .._slots.slot_set import SlotSet
 from .._slots.state import CHECKING, CLAIMED
 from .._slots.totals import Totals
-from .failure import ClaimFailure, termination_failure, timeout_failure
-from .holders import describe_oldest
-from .snapshot import Snapshots
+from .admission import Reason
+from .diagnosis import Diagnosis
+from .failure import ClaimFailure
+from .holders import holder_name
 from .wait_queue import WaitQueue
+
+if TYPE_CHECKING:
+    from .._balancing.affinity import Key
+    from .._model.backend import Backend
+    from .request import ClaimRequest
 
 logger = logging.getLogger("qorb_trio.pool")
 
 C = TypeVar("C")
+
+
+async def _refused(failure: ClaimFailure) -> ClaimFailure:
+    """Return a failure after a checkpoint: a claimant may retry at once, and others must run."""
+    await trio.lowlevel.checkpoint()
+    return failure
 
 
 def _counter() -> Callable[[], int]:
@@ -56,27 +71,31 @@ class Dispatcher(Generic[C]):
     totals: Totals
     _registry: Registry[C]
     _idle_index: IdleIndex[SlotSet[C]]
+    #: Is told how long claims are held, if the balancer wants to know.
+    _observer: GuardedBalancer[SlotSet[C]] | None
     queue: WaitQueue[Slot[C]]
     _targets: Targets
     outcomes: Outcomes[C]
     _checker: Checker[C]
     _closer: Closer[C]
-    _snapshots: Snapshots[C]
+    diagnosis: Diagnosis[C]
     _replan: Callable[[], None]
     next_claim_id: Callable[[], int] = attrs.field(init=False, factory=_counter)
     #: True if a claim that finds a spare has nothing else to do.
     is_plain: bool = attrs.field(init=False, default=False)
     #: True as soon as the pool is ending.
     is_closed: bool = attrs.field(init=False, default=False)
+    #: True while nothing is lent on purpose.
+    is_suspended: bool = attrs.field(init=False, default=False)
     #: The run's clock, found once when the pool starts: Trio's own way to it takes three
     #: calls.
     now: Callable[[], float] = attrs.field(init=False, factory=lambda: trio.current_time)
     _token: trio.lowlevel.TrioToken | None = attrs.field(init=False, default=None)
-    _thread_id: int = attrs.field(init=False, factory=get_ident)
+    #: The thread of the pool's `trio.run`; see `check_run`.
+    thread_id: int = attrs.field(init=False, factory=get_ident)
     #: The tasks whose claims are outstanding.
     _claiming_tasks: set[trio.lowlevel.Task | None] = attrs.field(init=False, factory=set)
     _has_warned_nested_claim: bool = attrs.field(init=False, default=False)
-    _crash: BaseException | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self.events.on_change(self._update_plain)
@@ -88,8 +107,14 @@ class Dispatcher(Generic[C]):
     def start(self) -> None:
         """Bind to the present `trio.run`: the pool starts."""
         self._token = trio.lowlevel.current_trio_token()
-        self._thread_id = get_ident()
+        self.thread_id = get_ident()
         self.now = trio.lowlevel.current_clock().current_time
+        self.adopt_policy()
+
+    def adopt_policy(self) -> None:
+        """Take over the numbers of the policy that are kept by the wait queue."""
+        policy = self.settings.policy
+        self.queue.configure(policy.max_waiting, policy.fail_fast_after, policy.queue_target)
 
     def check_run(self) -> None:
         """Raise `RuntimeError`, with nothing changed, outside of the pool's own `trio.run`.
@@ -97,7 +122,7 @@ class Dispatcher(Generic[C]):
         One run has one thread, and to ask for the thread costs a tenth of what it costs to ask
         Trio for the run.
         """
-        if get_ident() != self._thread_id:
+        if get_ident() != self.thread_id:
             raise RuntimeError(
                 f"pool {self._pool!r} belongs to another trio.run, or to another thread: from a"
                 " thread that Trio started, use trio.from_thread.run_sync(claim.release),"
@@ -110,16 +135,23 @@ class Dispatcher(Generic[C]):
         """Check out a usable spare, if there is one.
 
         `claim_id` is only for instruments to see.
+
+        Raises:
+          ClaimError: if the balancer has failed.
         """
         index = self._idle_index
         while best := index.best:
             # With one backend there is nothing to choose, and a call is 1 % of a claim.
-            slot_set = best[0] if len(best) == 1 else index.choose()
+            try:
+                slot_set = best[0] if len(best) == 1 else index.choose()
+            except BalancerError as exc:
+                raise self.diagnosis.balancer(exc).error() from exc.__cause__ or exc
             slot = slot_set.pop_idle()
             if self.hooks.has_is_broken and self._closer.close_if_broken(slot):
                 continue
             # Fast path: `_check_out`, whose call would cost as much as all that it does.
-            slot.holder = task = trio.lowlevel.current_task()
+            slot.holder = task = current_task()
+            slot.label = None
             slot.claimed_at = self.now()
             if task in self._claiming_tasks:
                 self._warn_nested_claim()
@@ -131,12 +163,40 @@ class Dispatcher(Generic[C]):
             return slot
         return None
 
+    def acquire_for(self, request: ClaimRequest, claim_id: int = 0) -> Slot[C] | None:
+        """Check out a usable spare for a claim with a key or with backends to avoid.
+
+        Raises:
+          ClaimError: if the balancer has failed.
+        """
+        try:
+            slot = self._pop_idle(request.key, request.avoid)
+        except BalancerError as exc:
+            raise self.diagnosis.balancer(exc).error() from exc.__cause__ or exc
+        if slot is not None:
+            self._check_out(slot, current_task())
+            if self.totals.claimed > self._targets.covered_claims:
+                self._replan()
+            if (emit := self.events.handle_claimed) is not None:
+                emit(claim_id, slot.id, slot.slot_set.backend)
+        return slot
+
+    def _pop_idle(self, key: Key | None = None, avoid: Sequence[Backend] = ()) -> Slot[C] | None:
+        """Take a usable spare out of the idle ones, if there is one."""
+        while (slot_set := self._idle_index.choose_for(key, avoid)) is not None:
+            slot = slot_set.pop_idle()
+            if not (self.hooks.has_is_broken and self._closer.close_if_broken(slot)):
+                return slot
+        return None
+
     def wait(
         self, claim_id: int, deadline: float, *, again: bool = False
     ) -> Coroutine[Any, Any, Slot[C] | ClaimFailure]:
         """Park a claimant until it is handed a slot, or a failure."""
-        task = trio.lowlevel.current_task()
+        task = current_task()
         queue = self.queue
+        if queue.admission.is_on and (failure := self._refusal(again=again)) is not None:
+            return _refused(failure)
         if task in self._claiming_tasks:
             self._warn_nested_claim()
         if self.totals.claimed + queue.waiting >= self._targets.covered_claims:
@@ -146,10 +206,25 @@ class Dispatcher(Generic[C]):
     def _check_out(self, slot: Slot[C], task: trio.lowlevel.Task) -> None:
         """Note who holds a connection, and since when."""
         slot.holder = task
+        slot.label = None
         slot.claimed_at = self.now()
         if task in self._claiming_tasks:
             self._warn_nested_claim()
         self._claiming_tasks.add(task)
+
+    def _refusal(self, *, again: bool) -> ClaimFailure | None:
+        """Return why a claimant may not wait; `None` if it may."""
+        queue = self.queue
+        reason = queue.admission.refuse(queue.waiting, self.now(), again=again)
+        if reason is None:
+            return None
+        # The others are not affected: nothing is planned for a claimant that is refused.
+        too_many = reason is Reason.TOO_MANY_WAIT
+        return self.diagnosis.full_queue() if too_many else self.timeout_failure()
+
+    def set_label(self, slot: Slot[C], label: str) -> None:
+        """Name the claim that holds a slot."""
+        slot.label = label
 
     def granted(self, slot: Slot[C]) -> None:
         """Count a claim that has got its connection, set up and all."""
@@ -167,7 +242,7 @@ class Dispatcher(Generic[C]):
             "pool %s: task %s claims while it holds a claim of this pool; when all"
             " connections are in use, such tasks wait for one another",
             self._pool,
-            trio.lowlevel.current_task().name,
+            current_task().name,
         )
 
     # Claims end.
@@ -186,6 +261,8 @@ class Dispatcher(Generic[C]):
             emit(slot.id)
         hooks = self.hooks
         if keep:
+            if self._observer is not None:
+                self.observe(slot, exc)
             keep = self._should_recycle(slot, exc) if hooks.has_should_recycle else exc is None
         if not (keep and slot_set.is_active):
             # A cancelled claimant may leave, say, an unread reply behind, which is no fault of
@@ -200,6 +277,14 @@ class Dispatcher(Generic[C]):
                 self._hand_off(slot)
             else:
                 slot_set.push_idle(slot)
+
+    def observe(self, slot: Slot[C], exc: BaseException | None) -> None:
+        """Tell the balancer how long a claim was held. A claim that was cut short says nothing."""
+        if self._observer is None or slot.state is not CLAIMED:
+            return
+        if exc is None or isinstance(exc, Exception):
+            seconds = self.now() - slot.claimed_at
+            self._observer.observe(slot.slot_set, seconds, exc is not None)
 
     def _should_recycle(self, slot: Slot[C], exc: BaseException | None) -> bool:
         try:
@@ -235,11 +320,10 @@ class Dispatcher(Generic[C]):
         """Give a free connection to the claimant that has waited longest."""
         if slot.state is CHECKING and self._targets.reclaim and self._reclaim_if_needed(slot):
             return
-        if not self.queue.waiting:
+        if self.queue.waiting:
+            self._hand_off(slot)
+        else:
             slot.slot_set.push_idle(slot)
-            return
-        slot.slot_set.transition(slot, CLAIMED)
-        self._hand_off(slot)
 
     def _reclaim_if_needed(self, slot: Slot[C]) -> bool:
         """Close a returned connection, though claimants wait, if another backend needs its place.
@@ -253,8 +337,19 @@ class Dispatcher(Generic[C]):
         return True
 
     def _hand_off(self, slot: Slot[C]) -> None:
-        """Lend a slot that is CLAIMED, though by nobody, to the first in the queue."""
-        claim_id, task = self.queue.hand_off(slot)
+        """Lend a free slot to the first in the queue, unless it has to be a spare.
+
+        It is free though it may be CLAIMED, because a hand-over is no transition.
+        """
+        queue = self.queue
+        if queue.admission.overload is not None:
+            queue.shed(self.diagnosis.overload)
+        if self.is_suspended or not queue.waiting:
+            slot.slot_set.push_idle(slot)
+            return
+        if slot.state is not CLAIMED:
+            slot.slot_set.transition(slot, CLAIMED)
+        claim_id, task = queue.hand_off(slot)
         self._check_out(slot, task)
         if (emit := self.events.handle_claimed) is not None:
             emit(claim_id, slot.id, slot.slot_set.backend)
@@ -278,27 +373,38 @@ class Dispatcher(Generic[C]):
     def _close_leaked(self, slot: Slot[C]) -> None:
         self.release(slot, None, keep=False)
 
-    # Claims fail.
+    # Claims fail, or are put off.
 
     def timeout_failure(self) -> ClaimFailure:
         """Return why there is no connection."""
-        return timeout_failure(
-            self._snapshots.take(),
-            self.settings.policy.max_slots,
-            self._snapshots.latest_error(),
-            describe_oldest(self._registry) if self.totals.claimed else "",
-            "" if self._registry.active else self._snapshots.trouble(),
-        )
+        return self.diagnosis.suspension() if self.is_suspended else self.diagnosis.timeout()
 
-    def termination_failure(self) -> ClaimFailure:
-        """Return the failure of claims on a pool that is ending."""
-        return termination_failure(self._snapshots.take(), self._crash)
+    def suspend(self) -> None:
+        """Lend nothing until `resume`. Returned connections become spares."""
+        self.is_suspended = True
+        self._idle_index.pause()
+        self.queue.suspend()
+
+    def resume(self) -> None:
+        """End a `suspend`: serve the claimants that wait, in order, in one step."""
+        self.is_suspended = False
+        self._idle_index.resume()
+        self.queue.resume()
+        while self.queue.waiting:
+            try:
+                slot = self._pop_idle()
+            except BalancerError as exc:
+                self.queue.hand_off(self.diagnosis.balancer(exc))
+                continue
+            if slot is None:
+                break
+            self._hand_off(slot)
 
     def close(self, crash: BaseException | None) -> None:
         """Fail all waiting claimants, and grant no more claims: the pool is ending."""
         self.is_closed = True
-        self._crash = crash
-        self.queue.fail_all(self.termination_failure())
+        self.diagnosis.note_crash(crash)
+        self.queue.fail_all(self.diagnosis.termination())
 
     def cut_claims(self) -> None:
         """Close the connections that are still checked out."""
@@ -310,11 +416,11 @@ class Dispatcher(Generic[C]):
                 self._closer.cut_claim(slot)
 
     def _warn_cut(self, slot: Slot[C]) -> None:
-        backend, holder = slot.slot_set.backend, slot.holder
+        backend = slot.slot_set.backend
         logger.warning(
             "pool %s: the claim of task %s on backend %s is cut off after %.3g s: the pool ends",
             self._pool,
-            None if holder is None else holder.name,
+            holder_name(slot),
             backend.name,
             trio.current_time() - slot.claimed_at,
         )

@@ -105,6 +105,23 @@ def overload_failure(stats: PoolStats) -> ClaimFailure:
     return ClaimFailure(kind=PoolOverloadedError, message=message, stats=stats)
 
 
+def suspension_failure(stats: PoolStats) -> ClaimFailure:
+    """Return the failure of claims that got no connection because the pool is suspended."""
+    wait = "1 claimant waits" if stats.waiting == 1 else f"{stats.waiting} claimants wait"
+    message = (
+        f"pool {stats.name!r}: no connection in time: the pool is suspended, {wait}"
+        " (see Pool.resume)"
+    )
+    return ClaimFailure(kind=AllClaimsUsedError, message=message, stats=stats)
+
+
+def balancer_failure(stats: PoolStats, exc: Exception) -> ClaimFailure:
+    """Return the failure of a claim for which the balancer has failed by `exc`."""
+    message = f"pool {stats.name!r}: no backend was chosen: {exc}"
+    # The exception of the user's code, if there is one, says more than that it was raised.
+    return ClaimFailure(kind=ClaimError, message=message, stats=stats, cause=exc.__cause__ or exc)
+
+
 def _text(error: Exception | None) -> str:
     """Return an exception as text. Its ``repr`` is user code, and may fail."""
     try:

@@ -16,6 +16,7 @@ from .._model.backend import Backend
 from .._slots.slot import Slot
 from .._slots.slot_set import SlotSet
 from .._slots.state import CLAIMED
+from .._util import printable
 
 #: The number of holders that an error names: one that never gives back is among the oldest.
 _NAMED = 3
@@ -44,9 +45,13 @@ class Holder:
     """Seconds since then."""
 
     task: str
-    """The name of the task that made the claim. It may have passed it on since."""
+    """The label of the claim; without one, the name of the task that made it. The task may have
+    passed the claim on since."""
 
-    _owner: trio.lowlevel.Task = attrs.field(repr=False, eq=False)
+    label: str | None = None
+    """The label that the claim was given (see `Pool.claim`)."""
+
+    _owner: trio.lowlevel.Task = attrs.field(repr=False, eq=False, kw_only=True)
 
     def stack(self) -> traceback.StackSummary:
         """Return where the task that made the claim is now, outermost call first.
@@ -97,6 +102,13 @@ def claimed_slots(slot_sets: Iterable[SlotSet[Any]]) -> list[Slot[Any]]:
     ]
 
 
+def holder_name(slot: Slot[Any]) -> str:
+    """Return the label of the claim that holds a slot, or else the name of its task."""
+    if slot.holder is None:
+        return "(unknown)"
+    return printable(slot.label or slot.holder.name)
+
+
 def make_holder(slot: Slot[Any], now: float) -> Holder:
     """Return the holder of a slot that is checked out."""
     assert slot.holder is not None
@@ -105,6 +117,7 @@ def make_holder(slot: Slot[Any], now: float) -> Holder:
         slot_id=slot.id,
         since=slot.claimed_at,
         age=now - slot.claimed_at,
-        task=slot.holder.name,
+        task=holder_name(slot),
+        label=slot.label,
         owner=slot.holder,
     )

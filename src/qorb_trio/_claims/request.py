@@ -62,6 +62,11 @@ class ClaimRequest:
     label: str | None = attrs.field(default=None, validator=_label)
     """Shown in place of the name of the claimant's task."""
 
+    @property
+    def has_preference(self) -> bool:
+        """True if the claim prefers some backends to others."""
+        return self.key is not None or bool(self.avoid)
+
 
 def make_request(
     timeout: float | None = None,

@@ -46,6 +46,7 @@ class Snapshots(Generic[C]):
             name=self._pool,
             claims=registry.claims,
             waiting=self._queue.waiting,
+            shed=self._queue.admission.shed,
             slots=self._totals.slots,
             departed=self._totals.slots - sum([len(it.slots) for it in active.values()]),
             backends={name: _backend_stats(it, now) for name, it in active.items()},

@@ -129,8 +129,8 @@ class WaitQueue(Generic[T]):
         assert waiter.outcome is not None
         return waiter.outcome
 
-    def hand_off(self, item: T) -> tuple[int, trio.lowlevel.Task]:
-        """Hand `item` to the first waiter; return its claim id and its task.
+    def hand_off(self, item: T | ClaimFailure) -> tuple[int, trio.lowlevel.Task]:
+        """Hand an item, or a failure, to the first waiter; return its claim id and its task.
 
         There must be a waiter.
         """
@@ -230,6 +230,15 @@ class WaitQueue(Generic[T]):
         self.admission.outage.update(trio.current_time(), is_down=is_down)
         if is_down:
             self._wake_timer()
+
+    def suspend(self) -> None:
+        """Tell the admission that the pool lends nothing on purpose."""
+        self.admission.suspend()
+
+    def resume(self) -> None:
+        """End a `suspend`."""
+        self.admission.resume(trio.current_time())
+        self._wake_timer()
 
     def shed(self, make_overload: Callable[[], ClaimFailure]) -> None:
         """Wake the waiters that are refused because of overload; call before each hand-over.

@@ -44,6 +44,8 @@ class Outcomes(Generic[C]):
     on_failing: Callable[[SlotSet[C]], None] = attrs.field(init=False)
     #: The number of slot sets that have a connection.
     _online: int = attrs.field(init=False, default=0)
+    #: Called when a backend has its first connection. The wait queue's.
+    on_online: Callable[[], None] = attrs.field(init=False)
     _has_warned_misuse: bool = attrs.field(init=False, default=False)
 
     # Failures.
@@ -128,7 +130,7 @@ class Outcomes(Generic[C]):
             level,
             "pool %s: task %s gave back a connection to %s that cannot be lent again: %s",
             printable(self._pool),
-            "(unknown)" if holder is None else printable(holder.name),
+            "(unknown)" if holder is None else printable(slot.label or holder.name),
             printable(slot.slot_set.backend.name),
             error_text(reason),
         )
@@ -163,6 +165,7 @@ class Outcomes(Generic[C]):
     def online(self, slot_set: SlotSet[C]) -> None:
         """Tell that a backend has its first connection."""
         self._online += 1
+        self.on_online()
         text = "pool %s: backend %s is online"
         log_safely(logger, logging.INFO, text, self._pool, printable(slot_set.backend.name))
         if (emit := self._events.slot_set_online) is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, final
 
 from .._model.backend import Backend
@@ -63,6 +63,8 @@ class Emitter:
         self._pool = pool
         self._on_change: Callable[[], None] = lambda: None
         self._instruments: list[Instrument] = []
+        #: The pool's own listeners, with the event that each of them hears.
+        self._watchers: list[tuple[str, Callable[..., None]]] = []
         for event in EVENTS:
             setattr(self, event, None)
         for instrument in instruments:
@@ -90,6 +92,21 @@ class Emitter:
         self._instruments = [it for it in self._instruments if it is not instrument]
         self._update()
 
+    @contextlib.contextmanager
+    def watching(self, event: str, watcher: Callable[..., None]) -> Iterator[None]:
+        """Call a function of the pool's own at each `event`, after the instruments.
+
+        It must not raise. It is given the arguments of the event without the pool's name.
+        """
+        entry = (event, watcher)
+        self._watchers.append(entry)
+        self._update()
+        try:
+            yield
+        finally:
+            self._watchers.remove(entry)
+            self._update()
+
     def _has(self, instrument: Instrument) -> bool:
         return any(it is instrument for it in self._instruments)
 
@@ -99,13 +116,14 @@ class Emitter:
         self._on_change()
 
     def _teller(self, event: str) -> Callable[..., None] | None:
-        """Return a function that calls all instruments which override `event`."""
+        """Return a function that calls all that listen to `event`, or `None`."""
         listeners = [
             (instrument, getattr(instrument, event))
             for instrument in self._instruments
             if _overrides(instrument, event)
         ]
-        if not listeners:
+        watchers = [watcher for name, watcher in self._watchers if name == event]
+        if not (listeners or watchers):
             return None
 
         def tell(*args: Any) -> None:
@@ -118,6 +136,8 @@ class Emitter:
                     logger.exception("%r raised in %s; it is removed", instrument, event)
                     with contextlib.suppress(KeyError):  # it may have removed itself
                         self.remove(instrument)
+            for watcher in watchers:
+                watcher(*args)
 
         return tell
 

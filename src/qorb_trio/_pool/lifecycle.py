@@ -23,6 +23,7 @@ from .._claims.snapshot import Snapshots
 from .._connections.closer import Closer
 from .._connections.idle_watcher import IdleWatcher
 from .._connections.slot_set_task import SlotSetTask
+from .._events.emitter import Emitter
 from .._model.backend import Backend
 from .._model.settings import Settings
 from .._slots.cancellation import is_cancellation
@@ -49,6 +50,7 @@ class Lifecycle(Generic[C]):
     _pool: str
     _resolver: Resolver
     _settings: Settings
+    _events: Emitter
     _totals: Totals
     _registry: Registry[C]
     _readiness: Readiness
@@ -68,6 +70,30 @@ class Lifecycle(Generic[C]):
     _draining: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
     _closed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
+    # Claims are put off for a while.
+
+    def suspend(self) -> None:
+        """Lend nothing until `resume`. Nothing happens unless the pool is open."""
+        if self.phase is Phase.OPEN:
+            self._enter(Phase.SUSPENDED)
+            self._dispatcher.suspend()
+
+    def resume(self) -> None:
+        """End a `suspend`. Nothing happens unless the pool is suspended."""
+        if self.phase is Phase.SUSPENDED:
+            self._enter(Phase.OPEN)
+            self._dispatcher.resume()
+
+    async def wait_idle(self) -> None:
+        """Return when no claim is outstanding."""
+        # Releases do not look for waiting tasks. So there is a listener while a task waits.
+        with self._events.watching("slot_state_change", self._slot_changed):
+            await self._readiness.wait_until(lambda: not self._totals.claimed)
+
+    def _slot_changed(self, *_: object) -> None:
+        if not self._totals.claimed:
+            self._readiness.changed()
+
     # The end, which anybody may begin.
 
     def end(self, *, drain: bool, crash: BaseException | None = None) -> None:
@@ -77,9 +103,10 @@ class Lifecycle(Generic[C]):
         """
         if self.phase is Phase.CLOSED:
             return
-        if self.phase is Phase.OPEN:
+        is_ending = self.phase not in (Phase.OPEN, Phase.SUSPENDED)
+        if not is_ending:
             self._stop_lending(crash)
-        if drain and self.phase is Phase.OPEN:
+        if drain and not is_ending:
             self._enter(Phase.DRAINING)
             self._draining.deadline = trio.current_time() + self._settings.policy.drain_timeout
         elif not drain and self.phase is not Phase.CLOSING:
@@ -144,6 +171,7 @@ class Lifecycle(Generic[C]):
     async def _run(self) -> None:
         self._snapshots.start(self._resolver.snapshot)
         self._membership.start = self._start_slot_set
+        self._dispatcher.queue.note_outage(is_down=True)
         updates, found = trio.open_memory_channel[Collection[Backend]](0)
         # Strict, however Trio runs: `run` removes this nursery's layer, and no other.
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
@@ -196,7 +224,10 @@ class Lifecycle(Generic[C]):
                 await self._resolver.run(updates)
 
     async def _expire_waiters(self) -> None:
-        await self._dispatcher.queue.expire_waiters(self._dispatcher.timeout_failure)
+        dispatcher = self._dispatcher
+        await dispatcher.queue.expire_waiters(
+            dispatcher.timeout_failure, dispatcher.diagnosis.overload
+        )
 
     def _start_slot_set(self, slot_set: SlotSet[C]) -> None:
         assert self._nursery is not None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, final
 
 import trio
 
 from .. import _validation
+from .._balancing.least_loaded import LeastLoaded
+from .._balancing.strategy import Balancer, check_balancer
 from .._model.policy import Policy
 from ..abc import Connector, Instrument, Resolver
 from .pool import Pool
@@ -17,7 +19,10 @@ from .wiring import Parts, build
 
 C = TypeVar("C")
 
+_HINT = "open_pool() must be entered: use `async with open_pool(...) as pool`"
+
 DEFAULT_POLICY = Policy()
+DEFAULT_BALANCER = LeastLoaded()
 
 
 def open_pool(
@@ -27,6 +32,7 @@ def open_pool(
     *,
     policy: Policy = DEFAULT_POLICY,
     name: str = "pool",
+    balancer: Balancer = DEFAULT_BALANCER,
     instruments: Iterable[Instrument] = (),
     rng: random.Random | None = None,
 ) -> PoolManager[C]:
@@ -48,6 +54,8 @@ def open_pool(
       connector: makes, checks and closes the connections.
       policy: the numbers; ``Policy()`` by default.
       name: what errors, logs and statistics call the pool.
+      balancer: chooses the backend of each claim among those that have a spare:
+        `LeastLoaded`, `PeakEwma`, `RoundRobin`, or a `Balancer` of your own.
       instruments: told of everything that happens.
       rng: the source of all randomness, for tests that want to repeat a run.
 
@@ -63,13 +71,22 @@ def open_pool(
     )
     _validation.instance("policy", policy, Policy)
     _validation.instance("name", name, str)
+    check_balancer(balancer)
     if not isinstance(instruments, Iterable):
         raise TypeError(f"instruments must be an iterable of Instrument, not {instruments!r}")
     instruments = tuple(instruments)
     for instrument in instruments:
         _validation.instance("instruments: each", instrument, Instrument)
     _validation.instance("rng", rng := random.Random() if rng is None else rng, random.Random)
-    parts = build(resolver, connector, name=name, policy=policy, instruments=instruments, rng=rng)
+    parts = build(
+        resolver,
+        connector,
+        name=name,
+        policy=policy,
+        balancer=balancer,
+        instruments=instruments,
+        rng=rng,
+    )
     return PoolManager(nursery, parts)
 
 
@@ -81,6 +98,23 @@ class PoolManager(Generic[C]):
         self._nursery: trio.Nursery = nursery
         self._parts: Parts[C] = parts
         self._entered: bool = False
+
+    # To a type checker, each of these is the mistake that it is.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if hasattr(Pool, name):
+                raise AttributeError(f"{_HINT}, then pool.{name}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+        def __enter__(self) -> NoReturn:
+            raise RuntimeError(_HINT)
+
+        def __exit__(self, *_: object) -> NoReturn:
+            raise AssertionError("never entered")
+
+        def __await__(self) -> NoReturn:
+            raise RuntimeError(_HINT)
 
     async def __aenter__(self) -> Pool[C]:
         if self._entered:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+import sys
+from collections.abc import Coroutine, Iterable
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import trio
 
 from .. import _validation
+from .._claims.acquisition import Acquisition
 from .._claims.claim import Claim
 from .._claims.dispatcher import Dispatcher
 from .._claims.holders import Holder, find_holders
+from .._claims.request import ClaimRequest
+from .._model.backend import Backend
 from .._model.policy import Policy
 from .._model.stats import PoolStats
 from .._util import NoPublicConstructor
@@ -17,6 +23,7 @@ from ..abc import Instrument
 from .phase import Phase
 
 if TYPE_CHECKING:
+    from .._balancing.affinity import Key
     from .wiring import Parts
 
 C = TypeVar("C")
@@ -52,7 +59,19 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         """True if the pool has ended: its tasks are done and its connections are closed."""
         return self._parts.lifecycle.phase is Phase.CLOSED
 
-    def claim(self, *, timeout: float | None = None) -> Claim[C]:
+    @property
+    def is_suspended(self) -> bool:
+        """True from `suspend` to `resume` or to the beginning of the pool's end."""
+        return self._parts.lifecycle.phase is Phase.SUSPENDED
+
+    def claim(
+        self,
+        *,
+        timeout: float | None = None,
+        key: Key | None = None,
+        avoid: Iterable[Backend] = (),
+        label: str | None = None,
+    ) -> Claim[C]:
         """Claim a connection: ``async with pool.claim() as connection``.
 
         Claimants are served in the order in which they came. When the body ends, the
@@ -64,27 +83,69 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
             that is tried. `None` means ``policy.claim_timeout``, ``math.inf`` no limit,
             and 0 not to wait for a connection: no more are tried than are idle now, each
             for ``health_check_timeout`` at most. The body is not under the timeout.
+          key: claims with the same key prefer the same backend, in every process. The claim
+            does not wait for it: if that backend has no spare, another one serves the claim.
+          avoid: backends that serve the claim only if no other has a spare. For retries.
+          label: shown in place of the name of the task by `holders`, in errors and in
+            warnings.
 
         Raises:
           ClaimTimeoutError: in one of its subclasses, when time is up.
+          PoolOverloadedError: refused by ``max_waiting`` or ``queue_target`` of the policy.
           PoolTerminatedError: the pool is ending, or has ended.
-          TypeError, ValueError: for a wrong timeout, at once.
+          ClaimError: the balancer has failed; its exception is the ``__cause__``.
+          TypeError, ValueError: for a wrong argument, at once.
 
         If cancelled while it waits, the claimant has lost its place, and nobody else has
         lost anything. Entering is a checkpoint, leaving is none.
         """
-        if timeout is not None:
-            _validation.seconds("timeout", timeout)
-        return Claim(self._dispatcher, timeout)
+        if key is None and label is None and avoid == ():
+            if timeout is not None:
+                _validation.seconds("timeout", timeout)
+            return Claim(self._dispatcher, timeout)
+        return Claim(self._dispatcher, timeout, ClaimRequest(timeout, key, avoid, label))
 
-    async def acquire(self, *, timeout: float | None = None) -> Claim[C]:
-        """Claim a connection that has to be released by hand.
+    def acquire(
+        self,
+        *,
+        timeout: float | None = None,
+        key: Key | None = None,
+        avoid: Iterable[Backend] = (),
+        label: str | None = None,
+    ) -> Coroutine[Any, Any, Claim[C]]:
+        """Claim a connection that has to be released by hand: ``await pool.acquire()``.
 
         As `claim`, but the `Claim` must end by `Claim.release` or `Claim.discard`,
         preferably in a ``finally``.
         """
-        claim = self.claim(timeout=timeout)
-        await claim._enter_by_hand()
+        # No async function, so that `async with pool.acquire()` can be given a hint.
+        claim = self.claim(timeout=timeout, key=key, avoid=avoid, label=label)
+        return Acquisition(claim._enter_by_hand())
+
+    @trio.lowlevel.enable_ki_protection
+    def claim_nowait(self) -> Claim[C]:
+        """Claim a connection that is free now: ``with pool.claim_nowait() as connection``.
+
+        Synchronous and never a checkpoint. The `Claim` is held already; it ends by leaving the
+        ``with`` block, or by `Claim.release` or `Claim.discard`.
+
+        Raises:
+          trio.WouldBlock: if there is no spare, or if a claimant waits.
+          PoolTerminatedError: the pool is ending, or has ended.
+          ClaimError: the balancer has failed; its exception is the ``__cause__``.
+          RuntimeError: the connector overrides ``on_acquire``, which has to be awaited.
+        """
+        dispatcher = self._dispatcher
+        if get_ident() != dispatcher.thread_id:
+            dispatcher.check_run()
+        # The same fast path as that of `Claim._enter_fast`.
+        if dispatcher.is_plain and not dispatcher.queue.waiting:
+            slot = dispatcher.acquire_nowait()
+            if slot is not None:
+                slot.slot_set.total_claims += 1
+                return Claim(dispatcher, None, None, slot, sys.exception())
+        claim = Claim(dispatcher, None)
+        claim._enter_nowait()
         return claim
 
     def stats(self) -> PoolStats:
@@ -124,6 +185,37 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         self._dispatcher.check_run()
         self._parts.events.remove(instrument)
 
+    @trio.lowlevel.enable_ki_protection
+    def suspend(self) -> None:
+        """Lend nothing until `resume`: claimants wait, with their own timeouts.
+
+        Claims that are held go on; `wait_idle` waits for their end. Connections that come back
+        become spares. ``fail_fast_after`` and ``queue_target`` refuse nobody meanwhile. A claim
+        whose time is up gets `AllClaimsUsedError`, and the pool's end refuses all that wait.
+        Nothing happens if the pool is suspended already, is ending, or has ended.
+        """
+        self._dispatcher.check_run()
+        self._parts.lifecycle.suspend()
+
+    @trio.lowlevel.enable_ki_protection
+    def resume(self) -> None:
+        """End a `suspend`: the claimants that wait are served, in order, in one step.
+
+        Nothing happens if the pool is not suspended.
+        """
+        self._dispatcher.check_run()
+        self._parts.lifecycle.resume()
+
+    async def wait_idle(self) -> None:
+        """Return when no claim is outstanding, at the latest when the pool has ended.
+
+        Unless the pool is suspended, other claims may begin at once. A checkpoint; being
+        cancelled has no effect but to end the wait.
+        """
+        self._dispatcher.check_run()
+        await trio.lowlevel.checkpoint()
+        await self._parts.lifecycle.wait_idle()
+
     async def wait_ready(self, slots: int = 1) -> None:
         """Return when at least `slots` slots are connected.
 
@@ -150,7 +242,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         finally:
             parts.readiness.withdraw(slots)
         if self._dispatcher.is_closed:
-            raise self._dispatcher.termination_failure().error()
+            raise self._dispatcher.diagnosis.termination().error()
 
     def _is_ready(self, slots: int) -> bool:
         return self._dispatcher.is_closed or self._parts.usable >= slots

@@ -87,6 +87,7 @@ class Rebalancer(Generic[C]):
         if is_due:
             plan = self._rotate(views, demand, plan)
         self._publish(views, plan)
+        self._note_outage(views)
         await self._carry_out(plan)
         refreshes = [self._dialer.next_refresh_at(it, now) for it in views if it.dials]
         return min(refreshes, default=math.inf)
@@ -162,6 +163,12 @@ class Rebalancer(Generic[C]):
         if plan.is_settled:
             self._targets.end_rebalance()
             self._is_retaining = False
+
+    def _note_outage(self, views: list[SlotSet[C]]) -> None:
+        """Tell the queue whether the service is down: nothing is connected, or likely to be."""
+        connected = sum([view.connected for view in views])
+        is_down = not connected and all(view.is_failing for view in views)
+        self._queue.note_outage(is_down=is_down)
 
     async def _carry_out(self, plan: Plan[SlotSet[C]]) -> None:
         """Take the steps of a plan, many of them in batches.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Iterable
@@ -9,7 +10,10 @@ from typing import Generic, TypeVar, final
 
 import attrs
 
+from .._balancing.guarded_balancer import guard
 from .._balancing.idle_index import IdleIndex
+from .._balancing.strategy import Balancer
+from .._claims.diagnosis import Diagnosis
 from .._claims.dispatcher import Dispatcher
 from .._claims.snapshot import Snapshots
 from .._claims.wait_queue import WaitQueue
@@ -68,6 +72,7 @@ def build(
     *,
     name: str,
     policy: Policy,
+    balancer: Balancer,
     instruments: Iterable[Instrument],
     rng: random.Random,
 ) -> Parts[C]:
@@ -76,7 +81,12 @@ def build(
     totals, targets, requests = Totals(), Targets(), PlanRequests()
     registry: Registry[C] = Registry()
     readiness, open_connections = Readiness(), OpenConnections()
-    idle_index: IdleIndex[SlotSet[C]] = IdleIndex(rng)
+
+    def now() -> float:
+        return dispatcher.now()  # which is another function as soon as the pool has started
+
+    guarded = guard(balancer, rng, now)
+    idle_index: IdleIndex[SlotSet[C]] = IdleIndex(rng, guarded)
     queue: WaitQueue[Slot[C]] = WaitQueue()
     shared: Shared[C] = Shared(totals, idle_index, events, itertools.count(1).__next__)
     replan = requests.request
@@ -122,6 +132,7 @@ def build(
         replan=replan,
     )
     snapshots = Snapshots(pool=name, registry=registry, totals=totals, queue=queue)
+    diagnosis = Diagnosis(settings=settings, totals=totals, registry=registry, snapshots=snapshots)
     dispatcher = Dispatcher(
         pool=name,
         settings=settings,
@@ -130,12 +141,13 @@ def build(
         totals=totals,
         registry=registry,
         idle_index=idle_index,
+        observer=guarded if guarded is not None and guarded.observes else None,
         queue=queue,
         targets=targets,
         outcomes=outcomes,
         checker=checker,
         closer=closer,
-        snapshots=snapshots,
+        diagnosis=diagnosis,
         replan=replan,
     )
     membership = Membership(
@@ -166,6 +178,7 @@ def build(
         pool=name,
         resolver=resolver,
         settings=settings,
+        events=events,
         totals=totals,
         registry=registry,
         readiness=readiness,
@@ -180,6 +193,7 @@ def build(
     # Upwards, as callables: no room imports one above it.
     checker.on_ready = dialer.on_ready = dispatcher.offer
     outcomes.on_failing = membership.demote
+    outcomes.on_online = functools.partial(queue.note_outage, is_down=False)
     if watcher.is_needed:
         closer.on_close = watcher.forget
     lifecycle.slot_set_task = SlotSetTask(

@@ -35,6 +35,7 @@ class Slot(Generic[C]):
         "holder",
         "id",
         "idle_since",
+        "label",
         "scope",
         "slot_set",
         "state",
@@ -50,6 +51,8 @@ class Slot(Generic[C]):
         self.health_generation: int = 0
         #: The task that made the claim, while the slot is CLAIMED.
         self.holder: trio.lowlevel.Task | None = None
+        #: The label of the claim that holds the slot, or held it last.
+        self.label: str | None = None
         #: When the dial began, while it is under way; `NOT_YET` during the back-off.
         self.connecting_since: float = NOT_YET
         #: When the connection was established.
