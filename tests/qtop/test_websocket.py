@@ -87,6 +87,7 @@ async def test_h_empty_fragments_are_counted() -> None:
     socket, stream, protocol = a_pair()
     part = events.TextMessage(data="", message_finished=False)
     await stream.send_all(b"".join(protocol.send(part) for _ in range(MAX_FRAGMENTS + 1)))
+    await stream.send_eof()  # type: ignore[attr-defined]
     with pytest.raises(PeerExcessError, match=f"more than {MAX_FRAGMENTS} fragments"):
         await socket.receive()
     assert not socket._parts
