@@ -201,7 +201,8 @@ for _event in (*CHIEF, "it is resumed", "it is suspended"):
 
 async def being_refused(one: Sweep, *, rule: str, event: str) -> None:
     """Somebody claims a connection, and one of the rules of the queue refuses it."""
-    policy = attrs.evolve(POLICY, **{rule: 0.5 if rule != "max_waiting" else 1})
+    options: dict[str, Any] = {rule: 1 if rule == "max_waiting" else 0.5}
+    policy = attrs.evolve(POLICY, **options)
     async with a_scene(one, policy=policy, kind=PlainLedgerConnector) as scene:
         if rule == "fail_fast_after":
             await with_no_backends(scene)

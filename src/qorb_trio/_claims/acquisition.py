@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from types import TracebackType
+from types import TracebackType, coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, final
 
 T = TypeVar("T")
 
 _HINT = "pool.acquire() must be awaited: use `async with pool.claim() as connection`, or `{}`"
+
+
+@coroutine
+def _drive(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Delegate to a coroutine, which a plain generator cannot."""
+    return (yield from coroutine)
 
 
 @final
@@ -17,11 +23,16 @@ class Acquisition(Coroutine[Any, Any, T]):
 
     __slots__ = ("_coroutine",)
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, coroutine: Any) -> None:
         self._coroutine: Coroutine[Any, Any, T] = coroutine
+        # Python warns by this name if it is never awaited.
+        coroutine.__qualname__ = "Pool.acquire"
 
     def __await__(self) -> Generator[Any, Any, T]:
-        return self._coroutine.__await__()
+        # Not by `self._coroutine.__await__()`: what that returns hides the frames behind it
+        # from Trio, which shows where a task waits.
+        result: T = yield from _drive(self._coroutine)
+        return result
 
     def send(self, value: Any) -> Any:
         """Continue the coroutine."""
