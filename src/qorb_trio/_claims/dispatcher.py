@@ -25,6 +25,7 @@ from .._connections.checker import Checker
 from .._connections.closer import Closer
 from .._connections.hooks import Hooks
 from .._connections.outcomes import Outcomes
+from .._connections.retirement import Retirement
 from .._events.emitter import Emitter
 from .._model.settings import Settings
 from .._planning.targets import Targets
@@ -79,6 +80,7 @@ class Dispatcher(Generic[C]):
     _checker: Checker[C]
     _closer: Closer[C]
     diagnosis: Diagnosis[C]
+    _retirement: Retirement[C]
     _replan: Callable[[], None]
     next_claim_id: Callable[[], int] = attrs.field(init=False, factory=_counter)
     #: True if a claim that finds a spare has nothing else to do.
@@ -148,6 +150,8 @@ class Dispatcher(Generic[C]):
                 raise self.diagnosis.balancer(exc).error() from exc.__cause__ or exc
             slot = slot_set.pop_idle()
             if self.hooks.has_is_broken and self._closer.close_if_broken(slot):
+                continue
+            if slot.expiry is not None and not self._retirement.check_out(slot):
                 continue
             # Fast path: `_check_out`, whose call would cost as much as all that it does.
             slot.holder = task = current_task()
@@ -247,7 +251,9 @@ class Dispatcher(Generic[C]):
 
     # Claims end.
 
-    def release(self, slot: Slot[C], exc: BaseException | None, *, keep: bool) -> None:
+    def release(  # noqa: C901 - each further call would cost a hundredth of a claim
+        self, slot: Slot[C], exc: BaseException | None, *, keep: bool
+    ) -> None:
         """Take a connection back whose claim has ended, by `exc` if any.
 
         `keep`: it may be lent again, if the connector agrees.
@@ -264,6 +270,8 @@ class Dispatcher(Generic[C]):
             if self._observer is not None:
                 self.observe(slot, exc)
             keep = self._should_recycle(slot, exc) if hooks.has_should_recycle else exc is None
+        if slot.expiry is not None and self._retirement.is_over(slot):
+            keep = False
         if not (keep and slot_set.is_active):
             # A cancelled claimant may leave, say, an unread reply behind, which is no fault of
             # the backend's. So this connection is not asked whether it is broken.
@@ -323,7 +331,7 @@ class Dispatcher(Generic[C]):
         if self.queue.waiting:
             self._hand_off(slot)
         else:
-            slot.slot_set.push_idle(slot)
+            self._make_idle(slot)
 
     def _reclaim_if_needed(self, slot: Slot[C]) -> bool:
         """Close a returned connection, though claimants wait, if another backend needs its place.
@@ -336,6 +344,13 @@ class Dispatcher(Generic[C]):
         self._closer.close(slot)
         return True
 
+    def _make_idle(self, slot: Slot[C]) -> None:
+        """Make a free connection a spare; one that is due is lent last."""
+        if slot.is_due:
+            slot.slot_set.push_idle_last(slot)
+        else:
+            slot.slot_set.push_idle(slot)
+
     def _hand_off(self, slot: Slot[C]) -> None:
         """Lend a free slot to the first in the queue, unless it has to be a spare.
 
@@ -345,10 +360,12 @@ class Dispatcher(Generic[C]):
         if queue.admission.overload is not None:
             queue.shed(self.diagnosis.overload)
         if self.is_suspended or not queue.waiting:
-            slot.slot_set.push_idle(slot)
+            self._make_idle(slot)
             return
         if slot.state is not CLAIMED:
             slot.slot_set.transition(slot, CLAIMED)
+        if slot.expiry is not None and not self._retirement.check_out(slot):
+            return
         claim_id, task = queue.hand_off(slot)
         self._check_out(slot, task)
         if (emit := self.events.handle_claimed) is not None:

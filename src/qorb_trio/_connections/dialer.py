@@ -30,6 +30,7 @@ from .hooks import Hooks
 from .idle_watcher import IdleWatcher
 from .open_connections import OpenConnections
 from .outcomes import Outcomes
+from .retirement import Retirement
 
 C = TypeVar("C")
 
@@ -46,12 +47,13 @@ class Dialer(Generic[C]):
     _checker: Checker[C]
     _closer: Closer[C]
     _watcher: IdleWatcher[C]
+    _retirement: Retirement[C]
+    _hangs: HangDetector
     _open: OpenConnections
     _totals: Totals
     _targets: Targets
     _readiness: Readiness
     _replan: Callable[[], None]
-    _hangs: HangDetector = attrs.field(init=False, factory=HangDetector)
     #: Called with each slot whose connection is free. The dispatcher's.
     on_ready: Callable[[Slot[C]], None] = attrs.field(init=False)
 
@@ -148,10 +150,11 @@ class Dialer(Generic[C]):
     async def _finish(self, slot: Slot[C]) -> None:
         """Announce a connection; one to a failing backend has to prove itself."""
         slot_set, detector = slot.slot_set, slot.slot_set.detector
-        now = trio.current_time()
-        self._hangs.record_connect_time(now - slot.connecting_since, now)
+        now, began = trio.current_time(), slot.connecting_since
+        self._hangs.record_connect_time(now - began, now)
         is_probe = detector.is_failing
         slot.mark_connected(now)
+        self._retirement.enroll(slot, began)
         if is_probe:
             slot_set.begin_probe(slot)
         probation = detector.begin_half_open(now) if is_probe else 0.0

@@ -80,6 +80,10 @@ class FailureDetector:
         self.connect_error: Exception | None = None
         self.connect_error_at: float = NEVER
 
+    def adopt(self, config: SetConfig) -> None:
+        """Go by other numbers from the next delay on."""
+        self._config = config
+
     @property
     def is_failing(self) -> bool:
         """True if the backend is known to fail, so that it may only be probed."""

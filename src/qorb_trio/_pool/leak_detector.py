@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, Generic, TypeVar, final
 
+import attrs
 import trio
 
 from .._claims.holders import Holder, claimed_slots, make_holder
+from .._model.settings import Settings
 from .._slots.registry import Registry
 from .._slots.slot import Slot
+from .._util import log_safely, printable
 
 logger = logging.getLogger("qorb_trio.claim")
 
@@ -17,6 +21,7 @@ C = TypeVar("C")
 
 
 @final
+@attrs.define(kw_only=True, eq=False)
 class LeakDetector(Generic[C]):
     """Logs each claim that has been held for a while, once, with its holder's stack.
 
@@ -24,25 +29,37 @@ class LeakDetector(Generic[C]):
     it next runs. So the claim path has nothing to do for it.
     """
 
-    def __init__(self, pool: str, registry: Registry[C]) -> None:
-        self._pool: str = pool
-        self._registry: Registry[C] = registry
-        #: The slots that were warned of, with the time at which the claim began.
-        self._warned: dict[Slot[Any], float] = {}
+    _pool: str
+    _settings: Settings
+    _registry: Registry[C]
+    #: The slots that were warned of, with the time at which the claim began.
+    _warned: dict[Slot[Any], float] = attrs.field(init=False, factory=dict)
+    _timer: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
 
-    async def run(self, after: float) -> None:
-        """Warn of each claim that has been held for `after` seconds."""
+    def restart(self) -> None:
+        """Go by another `leak_warning_after`."""
+        self._timer.cancel()
+
+    async def run(self) -> None:
+        """Warn of each claim that has been held for ``leak_warning_after`` seconds."""
         while True:
-            await trio.sleep_until(self._next_due(after))
-            now = trio.current_time()
-            for slot in claimed_slots(self._registry):
-                began = slot.claimed_at
-                if began + after <= now and self._warned.get(slot) != began:
-                    self._warned[slot] = began
-                    self._warn(make_holder(slot, now))
+            with trio.CancelScope() as self._timer:
+                self._timer.deadline = self._next_due(self._settings.policy.leak_warning_after)
+                await trio.sleep_forever()
+            self._warn_of_overdue(trio.current_time())
+
+    def _warn_of_overdue(self, now: float) -> None:
+        after = self._settings.policy.leak_warning_after
+        for slot in claimed_slots(self._registry):
+            began = slot.claimed_at
+            if began + after <= now and self._warned.get(slot) != began:
+                self._warned[slot] = began
+                self._warn(make_holder(slot, now))
 
     def _next_due(self, after: float) -> float:
         """Return when the next claim will be overdue; forget those that have ended."""
+        if after == math.inf:
+            return math.inf
         claims = {slot: slot.claimed_at for slot in claimed_slots(self._registry)}
         for slot in [it for it, began in self._warned.items() if claims.get(it) != began]:
             del self._warned[slot]
@@ -50,11 +67,13 @@ class LeakDetector(Generic[C]):
         return min(waiting, default=trio.current_time()) + after
 
     def _warn(self, holder: Holder) -> None:
-        logger.warning(
+        log_safely(
+            logger,
+            logging.WARNING,
             "pool %s: task %s has held a connection to %s for %.3g s; it is here:\n%s",
-            self._pool,
-            holder.task,
-            holder.backend.name,
+            printable(self._pool),
+            printable(holder.task),
+            printable(holder.backend.name),
             holder.age,
             "".join(holder.stack().format()),
         )

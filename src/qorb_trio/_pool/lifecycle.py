@@ -11,7 +11,6 @@ caller's nursery
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Generic, TypeVar, final
 
@@ -22,6 +21,7 @@ from .._claims.dispatcher import Dispatcher
 from .._claims.snapshot import Snapshots
 from .._connections.closer import Closer
 from .._connections.idle_watcher import IdleWatcher
+from .._connections.retirement import Retirement
 from .._connections.slot_set_task import SlotSetTask
 from .._events.emitter import Emitter
 from .._model.backend import Backend
@@ -61,6 +61,8 @@ class Lifecycle(Generic[C]):
     _rebalancer: Rebalancer[C]
     _requests: PlanRequests
     _watcher: IdleWatcher[C]
+    _retirement: Retirement[C]
+    _leak_detector: LeakDetector[C]
     #: Runs a slot set. Handed in when all parts have been built.
     slot_set_task: SlotSetTask[C] = attrs.field(init=False)
     phase: Phase = attrs.field(init=False, default=Phase.OPEN)
@@ -172,6 +174,7 @@ class Lifecycle(Generic[C]):
         self._snapshots.start(self._resolver.snapshot)
         self._membership.start = self._start_slot_set
         self._dispatcher.queue.note_outage(is_down=True)
+        self._retirement.on_first = self._start_retirement
         updates, found = trio.open_memory_channel[Collection[Backend]](0)
         # Strict, however Trio runs: `run` removes this nursery's layer, and no other.
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
@@ -181,8 +184,7 @@ class Lifecycle(Generic[C]):
             nursery.start_soon(self._expire_waiters)
             if self._watcher.is_needed:
                 nursery.start_soon(self._watched, self._watcher.run, name=self._watcher.run)
-            if (after := self._settings.policy.leak_warning_after) < math.inf:
-                nursery.start_soon(LeakDetector(self._pool, self._registry).run, after)
+            nursery.start_soon(self._leak_detector.run)
             try:
                 await self._serve(found)
             finally:
@@ -228,6 +230,10 @@ class Lifecycle(Generic[C]):
         await dispatcher.queue.expire_waiters(
             dispatcher.timeout_failure, dispatcher.diagnosis.overload
         )
+
+    def _start_retirement(self) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._watched, self._retirement.run, name=self._retirement.run)
 
     def _start_slot_set(self, slot_set: SlotSet[C]) -> None:
         assert self._nursery is not None

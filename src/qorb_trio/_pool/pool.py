@@ -216,6 +216,38 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         await trio.lowlevel.checkpoint()
         await self._parts.lifecycle.wait_idle()
 
+    def recycle(self, *, over: float = 0.0) -> None:
+        """Replace every connection whose dial began before now, the replacement first.
+
+        After a change of passwords or certificates, for example. Connections in use are
+        replaced too; the old one is closed when its claim ends.
+
+        Args:
+          over: the number of seconds over which the replacements are spread.
+
+        Raises:
+          TypeError, ValueError: `over` is not a finite number of seconds. Nothing has changed.
+        """
+        self._dispatcher.check_run()
+        _validation.seconds("over", over, endless=False)
+        if not self._dispatcher.is_closed:
+            self._parts.control.recycle(over)
+
+    def reconfigure(self, policy: Policy) -> None:
+        """Use another policy from now on.
+
+        Waiting claimants keep their deadlines. Above a lowered cap, spares are closed at once,
+        connections in use are closed as they come back, and none is opened until there are
+        fewer. Dials and checks that are under way keep their timeouts.
+
+        Raises:
+          TypeError: `policy` is not a `Policy`. Nothing has changed.
+        """
+        self._dispatcher.check_run()
+        _validation.instance("policy", policy, Policy)
+        if not self._dispatcher.is_closed:
+            self._parts.control.reconfigure(policy)
+
     async def wait_ready(self, slots: int = 1) -> None:
         """Return when at least `slots` slots are connected.
 

@@ -48,6 +48,8 @@ class Rebalancer(Generic[C]):
     _closer: Closer[C]
     _membership: Membership[C]
     _requests: PlanRequests
+    #: When the next rebalance is due.
+    _tick: float = attrs.field(init=False, default=math.inf)
     _watermark: HighWatermark = attrs.field(init=False, factory=HighWatermark)
     #: True if the watermark knows of the rebalance that is under way.
     _is_retaining: bool = attrs.field(init=False, default=False)
@@ -55,22 +57,28 @@ class Rebalancer(Generic[C]):
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Plan until the pool ends."""
-        tick = trio.current_time() + self._settings.policy.rebalance_interval
+        self.restart_interval()
         next_refresh = math.inf
         while True:
-            await self._requests.next(min(tick, next_refresh))
+            await self._requests.next(min(self._tick, next_refresh))
             if self._requests.is_closed:
                 return
             now = trio.current_time()
-            is_due = now >= tick
+            is_due = now >= self._tick
             if is_due:
-                # From now, so that a jump of the clock causes one rebalance.
-                tick = now + self._settings.policy.rebalance_interval
+                self.restart_interval()
             if (emit := self._events.rebalance_start) is not None:
                 emit()
             next_refresh = await self._plan(now, is_due=is_due)
             if (emit := self._events.rebalance_done) is not None:
                 emit()
+
+    def restart_interval(self) -> None:
+        """Put the next rebalance off by the present ``rebalance_interval``.
+
+        From now, so that a jump of the clock causes one rebalance.
+        """
+        self._tick = trio.current_time() + self._settings.policy.rebalance_interval
 
     async def _plan(self, now: float, *, is_due: bool) -> float:
         """Make a plan and carry it out; return when to look again at dials that may hang."""

@@ -24,8 +24,10 @@ from .._connections.hooks import Hooks
 from .._connections.idle_watcher import IdleWatcher
 from .._connections.open_connections import OpenConnections
 from .._connections.outcomes import Outcomes
+from .._connections.retirement import Retirement
 from .._connections.slot_set_task import SlotSetTask
 from .._events.emitter import Emitter
+from .._health.hang_detector import HangDetector
 from .._model.policy import Policy
 from .._model.settings import Settings
 from .._planning.targets import Targets
@@ -35,6 +37,8 @@ from .._slots.slot import Slot
 from .._slots.slot_set import Shared, SlotSet
 from .._slots.totals import Totals
 from ..abc import Connector, Instrument, Resolver
+from .control import Control
+from .leak_detector import LeakDetector
 from .lifecycle import Lifecycle
 from .membership import Membership
 from .plan_requests import PlanRequests
@@ -58,6 +62,7 @@ class Parts(Generic[C]):
     snapshots: Snapshots[C]
     requests: PlanRequests
     lifecycle: Lifecycle[C]
+    control: Control[C]
 
     @property
     def usable(self) -> int:
@@ -116,6 +121,10 @@ def build(
         replan=replan,
         rng=rng,
     )
+    hangs = HangDetector()
+    retirement = Retirement(
+        settings=settings, events=events, closer=closer, hangs=hangs, rng=rng, replan=replan
+    )
     watcher = IdleWatcher(hooks=hooks, outcomes=outcomes, closer=closer)
     dialer = Dialer(
         settings=settings,
@@ -125,6 +134,8 @@ def build(
         checker=checker,
         closer=closer,
         watcher=watcher,
+        retirement=retirement,
+        hangs=hangs,
         open=open_connections,
         totals=totals,
         targets=targets,
@@ -148,8 +159,10 @@ def build(
         checker=checker,
         closer=closer,
         diagnosis=diagnosis,
+        retirement=retirement,
         replan=replan,
     )
+    leak_detector: LeakDetector[C] = LeakDetector(pool=name, settings=settings, registry=registry)
     membership = Membership(
         pool=name,
         settings=settings,
@@ -189,6 +202,16 @@ def build(
         rebalancer=rebalancer,
         requests=requests,
         watcher=watcher,
+        retirement=retirement,
+        leak_detector=leak_detector,
+    )
+    control = Control(
+        settings=settings,
+        registry=registry,
+        retirement=retirement,
+        rebalancer=rebalancer,
+        leak_detector=leak_detector,
+        requests=requests,
     )
     # Upwards, as callables: no room imports one above it.
     checker.on_ready = dialer.on_ready = dispatcher.offer
@@ -212,4 +235,5 @@ def build(
         snapshots=snapshots,
         requests=requests,
         lifecycle=lifecycle,
+        control=control,
     )

@@ -38,15 +38,25 @@ class Expiry:
         "_due_by_age_at",
         "_idle_timeout",
         "_recycle_at",
+        "due",
         "due_uses",
         "expires_at",
         "max_uses",
+        "unused_since",
+        "uses",
     )
 
     def __init__(self, config: SetConfig, born_at: float, connect_time: float, draw: float) -> None:
         self._born_at: float = born_at
         self._draw: float = draw
         self._recycle_at: float = math.inf
+        #: Why the connection is due; `None` while it is not.
+        self.due: Reason | None = None
+        #: The number of claims, a present one included.
+        self.uses: int = 0
+        #: The time of the last return or of the connect, which a health check does not change;
+        #: ``math.inf`` while the connection is claimed.
+        self.unused_since: float = math.inf
         self.update(config, connect_time)
 
     @classmethod
@@ -93,6 +103,10 @@ class Expiry:
         """Make the connection due at the time `at`, if it is not due earlier."""
         self._recycle_at = min(self._recycle_at, at)
 
+    def next_look_at(self) -> float:
+        """Return when the state of the connection changes next by time alone."""
+        return self.expires_at if self.due else self.next_due_at(self.unused_since)
+
     def next_due_at(self, unused_since: float) -> float:
         """Return when a connection becomes due by time alone.
 
@@ -120,6 +134,15 @@ class Expiry:
     def is_expired(self, now: float) -> bool:
         """Return True if the connection is too old to be lent."""
         return now >= self.expires_at
+
+    def check_out(self) -> None:
+        """Count a claim that begins."""
+        self.uses += 1
+        self.unused_since = math.inf
+
+    def check_in(self, now: float) -> None:
+        """Date the return of a claim."""
+        self.unused_since = now
 
     def is_used_up(self, uses: int) -> bool:
         """Return True if the connection, as it returns, has served all its claims."""

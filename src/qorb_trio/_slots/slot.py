@@ -70,6 +70,11 @@ class Slot(Generic[C]):
     def __repr__(self) -> str:
         return f"<slot {self.id} of {self.slot_set.backend.name}: {self.state.label}>"
 
+    @property
+    def is_due(self) -> bool:
+        """True if the connection is to be replaced because of its age or use."""
+        return self.expiry is not None and self.expiry.due is not None
+
     def begin_dial(self, generation: int, now: float) -> None:
         """Date a dial, and note which failures it cannot have seen."""
         self.health_generation = generation

@@ -81,7 +81,6 @@ class SlotSet(Generic[C]):
         "priority",
         "probe",
         "retiring",
-        "retiring_idle",
         "rotation_key",
         "slots",
         "stale",
@@ -112,9 +111,8 @@ class SlotSet(Generic[C]):
         #: The numbers of slots with an established connection, and of those checked out.
         self.connected: int = 0
         self.claimed: int = 0
-        #: Connections that are due for replacement, and those of them that are idle.
+        #: Connections that are due for replacement.
         self.retiring: int = 0
-        self.retiring_idle: int = 0
         #: Idle connections that the peer has closed.
         self.stale: int = 0
         #: What was logged of the present outage. The outcomes'.
@@ -168,6 +166,11 @@ class SlotSet(Generic[C]):
         return len(self.dials)
 
     @property
+    def retiring_idle(self) -> int:
+        # Rarely any, so they are counted when the planner asks.
+        return sum([slot.is_due for slot in self.idle_slots]) if self.retiring else 0
+
+    @property
     def closing(self) -> int:
         return len(self.slots) - len(self.dials) - self.connected
 
@@ -216,6 +219,8 @@ class SlotSet(Generic[C]):
         totals.connected += change
         if old is CONNECTING:
             del self.dials[slot]
+        if change < 0 and slot.is_due:
+            self.retiring -= 1
         if new is CLOSED:
             del self.slots[slot]
             totals.slots -= 1
@@ -284,6 +289,18 @@ class SlotSet(Generic[C]):
         else:
             self.transition(slot, CLAIMED)
         return slot
+
+    def push_idle_last(self, slot: Slot[C]) -> None:
+        """Make a connection the spare that is lent last."""
+        self.push_idle(slot)
+        self.idle_slots.rotate(1)
+
+    def count_retiring(self, slot: Slot[C]) -> None:
+        """Count a connection that has become due; if it is idle, it is lent last from now on."""
+        self.retiring += 1
+        if slot.state is UNCLAIMED:
+            self.idle_slots.remove(slot)
+            self.idle_slots.appendleft(slot)
 
     def pop_oldest_idle(self) -> Slot[C]:
         """Take the spare that has been idle for longest out of the idle ones."""

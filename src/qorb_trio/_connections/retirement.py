@@ -1,0 +1,172 @@
+"""`Retirement`: replaces connections that grow old.
+
+A connection whose life is limited has an `Expiry`. When it becomes *due*, it does not count
+towards what is wanted any more, so that the planner has its replacement dialled first. It is
+closed when that has connected, when it comes back from a claim, or when it expires.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
+from typing import Generic, TypeVar, final
+
+import attrs
+import trio
+
+from .._events.emitter import Emitter
+from .._health.hang_detector import HangDetector
+from .._model.settings import Settings
+from .._slots.expiry import Expiry, Reason, recycle_at
+from .._slots.slot import NOT_YET, Slot
+from .._slots.slot_set import SlotSet
+from .._slots.state import CONNECTED, UNCLAIMED
+from .closer import Closer
+
+C = TypeVar("C")
+
+
+def _counter() -> Callable[[], int]:
+    return itertools.count().__next__
+
+
+@final
+@attrs.define(kw_only=True, eq=False)
+class Retirement(Generic[C]):
+    """The connections of one pool whose life is limited, and one timer for all of them."""
+
+    _settings: Settings
+    _events: Emitter
+    _closer: Closer[C]
+    _hangs: HangDetector
+    _rng: random.Random
+    _replan: Callable[[], None]
+    #: Starts the task `run`. The lifecycle's.
+    on_first: Callable[[], None] = attrs.field(init=False)
+    _is_running: bool = attrs.field(init=False, default=False)
+    # With a number, so that two slots are never compared.
+    _looks: list[tuple[float, int, Slot[C]]] = attrs.field(init=False, factory=list)
+    _number: Callable[[], int] = attrs.field(init=False, factory=_counter)
+    _timer: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
+
+    # The life of one connection.
+
+    def enroll(self, slot: Slot[C], dial_began: float) -> None:
+        """Limit the life of a new connection, if the policy does."""
+        now = trio.current_time()
+        config, estimate = self._settings.set_config, self._hangs.estimate(now)
+        if slot.expiry is not None:  # it was recycled while it was being dialled
+            slot.expiry.update(config, estimate)
+        else:
+            slot.expiry = Expiry.draw(config, dial_began, estimate, self._rng)
+        if slot.expiry is not None:
+            slot.expiry.check_in(now)
+            self._schedule(slot, slot.expiry)
+
+    def check_out(self, slot: Slot[C]) -> bool:
+        """Count a claim on a connection; or close it and return False, if it has expired."""
+        expiry = slot.expiry
+        assert expiry is not None
+        if expiry.is_expired(trio.current_time()):
+            self._closer.close(slot)
+            return False
+        expiry.check_out()
+        self._mark_if_due(slot, expiry, trio.current_time())
+        return True
+
+    def is_over(self, slot: Slot[C]) -> bool:
+        """Return True if a returned connection must not be lent again."""
+        expiry = slot.expiry
+        assert expiry is not None
+        now = trio.current_time()
+        self._mark_if_due(slot, expiry, now)
+        expiry.check_in(now)
+        # A failing backend has no replacement for it, so it serves to its end.
+        is_due = expiry.due is not None and not slot.slot_set.is_failing
+        return is_due or expiry.is_used_up(expiry.uses) or expiry.is_expired(now)
+
+    def recycle(self, slots: Iterable[Slot[C]], over: float) -> None:
+        """Make all connections due whose dial began before now, spread over some seconds."""
+        now = trio.current_time()
+        for slot in slots:
+            born = slot.connecting_since if slot.state not in CONNECTED else slot.created_at
+            if born == NOT_YET:
+                continue
+            at = recycle_at(now, over, self._rng)
+            if slot.expiry is None:
+                slot.expiry = Expiry.recycled(born, at)
+            else:
+                slot.expiry.recycle(at)
+            if slot.state in CONNECTED:
+                self._look(slot, now)
+
+    def reconfigure(self, slots: Iterable[Slot[C]]) -> None:
+        """Limit the life of all connections by the policy that is in force now."""
+        now = trio.current_time()
+        config, estimate = self._settings.set_config, self._hangs.estimate(now)
+        for slot in slots:
+            if slot.state not in CONNECTED:
+                continue
+            if slot.expiry is None:
+                slot.expiry = Expiry.draw(config, slot.created_at, estimate, self._rng)
+                if slot.expiry is not None and slot.holder is None:
+                    slot.expiry.check_in(now)
+            else:
+                slot.expiry.update(config, estimate)
+            self._look(slot, now)
+
+    # The timer.
+
+    def _schedule(self, slot: Slot[C], expiry: Expiry) -> None:
+        at = expiry.next_look_at()
+        if at == math.inf:
+            return
+        heappush(self._looks, (at, self._number(), slot))
+        if not self._is_running:
+            self._is_running = True
+            self.on_first()
+        elif at < self._timer.deadline:
+            self._timer.deadline = at
+
+    async def run(self) -> None:
+        """Look at each connection when its state changes by time, until cancelled."""
+        while True:
+            with trio.CancelScope() as self._timer:
+                self._timer.deadline = self._looks[0][0] if self._looks else math.inf
+                await trio.sleep_forever()
+            now = trio.current_time()
+            while self._looks and self._looks[0][0] <= now:
+                self._look(heappop(self._looks)[2], now)
+
+    def _look(self, slot: Slot[C], now: float) -> None:
+        """Find a connection due or expired. Uses may have put off the time to look."""
+        expiry = slot.expiry
+        if expiry is None or slot.state not in CONNECTED or not slot.slot_set.is_active:
+            return
+        if slot.state is UNCLAIMED and expiry.is_expired(now):
+            self._mark_if_due(slot, expiry, now)
+            slot.slot_set.remove_idle(slot)
+            self._closer.close(slot)
+            return
+        self._mark_if_due(slot, expiry, now)
+        if not expiry.is_expired(now):
+            self._schedule(slot, expiry)
+
+    def _mark_if_due(self, slot: Slot[C], expiry: Expiry, now: float) -> None:
+        if expiry.due is None:
+            uses, unused_since = expiry.uses, expiry.unused_since
+            reason = expiry.due_reason(now, uses=uses, unused_since=unused_since)
+            if reason is not None:
+                self._retire(slot, expiry, reason)
+
+    def _retire(self, slot: Slot[C], expiry: Expiry, reason: Reason) -> None:
+        """Make a connection due: its replacement comes first."""
+        slot_set: SlotSet[C] = slot.slot_set
+        expiry.due = reason
+        slot_set.count_retiring(slot)
+        if (emit := self._events.connection_retired) is not None:
+            emit(slot.id, slot_set.backend, reason)
+        self._replan()

@@ -1,0 +1,46 @@
+"""`Control`: changes to a pool while it runs."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar, final
+
+import attrs
+
+from .._connections.retirement import Retirement
+from .._model.policy import Policy
+from .._model.settings import Settings
+from .._slots.registry import Registry
+from .leak_detector import LeakDetector
+from .plan_requests import PlanRequests
+from .rebalancer import Rebalancer
+
+C = TypeVar("C")
+
+
+@final
+@attrs.define(kw_only=True, eq=False)
+class Control(Generic[C]):
+    """Recycles the connections of one pool, and replaces its policy."""
+
+    _settings: Settings
+    _registry: Registry[C]
+    _retirement: Retirement[C]
+    _rebalancer: Rebalancer[C]
+    _leak_detector: LeakDetector[C]
+    _requests: PlanRequests
+
+    def recycle(self, over: float) -> None:
+        """Have all connections replaced whose dial began before now, spread over `over` seconds."""
+        for slot_set in self._registry.active.values():
+            self._retirement.recycle(list(slot_set.slots), over)
+
+    def reconfigure(self, policy: Policy) -> None:
+        """Let everything go by another policy from now on."""
+        self._settings.adopt(policy)
+        for slot_set in self._registry.active.values():
+            slot_set.detector.adopt(policy.set_config)
+            self._retirement.reconfigure(list(slot_set.slots))
+            slot_set.tasks.wake()  # for another health_interval
+        self._rebalancer.restart_interval()
+        self._leak_detector.restart()
+        self._requests.request()
