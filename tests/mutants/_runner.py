@@ -35,7 +35,7 @@ class BrokenRunError(Exception):
 @final
 @attrs.frozen
 class Outcome:
-    """What has become of one fault."""
+    """The end of one fault."""
 
     mutant: Mutant
     seconds: float
@@ -52,14 +52,14 @@ class Outcome:
 
     @property
     def survives(self) -> bool:
-        """Whether no test has noticed it."""
+        """True if no test has noticed it."""
         return self.caught_by is None and self.problem is None
 
 
 @final
 @attrs.frozen(kw_only=True)
 class Runner:
-    """How the tests of a project are run."""
+    """The way to run the tests of a project."""
 
     root: Path
     """The project: its sources are in ``src``, and paths of tests begin here."""
@@ -127,10 +127,10 @@ class Runner:
         return Path(shutil.copytree(self.root / "src", Path(folder) / "src", ignore=ignore))
 
     async def _pytest(self, folder: Path, tests: Sequence[str]) -> tuple[str | None, bool]:
-        """Run tests against a copy: the one that fails, if any, and whether it hung.
+        """Run tests against a copy; return the first failed test, if any, and True if it hung.
 
         Raises:
-          BrokenRunError: pytest has come to nothing, as when nothing can be imported.
+          BrokenRunError: pytest could not run them, as when nothing can be imported.
         """
         log = folder / "log"
         log.write_text("")

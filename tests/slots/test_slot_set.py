@@ -161,7 +161,7 @@ def test_a_probe_has_news_of_its_own() -> None:
 
 
 def test_a_plain_connection_keeps_the_generation_of_its_dial() -> None:
-    """What failed after a dial began says nothing about its connection, unless it is the probe."""
+    """A connection that is no probe has seen only the failures from before its dial."""
     scene = Scene()
     slot = scene.slot_in(State.CONNECTING)
     slot.begin_dial(scene.slot_set.detector.health_generation, 3.0)

@@ -61,7 +61,7 @@ def test_each_transition(old: State, new: State) -> None:
 
 
 def counts(scene: Scene, state: State) -> dict[str, int]:
-    """What a set of one slot in this state, and the pool, count.
+    """The counts of a set of one slot in this state, and of the pool.
 
     `transition` leaves the idle slots to `push_idle`, so the set derives a spare from there.
     """

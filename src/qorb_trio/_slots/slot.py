@@ -80,6 +80,10 @@ class Slot(Generic[C]):
         self.health_generation = generation
         self.connecting_since = now
 
+    def renew_generation(self, generation: int) -> None:
+        """Note that the connection has seen all failures so far."""
+        self.health_generation = generation
+
     def attach(self, connection: C) -> None:
         """Keep what ``connect`` returned."""
         self.connection = connection

@@ -241,7 +241,7 @@ class SlotSet(Generic[C]):
 
         That it connected is news of now, whatever failed since the dial began.
         """
-        slot.health_generation = self.detector.health_generation
+        slot.renew_generation(self.detector.health_generation)
         self.probe = slot
 
     def count_stale(self) -> None:
