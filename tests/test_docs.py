@@ -1,0 +1,52 @@
+"""The pages of the documentation: their programs run as they stand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .test_readme import Program, programs_of
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+#: Pages whose programs no other test runs.
+PAGES = ("tutorial", "using", "resolvers", "connectors", "watching")
+
+
+def programs() -> list[tuple[str, Program]]:
+    """The programs that can be run, each with the name of its page."""
+    return [
+        (page, program)
+        for page in PAGES
+        for program in programs_of((DOCS / f"{page}.md").read_text())
+        if program.reason is None
+    ]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("page", "program"), programs(), ids=str)
+def test_a_program_of_a_page(page: str, program: Program, tmp_path: Path) -> None:
+    """A program runs to its end, without warnings or complaints."""
+    file = tmp_path / f"{page}.py"
+    # With as many lines before it as in the page, so that a traceback's numbers are right.
+    file.write_text("\n" * (program.line - 1) + program.code)
+    result = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", file.name],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+
+
+def test_every_page_is_in_the_contents() -> None:
+    """A page that no table of contents names cannot be found."""
+    contents = (DOCS / "index.md").read_text() + (DOCS / "api.md").read_text()
+    listed = set(contents.split())
+    assert not [page.stem for page in DOCS.glob("*.md") if page.stem not in {*listed, "index"}]
