@@ -319,12 +319,14 @@ async def test_holders(
 
 async def test_the_label_of_a_claim_is_its_name() -> None:
     """A claim with a label is shown by it, another one by the name of its task."""
-    plain = SimpleNamespace(
-        slot_id=1, backend=Backend(("a", 1)), since=1.0, age=2.0, task="worker 7", label=None
-    )
-    named = SimpleNamespace(**(vars(plain) | {"label": "GET /reports", "since": 2.0}))
-    found: Any = {"db": [plain, named]}
-    assert [it["task"] for it in _snapshot.holders_part(found)] == ["worker 7", "GET /reports"]
+    async with a_pool() as pool:
+        observer = Observer([pool])
+        with observer.watching():
+            async with pool.claim(label="GET /reports"), pool.claim():
+                message = await told(Report(observer))
+    plain, labelled = sorted(it["task"] for it in message["holders"])
+    assert labelled == "GET /reports"
+    assert "test_the_label_of_a_claim" in plain
 
 
 async def test_where_a_holder_is() -> None:

@@ -103,7 +103,7 @@ def holders_part(holders: Mapping[str, Sequence[Holder]]) -> list[dict[str, obje
             "backend": it.backend.name,
             "since": it.since,
             "age": it.age,
-            "task": getattr(it, "label", None) or it.task,
+            "task": it.task,
         }
         for label, it in heapq.nsmallest(HOLDERS, every, key=lambda pair: pair[1].since)
     ]
