@@ -120,11 +120,12 @@ def coverage_report(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff's rules and format, and flake8-async for those that ruff does not have."""
+    """Ruff, flake8-async for the rules that ruff does not have, and who may import whom."""
     install(session, "lint", project=False)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("flake8", *CODE)
+    session.run("lint-imports", "--no-logo", env={"PYTHONPATH": "src"})
 
 
 @nox.session(name="format", default=False)
