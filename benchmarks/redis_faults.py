@@ -29,7 +29,7 @@ POLICY = Policy(
     spares_wanted=4,
     max_slots=8,
     claim_timeout=5,
-    set_config=SetConfig(health_interval=1, health_check_timeout=0.5, max_connection_backoff=1),
+    set_config=SetConfig(health_interval=1, health_check_timeout=0.5, max_connection_backoff=0.25),
 )
 
 
