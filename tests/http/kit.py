@@ -22,6 +22,8 @@ URL = "http://service.test/path?q=1"
 
 POLICY = Policy(max_slots=1, spares_wanted=1, set_config=SetConfig(health_interval=float("inf")))
 
+MEMORY = trio.testing.memory_stream_pair
+
 #: Both packages that `PoolTransport` serves.
 LIBRARIES: list[Any] = [httpx, httpx2]
 both = pytest.mark.parametrize("library", LIBRARIES, ids=["httpx", "httpx2"])
@@ -93,12 +95,16 @@ class Streams(Connector[trio.abc.Stream]):
         self.closed = 0
         self.descriptor: int | None = None
         self.broken = False
+        #: True if the bytes of one side are sent only as the other side reads them.
+        self.lockstep = False
         self._nursery = nursery
 
     async def connect(self, backend: Backend) -> trio.abc.Stream:
         """Open a stream."""
         await trio.lowlevel.checkpoint()
-        ours, theirs = trio.testing.memory_stream_pair()
+        make: Any = trio.testing.lockstep_stream_pair if self.lockstep else MEMORY
+        pair: tuple[trio.abc.Stream, trio.abc.Stream] = make()
+        ours, theirs = pair
         peer = Peer(theirs)
         self.peers.append(peer)
         self._nursery.start_soon(self._run, peer)
@@ -160,11 +166,13 @@ async def web(
     policy: Policy = POLICY,
     client: Any = None,
     probe: Any = None,
+    lockstep: bool = False,
     **options: Any,
 ) -> AsyncIterator[Web]:
     """Open a server, a pool and a client; check at the end that everything was closed."""
     async with trio.open_nursery() as servers:
         streams = Streams(servers, serve)
+        streams.lockstep = lockstep
         connector = HttpConnector(streams, probe=probe)
         async with (
             trio.open_nursery() as nursery,

@@ -137,6 +137,21 @@ async def test_READONLY_leaves_the_backend(nursery: trio.Nursery) -> None:
     assert words(streams) == ["PING"]  # the server is as any other again
 
 
+async def test_late_errors_say_nothing_of_new_connections(nursery: trio.Nursery) -> None:
+    """A server that works again is not left because of what an old connection hears."""
+    streams = MemoryStreams(nursery, replica)
+    connector = RedisConnector(tcp=streams)
+    first, second = [await connector.connect(BACKEND) for _ in range(2)]
+    with pytest.raises(RedisError, match="READONLY"):
+        await first.execute("SET", "a", 1)
+    streams.answer = ok
+    promoted = await connector.connect(BACKEND)
+    streams.answer = replica
+    with pytest.raises(RedisError, match="READONLY"):
+        await second.execute("SET", "a", 1)
+    assert not connector.is_broken(promoted)
+
+
 async def test_replicas_may_refuse_to_write(nursery: trio.Nursery) -> None:
     """A pool over replicas does not leave one that says what it is."""
     connector = RedisConnector(tcp=MemoryStreams(nursery, replica), role="replica")

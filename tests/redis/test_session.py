@@ -90,13 +90,6 @@ def test_an_aborted_transaction_has_ended() -> None:
     assert not session.needs_reset
 
 
-def test_a_queued_command_has_not_ended_anything() -> None:
-    """``UNWATCH`` inside a transaction is only queued."""
-    session = after(("WATCH", "a"), ("MULTI",))
-    session.end("UNWATCH", b"QUEUED")
-    assert session.needs_reset
-
-
 @pytest.mark.parametrize(
     ("command", "protocol", "exclusive"),
     [

@@ -141,7 +141,7 @@ class Session:
     def end(self, name: str, reply: object) -> None:
         """Take note of the reply to a command for which `begin` returned a name."""
         aborted = isinstance(reply, RedisError) and reply.code == "EXECABORT"
-        if reply == b"QUEUED" or (isinstance(reply, RedisError) and not aborted):
+        if isinstance(reply, RedisError) and not aborted:
             return
         if name in {"EXEC", "DISCARD"}:
             self._in_transaction = self._watches = False
