@@ -29,6 +29,7 @@ class View:
     is_hung: bool = False
     is_half_open: bool = False
     is_ejected: bool = False
+    needs_trial: bool = False
     probe_order: tuple[float, float] = (-math.inf, 0)
     priority: int = 0
     effective_weight: float = 1
@@ -48,6 +49,11 @@ class View:
     def slots(self) -> int:
         """Number of slots that count against the limit."""
         return self.connected + self.connecting + self.closing
+
+    @property
+    def may_grow(self) -> bool:
+        """True if a slot may be opened, if only one."""
+        return self.needs_trial or not self.is_ejected
 
     @property
     def is_sound(self) -> bool:
@@ -122,6 +128,7 @@ def complicate(rng: random.Random, views: Sequence[View]) -> None:
             view.max_connecting = rng.randint(1, 3)
         if rng.random() < 0.2:
             view.is_ejected = True
+            view.needs_trial = view.connected == view.claimed and rng.random() < 0.5
 
 
 def random_views(rng: random.Random, *, least: int = 0) -> list[View]:

@@ -95,7 +95,7 @@ def test_the_wanted_slots_fit(situation: Situation, rebalance: bool) -> None:
     for view, wanted in plan.wanted.items():
         assert 0 <= wanted <= view.limit
         if not view.is_sound:
-            assert wanted <= view.connected + (not view.is_ejected)
+            assert wanted <= view.connected + view.may_grow
     sound = sum(wanted for view, wanted in plan.wanted.items() if view.is_sound)
     assert sound <= demand_of(views, demand)
 
@@ -402,6 +402,27 @@ def test_probes_go_by_their_order() -> None:
     plan = make_plan(views, Demand(max_slots=4, spares=4))
     assert list(plan.wanted.values()) == [3, 0, 1, 0]
     assert places(views, plan.opens) == [(2, 1)]
+
+
+@pytest.mark.parametrize("cap", [4, 8])
+def test_an_ejected_backend_gets_one_dial_for_its_trial(cap: int) -> None:
+    """An ejected backend is dialled once if its trial needs a connection, in a full pool too."""
+    views = ordered([View(claimed=2, limit=3, is_ejected=True), View(idle=2, limit=2)])
+    ejected, sound = views
+    demand = Demand(max_slots=cap, spares=cap)
+    assert make_plan(views, demand).opens == []
+    ejected.needs_trial = True
+    plan = make_plan(views, demand)
+    if cap == 4:
+        # The slot for the trial is made free first.
+        assert (plan.opens, places(views, plan.closes)) == ([], [(1, 1)])
+        sound.idle = 1
+        plan = make_plan(views, demand)
+    assert places(views, plan.opens) == [(0, 1)]
+    ejected.connecting = 1
+    assert make_plan(views, demand).opens == []
+    ejected.connecting, ejected.limit = 0, 2
+    assert (0, 1) not in places(views, make_plan(views, demand).opens)
 
 
 def test_with_nothing_online_everything_is_probed() -> None:

@@ -130,6 +130,25 @@ class Claim(Generic[C]):
         self._dispatcher.observe(self._slot, None)
         self._end(None, keep=False)
 
+    @enable_ki_protection
+    def report(self, *, failed: bool) -> None:
+        """Say whether the backend served this claim well, before the claim ends.
+
+        It counts for ejection (`Policy.ejection`) instead of what the end of the claim would
+        tell: ``Connector.is_failure`` is not asked. Use it where a failure raises no exception,
+        as an HTTP response with status 503, or where an exception is not the backend's fault.
+        The last report counts. It counts even if the claim is cancelled, or ends by `discard`.
+        Synchronous and never a checkpoint.
+
+        Raises:
+          RuntimeError: as `release`.
+          TypeError: if `failed` is not a `bool`.
+        """
+        self._check_held()
+        if not isinstance(failed, bool):
+            raise TypeError(f"failed must be a bool, not {failed!r}")
+        self._dispatcher.report(self._granted(), failed=failed)
+
     def _granted(self) -> Slot[C]:
         if self._slot is None:
             raise RuntimeError("this claim has not been granted")

@@ -23,9 +23,11 @@ from .._balancing.idle_index import IdleIndex
 from .._balancing.strategy import BalancerError
 from .._connections.checker import Checker
 from .._connections.closer import Closer
+from .._connections.ejections import Ejections
 from .._connections.hooks import Hooks
 from .._connections.outcomes import Outcomes
 from .._connections.retirement import Retirement
+from .._connections.verdicts import Verdicts
 from .._events.emitter import Emitter
 from .._model.settings import Settings
 from .._planning.targets import Targets
@@ -79,12 +81,16 @@ class Dispatcher(Generic[C]):
     outcomes: Outcomes[C]
     _checker: Checker[C]
     _closer: Closer[C]
+    _ejections: Ejections[C]
+    _verdicts: Verdicts[C]
     diagnosis: Diagnosis[C]
     _retirement: Retirement[C]
     _replan: Callable[[], None]
     next_claim_id: Callable[[], int] = attrs.field(init=False, factory=_counter)
     #: True if a claim that finds a spare has nothing else to do.
     is_plain: bool = attrs.field(init=False, default=False)
+    #: True if the end of each claim is looked at.
+    _is_judging: bool = attrs.field(init=False, default=False)
     #: True as soon as the pool is ending.
     is_closed: bool = attrs.field(init=False, default=False)
     #: True while nothing is lent on purpose.
@@ -114,8 +120,11 @@ class Dispatcher(Generic[C]):
         self.adopt_policy()
 
     def adopt_policy(self) -> None:
-        """Take over the numbers of the policy that are kept by the wait queue."""
+        """Take over the numbers of the policy that are kept here and by the wait queue."""
         policy = self.settings.policy
+        is_judging = policy.ejection is not None or self._observer is not None
+        is_judging = is_judging or bool(self._verdicts.reports)
+        self._is_judging = is_judging or self.hooks.has_should_recycle
         self.queue.configure(policy.max_waiting, policy.fail_fast_after, policy.queue_target)
 
     def check_run(self) -> None:
@@ -165,6 +174,17 @@ class Dispatcher(Generic[C]):
             if (emit := self.events.handle_claimed) is not None:
                 emit(claim_id, slot.id, slot_set.backend)
             return slot
+        while (offered := self._take_offered()) is not None:
+            if self._grant(offered, claim_id):
+                break
+        return offered
+
+    def _take_offered(self) -> Slot[C] | None:
+        """Take a usable spare that an ejected backend offers for its trial, if there is one."""
+        while (slot_set := self._idle_index.take_offer()) is not None:
+            slot = self._ejections.begin_trial(slot_set)
+            if slot is not None:
+                return slot
         return None
 
     def acquire_for(self, request: ClaimRequest, claim_id: int = 0) -> Slot[C] | None:
@@ -173,21 +193,34 @@ class Dispatcher(Generic[C]):
         Raises:
           ClaimError: if the balancer has failed.
         """
-        try:
-            slot = self._pop_idle(request.key, request.avoid)
-        except BalancerError as exc:
-            raise self.diagnosis.balancer(exc).error() from exc.__cause__ or exc
-        if slot is not None:
-            self._check_out(slot, current_task())
-            if self.totals.claimed > self._targets.covered_claims:
-                self._replan()
-            if (emit := self.events.handle_claimed) is not None:
-                emit(claim_id, slot.id, slot.slot_set.backend)
-        return slot
+        while True:
+            try:
+                slot = self._pop_idle(request.key, request.avoid)
+            except BalancerError as exc:
+                raise self.diagnosis.balancer(exc).error() from exc.__cause__ or exc
+            if slot is None or self._grant(slot, claim_id):
+                return slot
+
+    def _grant(self, slot: Slot[C], claim_id: int) -> bool:
+        """Check a spare out for the current task; return False if it has expired."""
+        if slot.expiry is not None and not self._retirement.check_out(slot):
+            self._ejections.end_trial(slot)
+            return False
+        self._check_out(slot, current_task())
+        if self.totals.claimed > self._targets.covered_claims:
+            self._replan()
+        if (emit := self.events.handle_claimed) is not None:
+            emit(claim_id, slot.id, slot.slot_set.backend)
+        return True
 
     def _pop_idle(self, key: Key | None = None, avoid: Sequence[Backend] = ()) -> Slot[C] | None:
         """Take a usable spare out of the idle ones, if there is one."""
         while (slot_set := self._idle_index.choose_for(key, avoid)) is not None:
+            if slot_set.is_ejected:
+                trial = self._ejections.begin_trial(slot_set)
+                if trial is not None:
+                    return trial
+                continue
             slot = slot_set.pop_idle()
             if not (self.hooks.has_is_broken and self._closer.close_if_broken(slot)):
                 return slot
@@ -251,9 +284,7 @@ class Dispatcher(Generic[C]):
 
     # Claims end.
 
-    def release(  # noqa: C901 - each further call would cost a hundredth of a claim
-        self, slot: Slot[C], exc: BaseException | None, *, keep: bool
-    ) -> None:
+    def release(self, slot: Slot[C], exc: BaseException | None, *, keep: bool) -> None:
         """Take a connection back whose claim has ended, by `exc` if any.
 
         `keep`: it may be lent again, if the connector agrees.
@@ -266,10 +297,8 @@ class Dispatcher(Generic[C]):
         if (emit := self.events.handle_returned) is not None:
             emit(slot.id)
         hooks = self.hooks
-        if keep:
-            if self._observer is not None:
-                self.observe(slot, exc)
-            keep = self._should_recycle(slot, exc) if hooks.has_should_recycle else exc is None
+        if exc is not None or self._is_judging:
+            keep = self._judge(slot, exc, keep=keep)
         if slot.expiry is not None and self._retirement.is_over(slot):
             keep = False
         if not (keep and slot_set.is_active):
@@ -281,18 +310,50 @@ class Dispatcher(Generic[C]):
                 self.outcomes.succeeded(slot)
             if self._targets.reclaim and self._reclaim_if_needed(slot):
                 pass  # it is being closed
-            elif self.queue.waiting:
+            elif self.queue.waiting and not slot_set.is_ejected:
                 self._hand_off(slot)
             else:
                 slot_set.push_idle(slot)
 
-    def observe(self, slot: Slot[C], exc: BaseException | None) -> None:
-        """Tell the balancer how long a claim was held. A claim that was cut short says nothing."""
+    def observe(
+        self, slot: Slot[C], exc: BaseException | None, *, failed: bool | None = None
+    ) -> None:
+        """Tell the balancer how long a claim was held. A claim that was cut short says nothing.
+
+        `failed` is the verdict. An exception counts as a failure here even if it is none of the
+        backend's, because a body that it ended early says little about the backend's speed.
+        """
         if self._observer is None or slot.state is not CLAIMED:
             return
         if exc is None or isinstance(exc, Exception):
             seconds = self.now() - slot.claimed_at
-            self._observer.observe(slot.slot_set, seconds, exc is not None)
+            self._observer.observe(slot.slot_set, seconds, exc is not None or bool(failed))
+
+    def report(self, slot: Slot[C], *, failed: bool) -> None:
+        """Adopt the holder's own verdict on its claim."""
+        self._is_judging = True  # from now on, even if ejection is off
+        self._verdicts.report(slot, failed=failed)
+
+    def _judge(self, slot: Slot[C], exc: BaseException | None, *, keep: bool) -> bool:
+        """Record the verdict on a claim; return True if its connection may be lent again."""
+        ejector, verdicts = slot.slot_set.ejector, self._verdicts
+        failed: bool | None = False
+        if (
+            exc is None
+            and keep
+            and ejector is not None
+            and not verdicts.reports
+            and self.now() < ejector.clean_until
+        ):
+            # Fast path: `Verdicts.claim_ended` for a good claim on a backend without bad ones.
+            ejector.good += 1
+        else:
+            failed = verdicts.claim_ended(slot, exc, is_kept=keep)
+        if keep and self._observer is not None:
+            self.observe(slot, exc, failed=failed)
+        if keep and self.hooks.has_should_recycle:
+            return self._should_recycle(slot, exc)
+        return keep and exc is None
 
     def _should_recycle(self, slot: Slot[C], exc: BaseException | None) -> bool:
         try:
@@ -328,10 +389,24 @@ class Dispatcher(Generic[C]):
         """Give a free connection to the claimant that has waited longest."""
         if slot.state is CHECKING and self._targets.reclaim and self._reclaim_if_needed(slot):
             return
-        if self.queue.waiting:
+        if slot.slot_set.is_ejected:
+            self._ejections.welcome(slot)
+        elif self.queue.waiting:
             self._hand_off(slot)
         else:
             self._make_idle(slot)
+
+    def lend_offered(self) -> None:
+        """Lend spares that are offered for a trial to those who wait."""
+        while self.queue.waiting and (slot := self._take_offered()) is not None:
+            self._hand_off(slot)
+
+    def lend_idle(self, slot_set: SlotSet[C]) -> None:
+        """Lend the spares of a set that was ejected until now to those who wait."""
+        while self.queue.waiting and slot_set.idle_slots and not self.is_suspended:
+            slot = slot_set.pop_idle()
+            if not self._closer.close_if_broken(slot):
+                self._hand_off(slot)
 
     def _reclaim_if_needed(self, slot: Slot[C]) -> bool:
         """Close a returned connection, though claimants wait, if another backend needs its place.
@@ -361,10 +436,12 @@ class Dispatcher(Generic[C]):
             queue.shed(self.diagnosis.overload)
         if self.is_suspended or not queue.waiting:
             self._make_idle(slot)
+            self._ejections.end_trial(slot)  # if it was to be one
             return
         if slot.state is not CLAIMED:
             slot.slot_set.transition(slot, CLAIMED)
         if slot.expiry is not None and not self._retirement.check_out(slot):
+            self._ejections.end_trial(slot)
             return
         claim_id, task = queue.hand_off(slot)
         self._check_out(slot, task)

@@ -83,7 +83,7 @@ class Snapshots(Generic[C]):
 
 
 def _backend_stats(slot_set: SlotSet[Any], now: float) -> BackendStats:
-    detector = slot_set.detector
+    detector, ejector = slot_set.detector, slot_set.ejector
     return BackendStats(
         backend=slot_set.backend,
         online=slot_set.connected > 0,
@@ -94,8 +94,10 @@ def _backend_stats(slot_set: SlotSet[Any], now: float) -> BackendStats:
         closing=slot_set.closing,
         wanted=slot_set.wanted,
         total_claims=slot_set.total_claims,
+        failed_claims=slot_set.failed_claims,
         failures=detector.recent_failures(now),
         stale=slot_set.stale,
         retiring=slot_set.retiring,
+        ejected_until=None if ejector is None else ejector.ejected_until,
         last_error=detector.last_error,
     )

@@ -42,6 +42,8 @@ class Outcomes(Generic[C]):
     _replan: Callable[[], None]
     #: Called with each slot set that shows new evidence of failing. The membership's.
     on_failing: Callable[[SlotSet[C]], None] = attrs.field(init=False)
+    #: Called when a backend has lost its last connection. The ejections'.
+    on_offline: Callable[[], None] = attrs.field(init=False)
     #: The number of slot sets that have a connection.
     _online: int = attrs.field(init=False, default=0)
     #: Called when a backend has its first connection. The wait queue's.
@@ -181,6 +183,7 @@ class Outcomes(Generic[C]):
                 emit(slot_set.backend)
             if self._online == 0 and slot_set.is_active:
                 self._retry_others(slot_set)
+            self.on_offline()
         self._replan()
 
     def _retry_others(self, lost: SlotSet[C]) -> None:

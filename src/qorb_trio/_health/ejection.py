@@ -110,6 +110,11 @@ class Ejector:
         #: The reason of the present or the last ejection, or of the one that is asked for.
         self.reason: str = ""
 
+    def configure(self, config: Ejection) -> None:
+        """Follow other rules from the next verdict on. A present ejection keeps its time."""
+        self._config = config
+        self.clean_until = -math.inf
+
     @property
     def is_clean(self) -> bool:
         """True if the backend is not ejected, and has no bad verdict that counts."""

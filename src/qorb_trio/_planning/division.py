@@ -34,13 +34,15 @@ class Division(Generic[V]):
 def divide(situation: Situation[V]) -> Division[V]:
     """Divide the demand, or as much of it as there is room for."""
     room = situation.usable_room
+    trials = [v for v in situation.ejected if v.needs_trial and v.connected < v.limit]
     division = _divide(situation, min(situation.usable_demand, room))
-    if division.probes and sum(division.quotas.values()) == room > 1:
+    if (division.probes or trials) and sum(division.quotas.values()) == room > 1:
         # One slot is kept back for probing, but never the only one, and only if with one
         # less to divide there is still a backend to probe.
         fewer = _divide(situation, room - 1)
-        if fewer.probes:
+        if fewer.probes or trials:
             division = fewer
+    division.probes += trials
     budget = min(situation.max_probes, room - sum(division.quotas.values()))
     division.probes = nsmallest(max(0, budget), division.probes, key=probe_rank)
     if situation.ejected:

@@ -75,6 +75,10 @@ class View(Ordered, Protocol):
         """True if the backend gets no claims because its claims kept failing."""
 
     @property
+    def needs_trial(self) -> bool:
+        """True if an ejected backend needs one new connection, for its trial claim."""
+
+    @property
     def probe_order(self) -> tuple[float, float]:
         """The order in which failing backends are probed; the smallest comes first."""
 

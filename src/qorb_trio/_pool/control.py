@@ -6,6 +6,8 @@ from typing import Generic, TypeVar, final
 
 import attrs
 
+from .._claims.dispatcher import Dispatcher
+from .._connections.ejections import Ejections
 from .._connections.retirement import Retirement
 from .._model.policy import Policy
 from .._model.settings import Settings
@@ -25,6 +27,8 @@ class Control(Generic[C]):
     _settings: Settings
     _registry: Registry[C]
     _retirement: Retirement[C]
+    _ejections: Ejections[C]
+    _dispatcher: Dispatcher[C]
     _rebalancer: Rebalancer[C]
     _leak_detector: LeakDetector[C]
     _requests: PlanRequests
@@ -41,6 +45,8 @@ class Control(Generic[C]):
             slot_set.detector.adopt(policy.set_config)
             self._retirement.reconfigure(list(slot_set.slots))
             slot_set.tasks.wake()  # for another health_interval
+        self._ejections.adopt_policy()
+        self._dispatcher.adopt_policy()
         self._rebalancer.restart_interval()
         self._leak_detector.restart()
         self._requests.request()

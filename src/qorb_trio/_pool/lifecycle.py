@@ -20,6 +20,7 @@ import trio
 from .._claims.dispatcher import Dispatcher
 from .._claims.snapshot import Snapshots
 from .._connections.closer import Closer
+from .._connections.ejections import Ejections
 from .._connections.idle_watcher import IdleWatcher
 from .._connections.retirement import Retirement
 from .._connections.slot_set_task import SlotSetTask
@@ -57,6 +58,7 @@ class Lifecycle(Generic[C]):
     _dispatcher: Dispatcher[C]
     _snapshots: Snapshots[C]
     _closer: Closer[C]
+    _ejections: Ejections[C]
     _membership: Membership[C]
     _rebalancer: Rebalancer[C]
     _requests: PlanRequests
@@ -131,6 +133,8 @@ class Lifecycle(Generic[C]):
         self._dispatcher.close(crash)
         for slot_set in self._registry:
             slot_set.deactivate()
+            self._ejections.forget(slot_set)
+        for slot_set in self._registry:
             self._closer.clear(slot_set)
         self._readiness.changed()
 

@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from .._connections.closer import Closer
+from .._connections.ejections import Ejections
 from .._events.emitter import Emitter
 from .._health.detector import FailureDetector
 from .._model.backend import Backend, effective_weight
@@ -51,6 +52,7 @@ class Membership(Generic[C]):
     _shared: Shared[C]
     _registry: Registry[C]
     _closer: Closer[C]
+    _ejections: Ejections[C]
     _targets: Targets
     _requests: PlanRequests
     _order: RotationOrder = attrs.field(init=False)
@@ -94,7 +96,9 @@ class Membership(Generic[C]):
     def _make_set(self, backend: Backend) -> SlotSet[C]:
         detector = FailureDetector(self._settings.set_config, self._rng)
         key = self._order.key(backend.name, effective_weight(backend.weight))
-        return SlotSet(backend, detector, key, self._shared)
+        slot_set = SlotSet(backend, detector, key, self._shared)
+        self._ejections.enroll(slot_set)
+        return slot_set
 
     def end_turn(self, slot_set: SlotSet[C]) -> None:
         """Give a backend that has had its turn another place in the order of backends."""
@@ -140,6 +144,7 @@ class Membership(Generic[C]):
         logger.info("pool %s: backend %s is removed", self._pool, backend.name)
         self._registry.drain(slot_set)
         slot_set.deactivate()
+        self._ejections.forget(slot_set)
         if (emit := self._events.backend_removed) is not None:
             emit(backend)
 

@@ -11,6 +11,7 @@ import trio
 from .._claims.wait_queue import WaitQueue
 from .._connections.closer import Closer
 from .._connections.dialer import Dialer
+from .._connections.ejections import Ejections
 from .._events.emitter import Emitter
 from .._model.backend import Backend
 from .._model.settings import Settings
@@ -46,6 +47,7 @@ class Rebalancer(Generic[C]):
     _targets: Targets
     _dialer: Dialer[C]
     _closer: Closer[C]
+    _ejections: Ejections[C]
     _membership: Membership[C]
     _requests: PlanRequests
     #: When the next rebalance is due.
@@ -81,10 +83,14 @@ class Rebalancer(Generic[C]):
         self._tick = trio.current_time() + self._settings.policy.rebalance_interval
 
     async def _plan(self, now: float, *, is_due: bool) -> float:
-        """Make a plan and carry it out; return when to look again at dials that may hang."""
+        """Make a plan and carry it out.
+
+        Return when to look again, because a dial may hang or a trial is due.
+        """
         views = [slot_set for slot_set in self._registry.active.values() if slot_set.is_active]
         self._refresh_hung(views, now)
         self._hurry_retries(views, now)
+        trial_at = self._ejections.review(now)
         if is_due:
             self._targets.request_rebalance()
             self._is_retaining = False
@@ -98,7 +104,7 @@ class Rebalancer(Generic[C]):
         self._note_outage(views)
         await self._carry_out(plan)
         refreshes = [self._dialer.next_refresh_at(it, now) for it in views if it.dials]
-        return min(refreshes, default=math.inf)
+        return min([trial_at, *refreshes])
 
     def _refresh_hung(self, views: list[SlotSet[C]], now: float) -> None:
         for slot_set in views:

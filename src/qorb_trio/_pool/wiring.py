@@ -20,12 +20,14 @@ from .._claims.wait_queue import WaitQueue
 from .._connections.checker import Checker
 from .._connections.closer import Closer
 from .._connections.dialer import Dialer
+from .._connections.ejections import Ejections
 from .._connections.hooks import Hooks
 from .._connections.idle_watcher import IdleWatcher
 from .._connections.open_connections import OpenConnections
 from .._connections.outcomes import Outcomes
 from .._connections.retirement import Retirement
 from .._connections.slot_set_task import SlotSetTask
+from .._connections.verdicts import Verdicts
 from .._events.emitter import Emitter
 from .._health.hang_detector import HangDetector
 from .._model.policy import Policy
@@ -142,6 +144,19 @@ def build(
         readiness=readiness,
         replan=replan,
     )
+    ejections = Ejections(
+        pool=name,
+        settings=settings,
+        events=events,
+        hooks=hooks,
+        registry=registry,
+        idle_index=idle_index,
+        checker=checker,
+        closer=closer,
+        rng=rng,
+        replan=replan,
+    )
+    verdicts = Verdicts(hooks=hooks, outcomes=outcomes, closer=closer, ejections=ejections)
     snapshots = Snapshots(pool=name, registry=registry, totals=totals, queue=queue)
     diagnosis = Diagnosis(settings=settings, totals=totals, registry=registry, snapshots=snapshots)
     dispatcher = Dispatcher(
@@ -158,6 +173,8 @@ def build(
         outcomes=outcomes,
         checker=checker,
         closer=closer,
+        ejections=ejections,
+        verdicts=verdicts,
         diagnosis=diagnosis,
         retirement=retirement,
         replan=replan,
@@ -171,6 +188,7 @@ def build(
         shared=shared,
         registry=registry,
         closer=closer,
+        ejections=ejections,
         targets=targets,
         requests=requests,
     )
@@ -184,6 +202,7 @@ def build(
         targets=targets,
         dialer=dialer,
         closer=closer,
+        ejections=ejections,
         membership=membership,
         requests=requests,
     )
@@ -198,6 +217,7 @@ def build(
         dispatcher=dispatcher,
         snapshots=snapshots,
         closer=closer,
+        ejections=ejections,
         membership=membership,
         rebalancer=rebalancer,
         requests=requests,
@@ -209,6 +229,8 @@ def build(
         settings=settings,
         registry=registry,
         retirement=retirement,
+        ejections=ejections,
+        dispatcher=dispatcher,
         rebalancer=rebalancer,
         leak_detector=leak_detector,
         requests=requests,
@@ -217,6 +239,9 @@ def build(
     checker.on_ready = dialer.on_ready = dispatcher.offer
     outcomes.on_failing = membership.demote
     outcomes.on_online = functools.partial(queue.note_outage, is_down=False)
+    outcomes.on_offline = ejections.restore_stranded
+    ejections.on_offer = dispatcher.lend_offered
+    ejections.on_restored = dispatcher.lend_idle
     if watcher.is_needed:
         closer.on_close = watcher.forget
     lifecycle.slot_set_task = SlotSetTask(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 
 import attrs
 import trio
@@ -35,10 +35,21 @@ if TYPE_CHECKING:
     from .._balancing.idle_index import IdleIndex
     from .._events.emitter import Emitter
     from .._health.detector import FailureDetector
+    from .._health.ejection import Ejector
     from .._health.failure_log import FailureLog
     from .totals import Totals
 
 C = TypeVar("C")
+
+
+class IdleListener(Protocol):
+    """Told which slot sets have an idle slot: the idle index, or the ejections."""
+
+    def add(self, slot_set: SlotSet[Any], /) -> None:
+        """Note that a slot set has got its first idle slot."""
+
+    def remove(self, slot_set: SlotSet[Any], /) -> None:
+        """Note that a slot set has no idle slot any more."""
 
 
 @final
@@ -59,6 +70,7 @@ class SlotSet(Generic[C]):
     __slots__ = (
         "_events",
         "_idle_index",
+        "_idle_listener",
         "_next_slot_id",
         "_totals",
         "backend",
@@ -69,6 +81,8 @@ class SlotSet(Generic[C]):
         "dials",
         "drained",
         "effective_weight",
+        "ejector",
+        "failed_claims",
         "failure_log",
         "idle_slots",
         "is_active",
@@ -77,6 +91,7 @@ class SlotSet(Generic[C]):
         "is_reclaimable",
         "limit",
         "max_connecting",
+        "needs_trial",
         "place",
         "priority",
         "probe",
@@ -93,7 +108,9 @@ class SlotSet(Generic[C]):
         self, backend: Backend, detector: FailureDetector, rotation_key: float, shared: Shared[C]
     ) -> None:
         self._totals: Totals = shared.totals
-        self._idle_index: IdleIndex[SlotSet[C]] = shared.idle_index
+        self._idle_index: IdleListener = shared.idle_index
+        #: Told of the idle slots: the index, except while the backend is ejected.
+        self._idle_listener: IdleListener = shared.idle_index
         self._events: Emitter = shared.events
         self._next_slot_id: Callable[[], int] = shared.next_slot_id
         #: What is known of the backend's reliability.
@@ -117,10 +134,15 @@ class SlotSet(Generic[C]):
         self.stale: int = 0
         #: What was logged of the present outage. The outcomes'.
         self.failure_log: FailureLog | None = None
+        #: The verdicts on the claims; `None` if ejection is off. The ejections'.
+        self.ejector: Ejector | None = None
         #: True while the backend gets no claims, because its claims kept failing.
         self.is_ejected: bool = False
-        #: Claims granted on this backend.
+        #: True if an ejected backend needs a new connection for its trial. The ejections'.
+        self.needs_trial: bool = False
+        #: Claims granted on this backend, and claims on it that ended badly.
         self.total_claims: int = 0
+        self.failed_claims: int = 0
         # The index's: the place in its tier, and the candidate that stands for this set.
         self.place: int = -1
         self.candidate: IdleCandidate[Any] | None = None
@@ -145,10 +167,10 @@ class SlotSet(Generic[C]):
     def update(self, backend: Backend) -> None:
         """Adopt the priority, the weight and the target of an equal backend."""
         if self.idle_slots:
-            self._idle_index.remove(self)
+            self._idle_listener.remove(self)
         self._describe(backend)
         if self.idle_slots:
-            self._idle_index.add(self)
+            self._idle_listener.add(self)
 
     def _describe(self, backend: Backend) -> None:
         self.backend: Backend = backend
@@ -265,9 +287,9 @@ class SlotSet(Generic[C]):
 
     def push_idle(self, slot: Slot[C]) -> None:
         """Make a connection a spare."""
-        if not self.idle_slots:
-            self._idle_index.add(self)
-        self.idle_slots.append(slot)
+        idle = self.idle_slots
+        is_first = not idle
+        idle.append(slot)
         if slot.state is CLAIMED and self._events.slot_state_change is None:
             # Fast path: `transition` for CLAIMED to UNCLAIMED, without its call.
             slot.state = UNCLAIMED
@@ -275,12 +297,15 @@ class SlotSet(Generic[C]):
             self._totals.claimed -= 1
         else:
             self.transition(slot, UNCLAIMED)
+        if is_first:
+            # Last, because a spare of an ejected backend may be lent by this, as a trial.
+            self._idle_listener.add(self)
 
     def pop_idle(self) -> Slot[C]:
         """Check out the spare that was used last, which is the likeliest to be alive."""
         slot = self.idle_slots.pop()
         if not self.idle_slots:
-            self._idle_index.remove(self)
+            self._idle_listener.remove(self)
         if self._events.slot_state_change is None:
             # Fast path: `transition` for UNCLAIMED to CLAIMED, without its call.
             slot.state = CLAIMED
@@ -306,14 +331,34 @@ class SlotSet(Generic[C]):
         """Take the spare that has been idle for longest out of the idle ones."""
         slot = self.idle_slots.popleft()
         if not self.idle_slots and self.is_active:
-            self._idle_index.remove(self)
+            self._idle_listener.remove(self)
         return slot
 
     def remove_idle(self, slot: Slot[C]) -> None:
         """Take one spare out of the idle ones; the longest idle one costs least."""
         self.idle_slots.remove(slot)
         if not self.idle_slots:
+            self._idle_listener.remove(self)
+
+    # Ejection, which costs claims nothing, because the spares just have another listener.
+
+    def count_failed_claim(self) -> None:
+        """Count a claim that ended badly."""
+        self.failed_claims += 1
+
+    def begin_ejection(self, listener: IdleListener) -> None:
+        """Keep the spares out of the idle index, and tell `listener` of them instead."""
+        if self.idle_slots:
             self._idle_index.remove(self)
+        self._idle_listener = listener
+        self.is_ejected = True
+
+    def end_ejection(self) -> None:
+        """Let the spares be lent again."""
+        self.is_ejected = False
+        self._idle_listener = self._idle_index
+        if self.idle_slots:
+            self._idle_index.add(self)
 
     # The end.
 
@@ -323,6 +368,6 @@ class SlotSet(Generic[C]):
             return
         self.is_active = False
         if self.idle_slots:
-            self._idle_index.remove(self)
+            self._idle_listener.remove(self)
         if not self.slots:
             self.drained.set()
