@@ -29,7 +29,7 @@ def test_options() -> None:
     assert ClaimRequest() == ClaimRequest(None, None, (), None)
 
 
-@pytest.mark.parametrize("avoid", [[A, B], (A, B), {A: 1, B: 2}, iter([A, B])], ids=repr)
+@pytest.mark.parametrize("avoid", [[A, B], (A, B), {A: 1, B: 2}, iter([A, B])], ids=lambda it: type(it).__name__)
 def test_any_iterable_of_backends(avoid: Any) -> None:
     """The backends to avoid may come in any iterable, which is read once."""
     request = make_request(avoid=avoid)
@@ -42,7 +42,7 @@ def test_a_set_of_backends() -> None:
     assert make_request(avoid={A}) == ClaimRequest(avoid=(A,))
 
 
-@pytest.mark.parametrize("avoid", [(), [], set(), iter([])], ids=repr)
+@pytest.mark.parametrize("avoid", [(), [], set(), iter([])], ids=lambda it: type(it).__name__)
 def test_nothing_to_avoid(avoid: Any) -> None:
     """Nothing to avoid is allowed, in any form."""
     assert make_request(avoid=avoid) in {None, ClaimRequest()}
