@@ -27,7 +27,7 @@ class Item:
     ) -> None:
         self.name = name
         self.backend = Backend(("10.0.0.1", 1 + name), name=f"b{name}")
-        self.effective_weight: float = effective_weight(weight)
+        self.balancing_weight: float = effective_weight(weight)
         self.priority = priority
         self.place = -1
         self.candidate: IdleCandidate[Any] | None = None

@@ -98,7 +98,7 @@ def test_a_candidate_tells_the_present_state() -> None:
     one, other = show(items)
     assert (one.backend, one.load, one.spares, one.weight) == (items[0].backend, 2, 3, 3)
     assert (other.weight, other.memo) == (0.5, None)
-    items[0].claims, items[0].effective_weight = 4, 9.0
+    items[0].claims, items[0].balancing_weight = 4, 9.0
     assert (one.load, one.spares, one.weight) == (4, 1, 9)
     assert repr(one) == "<candidate 'b0': load=4, spares=1>"
     with pytest.raises(AttributeError):

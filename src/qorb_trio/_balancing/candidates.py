@@ -27,8 +27,8 @@ class IdleSet(Protocol):
         """The backend."""
 
     @property
-    def effective_weight(self) -> float:
-        """The weight, greater than zero."""
+    def balancing_weight(self) -> float:
+        """The weight for the choice, greater than zero; less than the backend's at first."""
 
     @property
     def idle(self) -> int:
@@ -65,7 +65,7 @@ class IdleCandidate(Generic[S]):
 
     @property
     def weight(self) -> float:
-        return self.slot_set.effective_weight
+        return self.slot_set.balancing_weight
 
     def __repr__(self) -> str:
         return f"<candidate {self.backend.name!r}: load={self.load}, spares={self.spares}>"

@@ -121,12 +121,12 @@ class IdleIndex(Generic[S]):
             i = int(self._draw() * size)
             j = int(self._draw() * (size - 1))
             one, other = among[i], among[j if j < i else j + 1]
-            if one.effective_weight == other.effective_weight:
+            if one.balancing_weight == other.balancing_weight:
                 # Chance has chosen already between two that are alike.
                 return one if one.claimed <= other.claimed else other
             among = [one, other]
         loads = [slot_set.claimed for slot_set in among]
-        weights = [slot_set.effective_weight for slot_set in among]
+        weights = [slot_set.balancing_weight for slot_set in among]
         return among[least_loaded(loads, weights, self._draw)]
 
     def _ask(self, balancer: GuardedBalancer[S], tier: Sequence[S] | None) -> S:
@@ -167,7 +167,7 @@ class IdleIndex(Generic[S]):
         if avoid:
             tier = [slot_set for slot_set in tier if slot_set.backend not in avoid] or tier
         seeds = [(slot_set.candidate or candidate_of(slot_set)).seed for slot_set in tier]
-        weights = [slot_set.effective_weight for slot_set in tier]
+        weights = [slot_set.balancing_weight for slot_set in tier]
         return tier[preferred(seeds, weights, key)]
 
     # Pause and offers. Both put up the barrier, so that they cost nothing while unused.

@@ -31,6 +31,7 @@ from .idle_watcher import IdleWatcher
 from .open_connections import OpenConnections
 from .outcomes import Outcomes
 from .retirement import Retirement
+from .warm_up import WarmUp
 
 C = TypeVar("C")
 
@@ -46,6 +47,7 @@ class Dialer(Generic[C]):
     _outcomes: Outcomes[C]
     _checker: Checker[C]
     _closer: Closer[C]
+    _warm_up: WarmUp
     _watcher: IdleWatcher[C]
     _retirement: Retirement[C]
     _hangs: HangDetector
@@ -178,6 +180,7 @@ class Dialer(Generic[C]):
         self._watcher.watch(slot)
         if is_first:
             self._outcomes.online(slot_set)
+            self._warm_up.begin(slot_set)
         self._readiness.slot_connected(self._totals.connected)
         if is_first or slot_set.is_failing or self._unblocks_plan(slot_set):
             self._replan()

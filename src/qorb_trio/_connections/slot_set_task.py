@@ -24,6 +24,7 @@ from .._util import unwrap_single
 from .checker import Checker
 from .closer import Closer
 from .dialer import Dialer
+from .warm_up import WarmUp
 
 C = TypeVar("C")
 
@@ -36,6 +37,7 @@ class SlotSetTask(Generic[C]):
     _dialer: Dialer[C]
     _checker: Checker[C]
     _closer: Closer[C]
+    _warm_up: WarmUp
     _registry: Registry[C]
     #: Ends the pool: a task here has crashed, or the pool's nursery was cancelled.
     _on_lost: Callable[[BaseException | None], None]
@@ -65,19 +67,21 @@ class SlotSetTask(Generic[C]):
         checker, dial = self._checker, self._dialer.dial
         while True:
             new: list[Slot[C]] | None = None
-            with trio.move_on_at(checker.next_check_at(slot_set, trio.current_time())):
+            check_at = checker.next_check_at(slot_set, trio.current_time())
+            with trio.move_on_at(min(check_at, self._warm_up.next_step_at(slot_set))):
                 new = await slot_set.tasks.orders.receive()
-            if new is None:
+            self._warm_up.step(slot_set)
+            for slot in new or ():
+                slot_set.tasks.start(dial, slot)
+            if new is None and trio.current_time() >= check_at:
                 checker.check_oldest(slot_set, trio.current_time())
-            else:
-                for slot in new:
-                    slot_set.tasks.start(dial, slot)
 
     async def _drain(self, slot_set: SlotSet[C]) -> None:
         """Wait until all slots are closed. Nothing new is dialled meanwhile."""
         if slot_set.is_active:
             self._on_lost(None)
         self._checker.forget(slot_set)
+        self._warm_up.forget(slot_set)
         with trio.CancelScope(shield=True):  # closing is bounded, and the pool cuts claims
             for slot in _ordered(slot_set):
                 self._closer.finish(slot)

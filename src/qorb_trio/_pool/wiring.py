@@ -28,6 +28,7 @@ from .._connections.outcomes import Outcomes
 from .._connections.retirement import Retirement
 from .._connections.slot_set_task import SlotSetTask
 from .._connections.verdicts import Verdicts
+from .._connections.warm_up import WarmUp
 from .._events.emitter import Emitter
 from .._health.hang_detector import HangDetector
 from .._model.policy import Policy
@@ -128,6 +129,7 @@ def build(
         settings=settings, events=events, closer=closer, hangs=hangs, rng=rng, replan=replan
     )
     watcher = IdleWatcher(hooks=hooks, outcomes=outcomes, closer=closer)
+    warm_up = WarmUp(settings)
     dialer = Dialer(
         settings=settings,
         events=events,
@@ -135,6 +137,7 @@ def build(
         outcomes=outcomes,
         checker=checker,
         closer=closer,
+        warm_up=warm_up,
         watcher=watcher,
         retirement=retirement,
         hangs=hangs,
@@ -245,7 +248,12 @@ def build(
     if watcher.is_needed:
         closer.on_close = watcher.forget
     lifecycle.slot_set_task = SlotSetTask(
-        dialer=dialer, checker=checker, closer=closer, registry=registry, on_lost=lifecycle.lost
+        dialer=dialer,
+        checker=checker,
+        closer=closer,
+        warm_up=warm_up,
+        registry=registry,
+        on_lost=lifecycle.lost,
     )
     for instrument in instruments:
         events.add(instrument)

@@ -73,7 +73,9 @@ class SlotSet(Generic[C]):
         "_idle_listener",
         "_next_slot_id",
         "_totals",
+        "_weight_factor",
         "backend",
+        "balancing_weight",
         "candidate",
         "claimed",
         "connected",
@@ -159,6 +161,8 @@ class SlotSet(Generic[C]):
         self.tasks: SlotTasks[C] = SlotTasks()
         #: Set when the last slot has closed after `deactivate`.
         self.drained: trio.Event = trio.Event()
+        #: The part of the weight that the backend has for the balancer.
+        self._weight_factor: float = 1.0
         self._describe(backend)
 
     def __repr__(self) -> str:
@@ -175,7 +179,14 @@ class SlotSet(Generic[C]):
     def _describe(self, backend: Backend) -> None:
         self.backend: Backend = backend
         self.priority: int = backend.priority
+        #: The weight by which connections are spread, and that by which claims are.
         self.effective_weight: float = effective_weight(backend.weight)
+        self.balancing_weight: float = self.effective_weight * self._weight_factor
+
+    def scale_weight(self, factor: float) -> None:
+        """Let the backend have only a part of its weight for the balancer."""
+        self._weight_factor = factor
+        self.balancing_weight = self.effective_weight * factor
 
     # Read by the planner and the balancer.
 
