@@ -1,12 +1,14 @@
 """`SlotSetTask`: the task of one slot set, in whose nursery all I/O on its connections runs.
 
+The tree of tasks::
+
     slot set <backend>          receives dials to start, and orders health checks
     ├── dial                    one task per connecting slot
     ├── health check, recycle   one task per connection
     └── close                   shielded and bounded
 
-All of it is inside one cancel scope. A backend that leaves is that scope being cancelled; the
-task ends when the set's last slot has closed.
+All of it is inside one cancel scope. When a backend leaves, that scope is cancelled. The
+task ends when the last slot of the set has closed.
 """
 
 from __future__ import annotations

@@ -1,12 +1,16 @@
 """`Lifecycle`: the main task of a pool, from its start to its end.
 
-caller's nursery
-└── pool <name>           reads the resolver's sets; at the end, sees everything closed
-├── resolver          sends each set over a memory channel
-├── planner           woken over a channel; orders dials over the slot sets' channels
-├── deadline timer    one for all waiting claimants
-├── leak detector     only with `leak_warning_after`
-└── slot set          one task per active backend, with a nursery of its own
+The tree of tasks::
+
+    caller's nursery
+    └── pool <name>             adopts the resolver's sets; at the end, sees everything closed
+        ├── resolver            sends each set over a memory channel
+        ├── planner             woken over a channel; orders dials over the slot sets' channels
+        ├── deadline timer      one for all waiting claimants
+        ├── idle watcher        one for all connections; only if the connector has `fileno`
+        ├── leak detector       warns of claims that are held for long
+        ├── retirement          one timer; started by the first connection whose life is limited
+        └── slot set <backend>  one task per active backend, with a nursery of its own
 """
 
 from __future__ import annotations
