@@ -225,6 +225,16 @@ def test_due_connections_of_a_failing_backend_count() -> None:
     assert places(views, plan.closes) == [(0, 4)]
 
 
+def test_closed_due_connections_of_a_failing_backend_are_counted() -> None:
+    """A rebalance leaves as many connections as are wanted, due ones of failing backends too."""
+    primary = View(idle=2, connecting=4)
+    failing = View(idle=3, retiring_idle=3, is_failing=True, priority=1)
+    due = View(idle=1, retiring_idle=1, priority=1)
+    views = ordered([primary, failing, due, View(idle=4, priority=1)])
+    plan = make_plan(views, Demand(max_slots=18, spares=6), rebalance=True)
+    assert total(plan.closes) == 4
+
+
 def test_a_full_pool_leaves_an_ejected_backend_alone() -> None:
     """With 4 backends, 4 connections each and a cap of 16, an ejection changes nothing, not
     even in a rebalance."""

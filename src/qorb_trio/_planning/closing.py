@@ -58,8 +58,11 @@ class Closing(Generic[V]):
     def _close_lasting(self, surplus: Iterable[V]) -> None:
         """Close spares beyond the quota of their backend that are not needed in its place."""
         situation = self._situation
-        excess = situation.connected - situation.retiring
-        excess -= max(self._division.size, situation.retained)
+        size, connected = self._division.size, situation.connected
+        excess = min(
+            connected - situation.retiring - max(size, situation.retained),
+            connected - sum(self._counts.values()) - size,
+        )
         if excess <= 0:
             return
         quotas = retained_quotas(situation, self._division)
