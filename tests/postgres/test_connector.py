@@ -18,7 +18,7 @@ import trustme
 from psycopg.rows import dict_row
 
 import qorb_trio
-from qorb_trio import Backend, IneligibleBackendError
+from qorb_trio import Backend
 from qorb_trio.postgres import PostgresConnection, PostgresConnector
 from tests.postgres.kit import (
     NEEDS_SERVERS,
@@ -595,49 +595,6 @@ def write_certificate(server: PostgresServer, certificate: trustme.LeafCert) -> 
     owner = server.data.stat()
     for file in (key, chain):
         os.chown(file, owner.st_uid, owner.st_gid)
-
-
-# Roles.
-
-
-async def test_roles() -> None:
-    """``target_session_attrs`` and `is_primary` tell primary and standby apart."""
-    with postgres_server() as primary:
-        standby = PostgresServer.standby_of(primary)
-        try:
-            standby.start()
-            await check_roles(primary, standby)
-            await check_promotion(standby)
-        finally:
-            standby.remove()
-
-
-async def check_roles(primary: PostgresServer, standby: PostgresServer) -> None:
-    """Each role accepts one of two servers."""
-    for role, right, wrong in (
-        ("primary", primary, standby),
-        ("read-write", primary, standby),
-        ("standby", standby, primary),
-        ("read-only", standby, primary),
-    ):
-        connector = PostgresConnector(USER, target_session_attrs=role)
-        conn = await connector.connect(Backend(right.address))
-        assert await connector.is_valid(conn)
-        await conn.close()
-        with pytest.raises(IneligibleBackendError, match=f"asks for {role}"):
-            await connector.connect(Backend(wrong.address))
-    connector = PostgresConnector(USER)
-    assert await connector.is_primary(Backend(primary.address))
-    assert not await connector.is_primary(Backend(standby.address))
-
-
-async def check_promotion(standby: PostgresServer) -> None:
-    """A standby that is promoted is none any more, which the health check notices."""
-    connector = PostgresConnector(USER, target_session_attrs="standby")
-    conn = await connector.connect(Backend(standby.address))
-    await trio.to_thread.run_sync(standby.promote)
-    assert not await connector.is_valid(conn)
-    await conn.close()
 
 
 async def test_a_pool_logs_nothing_of_psycopg(
