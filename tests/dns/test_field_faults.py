@@ -396,9 +396,9 @@ async def test_a_hint_outlives_failures(autojump_clock: MockClock) -> None:
 
 
 async def test_sets_are_published_a_few_times_a_second(autojump_clock: MockClock) -> None:
-    """500 targets whose addresses change all the time: few sets, each of them complete."""
+    """100 targets whose addresses change all the time: few sets, each of them complete."""
     net = FakeNet()
-    hosts = [f"h{i}.test.com" for i in range(500)]
+    hosts = [f"h{i}.test.com" for i in range(100)]
     net.set(SERVICE, "SRV", *(f"1 1 80 {host}." for host in hosts), ttl=0)
     numbers = itertools.count()
 
@@ -412,13 +412,13 @@ async def test_sets_are_published_a_few_times_a_second(autojump_clock: MockClock
             net[0].changed()
 
     net.fault(change)
-    net[0].latency = 0.01
+    net[0].latency = 0.05
     async with watching(net, families=("A",)) as watch:
         await trio.sleep(25)
-        assert 15 <= len(watch.updates) <= 25 / engine.PUBLISH_INTERVAL + 1
+        assert 30 <= len(watch.updates) <= 25 / engine.PUBLISH_INTERVAL + 1
         gaps = [b - a for (a, _), (b, _) in itertools.pairwise(watch.updates)]
         assert min(gaps) >= engine.PUBLISH_INTERVAL * 0.999
-        assert {len({b.target for b in update}) for _, update in watch.updates} == {500}
+        assert {len({b.target for b in update}) for _, update in watch.updates} == {100}
 
 
 async def test_queries_for_a_large_service_are_paced(autojump_clock: MockClock) -> None:

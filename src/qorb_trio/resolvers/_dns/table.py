@@ -22,8 +22,8 @@ from .tracker import Tracker
 Targets: TypeAlias = "tuple[Srv, ...]"
 
 #: The maximum number of queries per second for a service, in the long run. A name of a
-#: service with N names is thus asked for at most every N / 200 seconds.
-QUERIES_PER_SECOND: Final = 200
+#: service with N names is thus asked for at most every N / 100 seconds.
+QUERIES_PER_SECOND: Final = 100
 
 # Entries of the heap that are out of date are removed once they are this many more than half.
 _SLACK = 64
