@@ -32,6 +32,9 @@ RECORDS: dict[str, set[str]] = {
     "Lifecycle": {"lifecycle"},
 }
 
+#: The names that variables of other classes have, whose fields may be called like those above.
+OTHERS = {"outage", "overload"}
+
 #: Methods that change a container.
 CHANGING = {
     *("add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem"),
@@ -115,6 +118,8 @@ def _record(attribute: ast.Attribute, owner: str, fields: dict[str, set[str]]) -
         case ast.Name(id="self"):
             return owner if owner in RECORDS else None
         case ast.Name(id=name) | ast.Attribute(attr=name):
+            if name.lstrip("_") in OTHERS:
+                return None
             for record, names in RECORDS.items():
                 if name.lstrip("_") in names:
                     return record
