@@ -33,11 +33,12 @@ default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(attrs|collections|dns|h11|httpx2?|logging|opentelemetry|os|random)\..*"),
-    (r"py:.*", r"(socket|ssl|sys|traceback|trio|types|typing)\..*"),
+    (r"py:.*", r"(socket|sqlite3|ssl|sys|traceback|trio|types|typing)\..*"),
     (r"py:.*", r"(.*\.)?[A-Z]"),  # type variables
     (
         r"py:class",
-        r"\w+(Like|Hook|State)|Transport|Probe|qorb_trio\._.*",
+        r"\w+(Like|Hook|State)|AbstractAsyncContextManager|Key|Probe|ServerHostname|TlsStream|Transport"
+        r"|Ts|_Ends|qorb_trio\.(\w+\.)?_.*",
     ),  # names that only annotations use
     (r"py:obj", r"[a-z_]\w*|None|True|False"),  # arguments, and members of the class at hand
 ]

@@ -45,3 +45,19 @@ def test_what_the_page_names_is_there() -> None:
     named = set(re.findall(r"`(tests/[\w/.]+)`", PAGE))
     assert {"tests/sweeps", "tests/pool/test_sweep_hooks.py"} <= named
     assert not {path for path in named if not (TESTS.parent / path).exists()}
+
+
+def test_faults_found_have_tests() -> None:
+    """Each fault that was found by using the pool names tests, and they are there."""
+    rows = re.findall(r"^\| ([A-J]) \| (.+?) \| .+? \| (.*) \|$", PAGE, re.MULTILINE)
+    assert {kind for kind, *_ in rows} >= set("ABDEFGHJ")
+    assert max(Counter(what for _, what, _ in rows).values()) == 1
+    there = {
+        test
+        for file in TESTS.rglob("test_*.py")
+        for test in re.findall(r"\bdef (test_\w+)\(", file.read_text())
+    }
+    for kind, what, tests in rows:
+        named = set(re.findall(r"`(test_\w+)`", tests))
+        assert named, (kind, what)
+        assert named <= there, (kind, what, named - there)
