@@ -67,8 +67,8 @@ def test_no_dial_exceeds_a_cap(situation: Situation, rebalance: bool) -> None:
 
 @given(situation=situations(overfull=True), rebalance=st.booleans())
 def test_steps_can_be_taken(situation: Situation, rebalance: bool) -> None:
-    """Each step is one that its view can take, and none undoes another. A view is dialled and
-    closed in one plan only to go from one replacement of a due connection to the next."""
+    """Each step is one that its view can take, and none undoes another, unless a plan goes from
+    one replacement of a due connection to the next."""
     views, demand = situation
     plan = make_plan(views, demand, rebalance=rebalance)
     for steps in (plan.opens, plan.aborts, plan.closes):
