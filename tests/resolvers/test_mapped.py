@@ -119,8 +119,9 @@ async def test_a_refresh_during_a_send_is_not_lost() -> None:
         await wait_all_tasks_blocked()
         count = 3
         resolver.refresh()
-        assert len(await inbox.receive()) == 1
-        assert len(await inbox.receive()) == 3
+        with trio.fail_after(5):
+            assert len(await inbox.receive()) == 1
+            assert len(await inbox.receive()) == 3
         nursery.cancel_scope.cancel()
 
 

@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from qorb_trio import Backend, FixedResolver, ProbedResolver, Resolver, open_pool
 from qorb_trio.resolvers import ProbedSnapshot
+from qorb_trio.resolvers._probed import _Members, _Outcome
 from qorb_trio.testing import FakeConnector, ManualResolver
 
 from .test_mapped import receive_and_fail, running
@@ -240,6 +241,20 @@ async def test_a_network_that_fails_does_not_empty_the_pool(
         cluster.answers = {"a": False, "b": OSError("unreachable"), "c": OSError("unreachable")}
         await trio.sleep(5)
         assert set(pool.stats().backends) == {B}
+
+
+def test_a_probe_that_was_under_way_removes_nobody() -> None:
+    """Only a probe that began after another one had failed takes the other's place."""
+    members = _Members()
+    (a, b), _ = members.update([Backend(("a", 1)), Backend(("b", 1))])
+    for entry in (a, b):
+        members.note(entry, _Outcome("yes", None, 0, 0.1))
+    members.note(a, _Outcome("unknown", "unreachable", 1, 1.1))
+    members.note(b, _Outcome("yes", None, 1.05, 1.15))
+    assert members.included == (a.backend, b.backend)
+    members.note(a, _Outcome("unknown", "unreachable", 2, 2.1))
+    members.note(b, _Outcome("yes", None, 2.05, 2.15))
+    assert members.included == (b.backend,)
 
 
 def test_the_snapshot_says_what_is_wrong() -> None:
