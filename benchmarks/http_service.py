@@ -63,7 +63,7 @@ async def measure(report: Report) -> None:
     if absent := missing("nginx"):
         leave_out("nginx", absent)
         return
-    requests = report.size(4_000, 64)
+    requests = report.size(2_000, 64)
     async with nginx_servers() as [server]:
         for name in ("httpx", "httpx2"):
             if not installed(name):
