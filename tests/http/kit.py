@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias, cast
 
@@ -167,6 +167,7 @@ async def web(
     client: Any = None,
     probe: Any = None,
     lockstep: bool = False,
+    backends: Sequence[Backend] = (BACKEND,),
     **options: Any,
 ) -> AsyncIterator[Web]:
     """Open a server, a pool and a client; check at the end that everything was closed."""
@@ -176,7 +177,7 @@ async def web(
         connector = HttpConnector(streams, probe=probe)
         async with (
             trio.open_nursery() as nursery,
-            open_pool(nursery, FixedResolver([BACKEND]), connector, policy=policy) as pool,
+            open_pool(nursery, FixedResolver(backends), connector, policy=policy) as pool,
             library.AsyncClient(
                 transport=PoolTransport(pool, **options), **{"timeout": None, **(client or {})}
             ) as one,

@@ -12,11 +12,18 @@ import httpx  # noqa: ASYNC127 - both are tested
 import pytest
 import trio
 
-from qorb_trio import ClaimTimeoutError, FixedResolver, Policy, PoolTerminatedError, open_pool
+from qorb_trio import (
+    Backend,
+    ClaimTimeoutError,
+    FixedResolver,
+    Policy,
+    PoolTerminatedError,
+    open_pool,
+)
 from qorb_trio.http import HttpConnector, PoolTransport
 from qorb_trio.testing import FakeConnector
 
-from .kit import LIBRARIES, POLICY, URL, Peer, as_any, both, hello, web
+from .kit import LIBRARIES, POLICY, URL, Peer, Web, as_any, both, hello, web
 
 
 @both
@@ -547,6 +554,41 @@ async def test_an_answer_in_pieces_to_a_body_in_pieces() -> None:
         assert (await it.client.post(URL, content=body)).text == "ok"
 
 
+async def test_a_request_is_repeated_at_another_backend() -> None:
+    """A server that has lost one connection may have lost all of them."""
+    asked: list[Backend] = []
+
+    async def serve(peer: Peer) -> None:
+        target = (await peer.head()).target
+        if len(it.streams.targets) > 1:
+            await peer.body()
+            await peer.answer(target)
+
+    backends = [Backend(("web.test", port)) for port in (80, 81)]
+    policy = attrs.evolve(POLICY, max_slots=6, spares_wanted=6)
+    async with web(serve, backends=backends, policy=policy) as it:
+        await it.pool.wait_ready(6)
+        transport = PoolTransport(it.pool)
+        as_any(transport)._pool = Recorded(it.pool, asked)
+        response = await transport.handle_async_request(httpx.Request("GET", URL))
+        await response.aread()
+        assert len(asked) == len(set(asked)) == 2
+
+
+class Recorded:
+    """A pool that remembers which backends were claimed."""
+
+    def __init__(self, pool: Any, asked: list[Backend]) -> None:
+        self._pool = pool
+        self._asked = asked
+
+    async def acquire(self, **options: Any) -> Any:
+        """Claim a connection."""
+        claim = await self._pool.acquire(**options)
+        self._asked.append(claim.backend)
+        return claim
+
+
 # --------------------------------------------------------------------------- timeouts
 
 
@@ -678,12 +720,8 @@ async def test_a_pool_that_ends_under_a_response(autojump_clock: trio.abc.Clock)
 # ---------------------------------------------------------------- verdicts and refusals
 
 
-async def test_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each claim says whether the backend has served it well."""
-    verdicts: list[bool] = []
-    from qorb_trio.http import _body
-
-    monkeypatch.setattr(_body, "report", lambda claim, *, failed: verdicts.append(failed))
+async def test_verdicts() -> None:
+    """Each claim says if the backend served it well, but a connection lost in idleness does not."""
     answers = [(b"a", 200), (b"b", 500), (b"c", 404)]
 
     async def serve(peer: Peer) -> None:
@@ -693,18 +731,35 @@ async def test_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
             await peer.answer(body, status)
         await peer.head()
 
+    def failed(it: Web) -> int:
+        return it.pool.stats().backends["web.test:80"].failed_claims
+
     async with web(serve, is_failure=lambda response: response.status_code >= 500) as it:
-        for _ in answers:
+        for count in (0, 1, 1):
             await it.client.get(URL)
-        assert verdicts == [False, True, False]
+            assert failed(it) == count
         with pytest.raises(httpx.ReadError):
             await it.client.post(URL)  # the connection has served before
-        assert verdicts == [False, True, False]
-    verdicts.clear()
+        assert failed(it) == 1
     async with web(dying(5)) as it:
         with pytest.raises(httpx.ReadError):
             await it.client.get(URL)
-        assert verdicts == [True] * 3
+        assert failed(it) == 3
+
+
+async def test_a_response_that_is_closed_early_has_its_verdict() -> None:
+    """The predicate's verdict counts although the body was not read."""
+
+    async def serve(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(h11.Response(status_code=503, headers=[]))
+        await trio.sleep_forever()
+
+    async with web(serve, is_failure=lambda response: response.status_code >= 500) as it:
+        async with it.client.stream("GET", URL):
+            (holder,) = it.pool.holders()
+            assert holder.label == "GET /path"
+        assert it.pool.stats().backends["web.test:80"].failed_claims == 1
 
 
 async def test_a_predicate_that_raises() -> None:

@@ -77,7 +77,7 @@ class ResponseBody(AsyncByteStream):
     async def aclose(self) -> None:
         """End the claim, if the body was not read to its end. Never waits."""
         if self._claim is not None:
-            report(self._claim, failed=self.is_failure)
+            self._claim.report(failed=self.is_failure)
             self._claim.discard()
             self._claim = None
 
@@ -102,7 +102,7 @@ class ResponseBody(AsyncByteStream):
         else:  # the end of the message
             assert self._claim is not None
             self._conn.end_exchange()
-            report(self._claim, failed=self.is_failure)
+            self._claim.report(failed=self.is_failure)
             if self._conn.is_idle:
                 self._claim.release()
             else:
@@ -118,15 +118,8 @@ def end_early(claim: Claim[HttpConnection], conn: HttpConnection, exc: BaseExcep
     """
     is_lost = isinstance(exc, LOST)
     if is_servers_fault(exc) and not (conn.has_served and is_lost):
-        report(claim, failed=True)
+        claim.report(failed=True)
     if conn.is_idle and not is_lost:
         claim.release()
     else:
         claim.discard()
-
-
-def report(claim: Claim[HttpConnection], *, failed: bool) -> None:
-    """Say whether the backend has served a claim well, where the claim can be told."""
-    tell = getattr(claim, "report", None)
-    if tell is not None:
-        tell(failed=failed)

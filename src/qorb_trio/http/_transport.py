@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import httpx  # noqa: ASYNC127 - many programs still use it
     import httpx2
 
-    from .. import Claim
+    from .. import Backend, Claim
 
 logger = logging.getLogger("qorb_trio.http")
 
@@ -39,8 +39,9 @@ class PoolTransport(AsyncBaseTransport):
     its own transport for all others.
 
     * A connection that is lost before the response has begun is replaced, and the request is
-      repeated. If something was sent, this happens only for idempotent methods, and only if
-      the body can be sent again: bytes can, and iterators that were not begun.
+      repeated, at another backend if there is one. If something was sent, this happens only for
+      idempotent methods, and only if the body can be sent again: bytes can, and iterators that
+      were not begun.
     * The body of a request is sent to its end before the response is returned, unless the
       server refuses it (status 400 or above) while it is being sent.
     * httpx's timeouts: ``pool`` bounds the claim, ``read`` and ``write`` bound each step.
@@ -105,8 +106,11 @@ class PoolTransport(AsyncBaseTransport):
 
     async def _send(self, call: _Call) -> Any:
         """Claim a connection and use it, again if it is lost and the request can be repeated."""
+        lost: set[Backend] = set()
         for attempt in itertools.count():
-            claim = await self._pool.acquire(timeout=call.timeouts.pool)
+            claim = await self._pool.acquire(
+                timeout=call.timeouts.pool, avoid=lost, label=call.label
+            )
             conn = claim.connection
             exchange = Exchange(conn, call.timeouts)
             try:
@@ -115,7 +119,8 @@ class PoolTransport(AsyncBaseTransport):
                 end_early(claim, conn, exc)
                 if attempt == self._retries or not call.may_repeat(exchange):
                     raise
-                logger.debug("%s is repeated: %s", call.request, exc)
+                lost.add(conn.backend)  # its other connections may be lost too
+                logger.debug("%s is repeated: %s", call.label, exc)
             except BaseException as exc:
                 end_early(claim, conn, exc)
                 raise
@@ -156,11 +161,10 @@ class _Call:
             raise self._unsupported(f"the scheme {request.url.scheme!r} is not supported")
         if request.method == "CONNECT":
             raise self._unsupported("CONNECT is for proxies, which are not supported")
-        self.head = h11.Request(
-            method=request.method,
-            target=request.extensions.get("target") or request.url.raw_path,
-            headers=request.headers.raw,
-        )
+        target: bytes = request.extensions.get("target") or request.url.raw_path
+        self.head = h11.Request(method=request.method, target=target, headers=request.headers.raw)
+        #: For logs and for the pool's holders; without the query, which may have secrets.
+        self.label = f"{request.method} {target.partition(b'?')[0].decode('latin-1')}"
         is_whole = isinstance(request.stream, library.ByteStream)
         self.body: Body = request.content if is_whole else request.stream
 
