@@ -228,7 +228,9 @@ class Equal:
     __hash__ = None  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("stranger", [None, 1, "b0", Equal(), Backend(("a", 1))], ids=lambda it: type(it).__name__)
+@pytest.mark.parametrize(
+    "stranger", [None, 1, "b0", Equal(), Backend(("a", 1))], ids=lambda it: type(it).__name__
+)
 def test_a_balancer_that_returns_a_stranger(stranger: object) -> None:
     """An object that is no candidate is an error that shows it, even if it is equal to one."""
     index = index_of(Chooser(lambda _: stranger), [Item(0), Item(1)])
@@ -319,7 +321,7 @@ class Deaf(Chooser):
         (Asynchronous(), "choose must not be async"),
         (Deaf(), "must have a method observe"),
     ],
-    ids=str,
+    ids=lambda it: it if isinstance(it, str) else type(it).__name__,
 )
 def test_wrong_balancers(balancer: object, words: str) -> None:
     """An object that is no balancer is refused by an error that names the argument."""
