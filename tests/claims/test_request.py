@@ -29,7 +29,9 @@ def test_options() -> None:
     assert ClaimRequest() == ClaimRequest(None, None, (), None)
 
 
-@pytest.mark.parametrize("avoid", [[A, B], (A, B), {A: 1, B: 2}, iter([A, B])], ids=lambda it: type(it).__name__)
+@pytest.mark.parametrize(
+    "avoid", [[A, B], (A, B), {A: 1, B: 2}, iter([A, B])], ids=lambda it: type(it).__name__
+)
 def test_any_iterable_of_backends(avoid: Any) -> None:
     """The backends to avoid may come in any iterable, which is read once."""
     request = make_request(avoid=avoid)

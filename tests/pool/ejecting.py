@@ -84,6 +84,12 @@ class Scene:
             claim.report(failed=True)
             claim.release()
 
+    async def break_one(self, backend: Backend) -> None:
+        """Have a claim on this backend fail with its connection."""
+        claim = await self.claim_on(backend)
+        with pytest.raises(ConnectionResetError), claim:
+            raise ConnectionResetError
+
     async def succeed(self, backend: Backend, times: int = 1) -> None:
         """Have claims on this backend end well."""
         for _ in range(times):
@@ -96,7 +102,7 @@ class Scene:
         assert until is not None
         return until
 
-    async def count(self, claims: int, *, gap: float = 0) -> Counter[str]:
+    async def count(self, claims: int, gap: float = 0) -> Counter[str]:
         """Make claims one after another; return how many each backend served."""
         served: Counter[str] = Counter()
         for _ in range(claims):
@@ -111,12 +117,13 @@ async def a_scene(
     backends: int | list[Backend] = 4,
     *,
     spares: int = 16,
+    ready: int | None = None,
     connector: FakeConnector | None = None,
     policy: Callable[[Policy], Policy] = lambda policy: policy,
     rng: random.Random | None = None,
     instruments: tuple[Instrument, ...] = (),
 ) -> AsyncIterator[Scene]:
-    """Open a pool that has all its spares, as many for each backend."""
+    """Open a pool that has all its spares, as many for each backend; or at least `ready`."""
     if isinstance(backends, int):
         backends = some_backends(backends)
     resolver, connector = ManualResolver(backends), connector or FakeConnector()
@@ -134,7 +141,7 @@ async def a_scene(
             rng=rng or random.Random(0),
         ) as pool,
     ):
-        await pool.wait_ready(spares)
+        await pool.wait_ready(ready or spares)
         await wait_all_tasks_blocked()
         yield Scene(pool, resolver, connector, backends)
     connector.assert_all_closed()

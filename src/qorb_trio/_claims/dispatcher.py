@@ -176,8 +176,9 @@ class Dispatcher(Generic[C]):
             return slot
         while (offered := self._take_offered()) is not None:
             if self._grant(offered, claim_id):
-                break
-        return offered
+                return offered
+        # An offer hides all other spares, and it may have come to nothing.
+        return self.acquire_nowait(claim_id) if index.best else None
 
     def _take_offered(self) -> Slot[C] | None:
         """Take a usable spare that an ejected backend offers for its trial, if there is one."""

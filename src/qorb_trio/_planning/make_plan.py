@@ -8,7 +8,7 @@ from .closing import Closing
 from .comparison import Comparison
 from .dialling import plan_aborts, plan_opens
 from .division import Division, divide
-from .plan import Demand, Plan, V
+from .plan import Demand, Plan, Step, V
 from .situation import Situation
 
 
@@ -41,8 +41,18 @@ def make_plan(views: Sequence[V], demand: Demand, *, rebalance: bool = False) ->
         size=division.size,
         is_saturated=_is_saturated(situation, division),
         is_settled=not closes and _is_settled(situation, division, gaps),
-        has_backlog=gaps.has_backlog,
+        has_backlog=gaps.has_backlog or _is_yielding(situation, division, gaps, opens),
     )
+
+
+def _is_yielding(
+    situation: Situation[V], division: Division[V], gaps: Comparison[V], opens: list[Step[V]]
+) -> bool:
+    """Return True if ejected backends have more connections to give, which they do one by one."""
+    if not any(view.connected > division.quotas[view] for view in situation.ejected):
+        return False
+    opened = sum([step.count for step in opens])
+    return sum([n for view, n in gaps.lacks.items() if view not in situation.failing]) > opened
 
 
 def _is_saturated(situation: Situation[V], division: Division[V]) -> bool:

@@ -162,5 +162,6 @@ class Plan(Generic[V]):
     has_backlog: bool
     """True if the next plan must be made as soon as a dial ends.
 
-    Either `max_connecting` put dials off, or a due connection waits for its replacement.
+    Either `max_connecting` put dials off, or a due connection waits for its replacement, or
+    ejected backends have more connections to give to others.
     """
