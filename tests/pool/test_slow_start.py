@@ -72,7 +72,7 @@ async def test_the_newcomers_connections_do_not_wait(
         resolver.set([OLD, NEW])
         await trio.sleep(1.5)
         assert weights(pool)["new"] < 0.5
-        assert [one.wanted for one in pool.stats().backends.values()] == [3, 5]
+        assert pool.stats().backends["new"].wanted >= 5
         # A change of its weight keeps the part of it that has been reached.
         resolver.set([OLD, Backend(("new", 80), name="new", weight=10)])
         await wait_all_tasks_blocked()
