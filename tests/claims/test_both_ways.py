@@ -194,6 +194,18 @@ async def the_backend_leaves(story: Story) -> None:
     await story.claim("two")
 
 
+async def the_backend_has_left(story: Story) -> None:
+    """The backend leaves while its connection is held, which is closed when it comes back."""
+    bench = story.bench
+    async with story.clients() as nursery:
+        nursery.start_soon(story.claim, "one", 2)
+        await trio.sleep(1)
+        bench.resolver.set(backends("b"))
+    await bench.settle()
+    assert not [conn for conn in bench.ledger.live if conn.departed]
+    await story.claim("two")
+
+
 async def the_pool_ends(story: Story) -> None:
     """The pool ends while claimants wait, and others come afterwards."""
     bench = story.bench
@@ -254,8 +266,8 @@ SCENARIOS: list[tuple[Scenario, Policy]] = [
     *((it, ONE) for it in (a_spare, a_dial, a_release, no_barging, too_late, nothing_online)),
     *((it, ONE) for it in (cancelled_before, cancelled_while_waiting, no_backend)),
     *((it, ONE) for it in (cancelled_as_it_is_served, cancelled_as_it_takes_a_spare)),
-    *((it, ONE) for it in (the_body_raises, the_backend_leaves, the_pool_ends, by_hand, twice)),
-    (at_once, ONE),
+    *((it, ONE) for it in (the_body_raises, the_backend_leaves, the_backend_has_left)),
+    *((it, ONE) for it in (the_pool_ends, by_hand, twice, at_once)),
     *((it, TWO) for it in (broken_spares, one_in_another, a_release)),
     *((it, EMPTY) for it in (a_dial, a_release, nothing_online)),
 ]

@@ -470,21 +470,39 @@ async def test_a_crash_during_the_drain_ends_the_drain(autojump_clock: MockClock
     claim.release()
 
 
-@pytest.mark.parametrize("steps", range(3))
-async def test_many_backends_leave_as_their_checks_fall_due(
-    steps: int, autojump_clock: MockClock
-) -> None:
+class Late(Instrument):
+    """Lets the clock jump as the first backend is removed, and notes checks that begin then."""
+
+    def __init__(self, clock: MockClock) -> None:
+        self.clock = clock
+        self.gone: set[Backend] = set()
+        self.late: list[Backend] = []
+
+    def backend_removed(self, pool: str, backend: Backend) -> None:
+        """Make all checks fall due, before the tasks of the slot sets are cancelled."""
+        if not self.gone:
+            self.clock.jump(15)
+        self.gone.add(backend)
+
+    def health_check_start(self, pool: str, slot_id: int, backend: Backend) -> None:
+        """Note."""
+        if backend in self.gone:
+            self.late.append(backend)
+
+
+async def test_many_backends_leave_as_their_checks_fall_due(autojump_clock: MockClock) -> None:
     """However many spares are to be closed, nobody begins to check one whose backend has left."""
     old, new = make_backends(250, "old"), make_backends(2, "new")
     connector = ScriptedConnector()
+    late = Late(autojump_clock)
     policy = Policy(spares_wanted=250, max_slots=500, set_config=SetConfig(health_interval=10))
-    async with a_pool(connector, old, policy) as rig:
-        await trio.sleep_until(10)
-        for _ in range(steps):
-            await trio.lowlevel.checkpoint()
+    async with a_pool(connector, old, policy, instruments=[late]) as rig:
+        await trio.sleep_until(5)
         rig.resolver.set(new)
         await pass_time(1)
         assert {conn.backend.name for conn in connector.open} == {"new0", "new1"}
+        assert late.late == []
+        assert trio.current_time() >= 20, "the clock has not jumped"
 
 
 class LateDials(Instrument):

@@ -271,6 +271,18 @@ async def test_a_proof_is_good_for_those_who_wait(autojump_clock: MockClock) -> 
         assert trio.current_time() < 15 + 5 + 1  # the back-off is jittered by a half
 
 
+async def test_slow_backends_that_take_turns_get_longer_each_time(
+    autojump_clock: MockClock,
+) -> None:
+    """Where all backends take longer to connect than seems usual, one is waited for in the end."""
+    connector = ScriptedConnector(connect_delay=3)
+    policy = Policy(spares_wanted=1, max_slots=1)
+    async with a_pool(connector, make_backends(3), policy) as rig:
+        with trio.fail_after(60):
+            await rig.pool.wait_ready()
+        assert len(connector.dials) <= 10
+
+
 @pytest.mark.parametrize("stubborn", [False, True])
 async def test_a_dial_is_given_up_for_others(stubborn: bool, autojump_clock: MockClock) -> None:
     """That the pool gives a dial up is no error of the backend; and if the dial connects all the
