@@ -41,7 +41,7 @@ def assemble(answers: list[Answer]) -> None:
     for answer in answers:
         now += 1000
         while (tracker := service.take_due(now)) is None:
-            assert service.next_due <= now, "nothing is asked for any more"
+            assert service.table.next_due <= now, "nothing is asked for any more"
         verdict = Verdict(answer, str(SERVER))
         if (tracker.question.rdtype == "SRV") == (answer.question.rdtype == "SRV"):
             service.answered(tracker, verdict, now)

@@ -118,6 +118,8 @@ class _Members:
 
     def __init__(self) -> None:
         self.entries: dict[Backend, _Entry] = {}
+        #: Until then an empty set is not logged again.
+        self.quiet_until = -math.inf
 
     def update(self, backends: Collection[Backend]) -> tuple[list[_Entry], list[_Entry]]:
         """Take a new set of the other resolver. Returns the entries that come and go."""
@@ -182,8 +184,9 @@ class ProbedResolver(Resolver):
       that was in the set stays until the probe of another one is true, so that a network that
       fails between this program and the backends does not empty the pool.
 
-    The first set is sent as soon as one probe is true, or when all have had an outcome. A
-    backend in the set whose probe becomes unknown is logged, logger ``qorb_trio.resolver``.
+    The first set is sent as soon as one probe is true, or when all have had an outcome. The
+    logger ``qorb_trio.resolver`` has a WARNING when the probe of a backend in the set becomes
+    unknown, and when no backend passes.
 
     Args:
       resolver: finds the backends.
@@ -247,8 +250,15 @@ class ProbedResolver(Resolver):
             changed = trio.Event()
             included = members.included
             if members.is_settled and in_full(included) != sent:
+                self._log_if_empty(members)
                 await updates.send(included)
                 sent = in_full(included)
+
+    def _log_if_empty(self, members: _Members) -> None:
+        now = trio.current_time()
+        if members.entries and not members.included and now >= members.quiet_until:
+            members.quiet_until = now + _LOG_INTERVAL
+            _LOGGER.warning("%s", printable(self._snapshot(members).trouble))
 
     async def _follow(
         self,
@@ -293,6 +303,9 @@ class ProbedResolver(Resolver):
 
     def snapshot(self) -> ProbedSnapshot:
         """Return the state of each backend, of the run that was started last."""
+        return self._snapshot(self._members)
+
+    def _snapshot(self, members: _Members) -> ProbedSnapshot:
         return ProbedSnapshot(
             backends=tuple(
                 ProbedBackend(
@@ -302,7 +315,7 @@ class ProbedResolver(Resolver):
                     probed_at=one.probed_at,
                     last_error=one.last_error,
                 )
-                for one in self._members.entries.values()
+                for one in members.entries.values()
             ),
             resolution=self._resolver.snapshot(),
         )

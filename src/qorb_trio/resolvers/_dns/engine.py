@@ -183,9 +183,9 @@ class Runner:
 
     async def _ask_what_is_due(self, nursery: trio.Nursery) -> None:
         while True:
-            await _wait(self._rescheduled, self.service.next_due)
+            await _wait(self._rescheduled, self.service.table.next_due)
             self._rescheduled = trio.Event()
-            while self.service.next_due <= trio.current_time():
+            while self.service.table.next_due <= trio.current_time():
                 await self._limit.acquire()
                 self._look_at_system()
                 tracker = self.service.take_due(trio.current_time())

@@ -56,11 +56,6 @@ class Service:
 
     # --------------------------------------------------------------------- what to ask
 
-    @property
-    def next_due(self) -> float:
-        """The time at which the next name is due; ``math.inf`` if all are being asked."""
-        return self.table.next_due
-
     def take_due(self, now: float) -> Tracker | None:
         """Return a name that is due, marked as being asked; or `None`.
 
