@@ -235,8 +235,9 @@ class InvariantInstrument(trio.abc.Instrument):
         self._claims = stats.claims
         spares = sum(one.unclaimed for one in sets)
         assert self.pool is not None
-        if stats.waiting and spares and not self.pool.is_suspended:
-            self.ledger.violation(f"{stats.waiting} claimants wait beside {spares} spares")
+        usable = sum(one.unclaimed for one in sets if one.ejected_until is None)
+        if stats.waiting and usable and not self.pool.is_suspended:
+            self.ledger.violation(f"{stats.waiting} claimants wait beside {usable} spares")
         if spares > sum(conn.is_idle for conn in self.ledger.live):
             self.ledger.violation(f"{spares} spares, but not so many idle connections")
         for one in sets:

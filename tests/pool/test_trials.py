@@ -383,7 +383,7 @@ async def test_a_health_check_takes_the_offer_back(autojump_clock: MockClock) ->
         await trio.sleep_until(due)
         await wait_all_tasks_blocked()
         scene.connector.slow(bad, 1, on="is_valid")
-        for _ in range(40):
+        for _ in range(100):
             await trio.sleep(0.25)
             if scene.stats(bad).checking:
                 break
