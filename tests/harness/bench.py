@@ -13,7 +13,17 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import qorb_trio
-from qorb_trio import Backend, Claim, Instrument, Policy, Pool, PoolStats, Resolver
+from qorb_trio import (
+    Backend,
+    Balancer,
+    Claim,
+    Instrument,
+    LeastLoaded,
+    Policy,
+    Pool,
+    PoolStats,
+    Resolver,
+)
 
 from .invariants import EventLog, InvariantInstrument
 from .ledger import Ledger, LedgerConnection, LedgerConnector, PlainLedgerConnector, Script
@@ -100,6 +110,13 @@ class Bench:
             self.watch.leave(number)
         return claim
 
+    def claim_nowait(self) -> Claim[LedgerConnection]:
+        """`Pool.claim_nowait`, with a note in the ledger; give it back with `release`."""
+        claim = self.pool.claim_nowait()
+        self._held[claim] = claim.connection
+        self.ledger.take(claim.connection, trio.lowlevel.current_task().name)
+        return claim
+
     def release(self, claim: Claim[LedgerConnection]) -> None:
         """`Claim.release`, with a note in the ledger."""
         self.ledger.give(self._held.pop(claim))
@@ -159,6 +176,7 @@ async def open_bench(
     log: bool | None = None,
     watch_with: type[InvariantInstrument] = InvariantInstrument,
     rng: random.Random | None = None,
+    balancer: Balancer = LeastLoaded(),  # noqa: B008 - frozen
     nursery: trio.Nursery | None = None,
 ) -> AsyncIterator[Bench]:
     """Open a pool with a ledger, and check it after every step and when it has ended.
@@ -196,6 +214,7 @@ async def open_bench(
                     name=name,
                     instruments=[*[events][:log], *instruments],
                     rng=random.Random(0) if rng is None else rng,
+                    balancer=balancer,
                 ) as pool:
                     watch.pool = pool
                     bench = Bench(pool, connector, resolver, watch, events, clients)

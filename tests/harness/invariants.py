@@ -273,6 +273,9 @@ class InvariantInstrument(trio.abc.Instrument):
             for one in sets
             if self._may_work(one.backend) or not (_fails(one) or self._hangs(one.backend))
         )
+        assert self.pool is not None
+        if self.pool.is_suspended:
+            coming += sum(one.unclaimed for one in sets)
         room = stats.slots < self.policy.max_slots and any(
             slots_of(one) + self._departed(one.backend) < self.policy.set_config.max_count
             for one in good

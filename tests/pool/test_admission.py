@@ -76,7 +76,7 @@ class Tally:
 async def test_one_too_many_is_refused_in_the_step_in_which_it_comes(
     autojump_clock: MockClock,
 ) -> None:
-    """With ``max_waiting=2``, the third waiting claimant is refused, and nobody else is."""
+    """With ``max_waiting=2``, the third waiting claimant is refused, and no other."""
     tally = Tally()
     async with pool_with(FakeConnector(), A, ready=2, max_waiting=2) as pool:
         async with pool.claim(), pool.claim(), trio.open_nursery() as clients:
@@ -343,7 +343,7 @@ async def test_bursts_after_an_overload_are_served(autojump_clock: MockClock) ->
 
 
 async def test_a_queue_that_is_stuck_is_shed_by_the_timer(autojump_clock: MockClock) -> None:
-    """Where nothing comes back, claimants are refused by the timer, not at a hand-over."""
+    """If nothing comes back, the timer refuses claimants, since there is no hand-over."""
     tally = Tally()
     async with pool_with(
         FakeConnector(), A, ready=1, max_slots=1, spares_wanted=1, queue_target=0.05

@@ -325,7 +325,7 @@ async def test_a_key_never_waits_for_its_backend(autojump_clock: MockClock) -> N
 
 
 async def test_a_key_chooses_within_the_best_priority(autojump_clock: MockClock) -> None:
-    """A spare of a better priority serves a key, whichever it would prefer of all."""
+    """A spare of a better priority serves a key, even if it prefers another backend."""
     found = [Backend((f"{name}.test", 1), name=name, priority=int(name > "b")) for name in "abcd"]
     async with full_pool(found, 1) as pool:
         assert set((await served_by(pool, range(50))).values()) == {"a", "b"}
@@ -388,7 +388,7 @@ async def test_a_key_chooses_among_those_not_avoided(autojump_clock: MockClock) 
 
 
 async def test_wrong_backends_to_avoid(autojump_clock: MockClock) -> None:
-    """What is no set of backends is refused at once, and named."""
+    """Anything but a set of backends is refused at once, and named."""
     (a,) = backends("a")
     async with full_pool("a", 1) as pool:
         for wrong, match in [

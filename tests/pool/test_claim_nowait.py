@@ -127,7 +127,7 @@ async def test_nobody_is_passed(autojump_clock: MockClock) -> None:
 
 
 async def test_a_connector_with_on_acquire(autojump_clock: MockClock) -> None:
-    """What has to be awaited cannot be left out: a RuntimeError that says what to use."""
+    """``on_acquire`` has to be awaited: a RuntimeError that says what to use."""
     async with pool_of(1, HookedFakeConnector()) as pool:
         with pytest.raises(RuntimeError, match=r"async with pool\.claim"):
             pool.claim_nowait()
@@ -376,7 +376,7 @@ async def test_the_frames_of_a_task_that_acquires(autojump_clock: MockClock) -> 
 
 
 async def test_j_a_pool_that_is_not_entered(nursery: trio.Nursery) -> None:
-    """What `open_pool` returns says that it must be entered, whatever is done with it."""
+    """The result of `open_pool` says that it must be entered, whatever is done with it."""
     manager: Any = open_pool(nursery, ManualResolver(), FakeConnector())
     hint = r"async with open_pool\(\.\.\.\) as pool"
     with pytest.raises(AttributeError, match=hint + r"`, then pool\.claim"):

@@ -167,7 +167,7 @@ async def test_c_every_method_refuses_the_wrong_run(
 async def test_c_what_only_looks_is_allowed(
     name: str, way: Callable[[str, Pool[FakeConnection], Held], Awaitable[None]]
 ) -> None:
-    """What reads may be read from a thread, as long as Trio is not asked for its time."""
+    """Attributes may be read in a thread, as long as Trio is not asked for its time."""
     kind, _, attribute = name.partition(".")
     async with a_pool(waiting=False) as (pool, claim):
         target: Any = pool if kind == "Pool" else claim

@@ -154,7 +154,7 @@ async def test_timeouts_run_while_suspended(autojump_clock: MockClock) -> None:
 
 
 async def test_suspended_without_any_connection(autojump_clock: MockClock) -> None:
-    """That the pool is suspended is what a claim is told, even if no backend is online."""
+    """A claim is told that the pool is suspended, even if no backend is online."""
     connector = FakeConnector()
     async with pool_of(1, connector) as pool:
         pool.suspend()
@@ -240,7 +240,7 @@ async def test_one_in_on_acquire_goes_on(autojump_clock: MockClock) -> None:
 
 
 async def test_broken_spares_are_replaced_as_a_pool_is_resumed(autojump_clock: MockClock) -> None:
-    """What broke meanwhile is closed, and those who wait are served by what is dialled."""
+    """Connections that broke meanwhile are closed, and new ones serve the claimants."""
     connector = FakeConnector()
     async with pool_of(3, connector) as pool, trio.open_nursery() as nursery:
         clients = Clients(pool, nursery)

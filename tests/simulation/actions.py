@@ -7,14 +7,14 @@ out changes nothing for the others: the reducer lives on that.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import attrs
 import trio
 
 from qorb_trio import Backend, ClaimError, PoolTerminatedError
 
-from ..harness import OK, Do, Hook, LedgerConnection, When
+from ..harness import OK, Do, Hook, LedgerConnection, LedgerConnector, When
 
 if TYPE_CHECKING:
     from qorb_trio import Claim
@@ -53,6 +53,10 @@ class Client:
     hold: float
     end: End
     cancel: AtStep | float = math.inf
+    key: str | int | None = None
+    avoid: str = ""
+    label: str | None = None
+    nowait: bool = False
 
     def do(self, play: Play) -> None:
         """Start it."""
@@ -62,7 +66,10 @@ class Client:
         with play.cancelling(self.cancel) as scope:
             play.clients[scope] = None
             try:
-                await (self._in_a_block(play) if self.by == "claim" else self._by_hand(play))
+                await (self._in_a_block(play) if self._is_block(play) else self._by_hand(play))
+            except trio.WouldBlock:
+                play.tally["refused"] += 1
+                play.note("refused: nothing is free")
             except BodyError:
                 play.tally["raised"] += 1
             except ClaimError as exc:
@@ -72,12 +79,26 @@ class Client:
                 del play.clients[scope]
         play.tally["cancelled"] += scope.cancelled_caught
 
+    def _is_block(self, play: Play) -> bool:
+        return self.by == "claim" and not self._is_nowait(play)
+
+    def _is_nowait(self, play: Play) -> bool:
+        return self.nowait and not isinstance(play.connector, LedgerConnector)
+
+    def _options(self, play: Play) -> dict[str, Any]:
+        avoid = [backend for backend in play.world.backends if backend.name in self.avoid]
+        options = {"timeout": self.timeout, "key": self.key, "avoid": avoid, "label": self.label}
+        return options if self.key or self.avoid or self.label else {"timeout": self.timeout}
+
     async def _in_a_block(self, play: Play) -> None:
-        async with play.bench.claim(timeout=self.timeout) as conn:
+        async with play.bench.claim(**self._options(play)) as conn:
             await self._use(conn)
 
     async def _by_hand(self, play: Play) -> None:
-        claim = await play.bench.acquire(timeout=self.timeout)
+        if self._is_nowait(play):
+            claim = play.bench.claim_nowait()
+        else:
+            claim = await play.bench.acquire(**self._options(play))
         try:
             await self._use(claim.connection)
         except BaseException:
@@ -128,6 +149,42 @@ class Ready:
                 play.note("refused: it is not ready any more")
             finally:
                 del play.clients[scope]
+
+
+@attrs.frozen
+class Suspend:
+    """The pool lends nothing any more."""
+
+    def do(self, play: Play) -> None:
+        """Tell it, unless all is to be well again."""
+        if not play.mended:
+            play.bench.pool.suspend()
+
+
+@attrs.frozen
+class Resume:
+    """The pool lends again."""
+
+    def do(self, play: Play) -> None:
+        """Tell it."""
+        play.bench.pool.resume()
+
+
+@attrs.frozen
+class Idle:
+    """Somebody waits until no claim is outstanding."""
+
+    patience: float
+
+    def do(self, play: Play) -> None:
+        """Start it."""
+        play.bench.nursery.start_soon(self._run, play)
+
+    async def _run(self, play: Play) -> None:
+        with trio.move_on_after(self.patience):
+            await play.bench.pool.wait_idle()
+            if holders := play.bench.pool.holders():
+                play.connector.ledger.violation(f"[2] said to be idle, but {holders!r}")
 
 
 @attrs.frozen

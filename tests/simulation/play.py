@@ -160,7 +160,7 @@ class Play:
         """The whole of it."""
         world = self.world
         watches_loans = issubclass(world.kind, LedgerConnector)
-        loans = Loans(calm=world.calm)
+        loans = Loans(calm=world.calm, choosy=world.is_choosy)
         instruments: Sequence[Instrument] = [loans] if watches_loans else []
         try:
             with self.body:
@@ -171,6 +171,7 @@ class Play:
                     instruments=instruments,
                     watch_with=NineStatements,
                     rng=random.Random(world.seed),
+                    balancer=world.balancer,
                 ) as self.bench:
                     watch = self.bench.watch
                     assert isinstance(watch, NineStatements)
@@ -202,6 +203,9 @@ class Play:
         """All is well again, so all must be well with the pool."""
         bench, world = self.bench, self.world
         self.mended = True
+        bench.pool.resume()
+        if not self.ended:
+            bench.pool.reconfigure(without_rules(world.policy))
         self.cues.clear()
         for hook in HOOKS:
             for backend in (None, *NAMES):
@@ -275,6 +279,12 @@ class Play:
         self.tally["granted"] = ledger.granted
         self.tally["dials"] = len(ledger.dials)
         return Outcome(self.bench.watch.steps, self.tally, wrong, self.trace or [])
+
+
+def without_rules(policy: Policy) -> Policy:
+    """The same policy, by which no claimant is refused before its deadline."""
+    off = math.inf
+    return attrs.evolve(policy, max_waiting=off, fail_fast_after=off, queue_target=off)
 
 
 def _time_to_recover(policy: Policy) -> float:

@@ -234,7 +234,8 @@ class NineStatements(InvariantInstrument):
         if stats.waiting != waiting:
             self.ledger.violation(f"[4] {stats.waiting} are said to wait, but {waiting} do")
         for conn in self.ledger.idle:
-            if stats.waiting and not (conn.departed or conn.broken or conn.dirty):
+            suspended = self.pool is not None and self.pool.is_suspended
+            if stats.waiting and not (suspended or conn.departed or conn.broken or conn.dirty):
                 self.ledger.violation(f"[3] {stats.waiting} wait beside {conn!r}")
 
     def _check_failing(self, stats: PoolStats) -> None:
@@ -312,8 +313,10 @@ class Loans(Instrument):
     and that one is to be simulated too.
     """
 
-    def __init__(self, *, calm: bool) -> None:
+    def __init__(self, *, calm: bool, choosy: bool = False) -> None:
         self.calm = calm
+        #: Whether something else than the load decides.
+        self.choosy = choosy
         self.watch: NineStatements | None = None
 
     def slot_state_change(
@@ -337,6 +340,7 @@ class Loans(Instrument):
                 continue
             better = other.backend.priority < chosen.backend.priority or (
                 other.backend.priority == chosen.backend.priority
+                and not self.choosy
                 and other.claimed < load
                 and other.backend.weight >= chosen.backend.weight
             )

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import attrs
 
-from qorb_trio import Backend, Policy
+from qorb_trio import Backend, Balancer, LeastLoaded, PeakEwma, Policy, RoundRobin
 
 from ..harness import (
     HANG,
@@ -39,10 +39,13 @@ from .actions import (
     EndOfPool,
     EndPool,
     Final,
+    Idle,
     Outage,
     Ready,
+    Resume,
     Script,
     Set,
+    Suspend,
 )
 
 HOOKS: tuple[Hook, ...] = ("connect", "is_valid", "on_acquire", "on_recycle", "disconnect")
@@ -84,27 +87,48 @@ class World:
     calm: bool
     """Whether nothing is meant to go wrong but claims."""
 
+    balancer: Balancer
+    """Which backend serves a claim."""
+
+    @property
+    def is_choosy(self) -> bool:
+        """Whether something else than the load decides which backend serves a claim."""
+        clients = [it for _, action in self.actions for it in _clients_of(action)]
+        return self.balancer != LeastLoaded() or any(it.key or it.avoid for it in clients)
+
+
+def _clients_of(action: Action) -> list[Client]:
+    if isinstance(action, Cue):
+        return _clients_of(action.then)
+    return [action] if isinstance(action, Client) else []
+
 
 def make_world(seed: int) -> World:
     """The world of that seed."""
     rng = random.Random(f"world {seed}")
     calm = rng.random() < 0.15
-    drawn = _Drawn(rng, calm=calm)
+    drawn = _Drawn(rng, random.Random(f"options {seed}"), calm=calm)
     return World(
         seed=seed,
         kind=rng.choice([LedgerConnector, LedgerConnector, PlainLedgerConnector]),
         backends=drawn.first,
         policy=drawn.policy,
-        actions=tuple(drawn.actions()),
+        actions=tuple(drawn.suspended(drawn.actions())),
         calm=calm,
+        balancer=drawn.balancer,
     )
 
 
 class _Drawn:
     """Draws one world."""
 
-    def __init__(self, rng: random.Random, *, calm: bool) -> None:
+    def __init__(self, rng: random.Random, options: random.Random, *, calm: bool) -> None:
         self.rng = rng
+        #: A source of its own for what is optional, so that without it a world stays as it is.
+        self.options = options
+        balancers: list[Balancer] = [LeastLoaded(), LeastLoaded(), PeakEwma(), RoundRobin()]
+        self.balancer = options.choice(balancers)
+        self.has_options = options.random() < 0.3
         self.calm = calm
         #: Whether backends die and hang much more often than anything else happens.
         self.stormy = not calm and rng.random() < 0.2
@@ -135,6 +159,24 @@ class _Drawn:
         if not self.calm and rng.random() < 0.1:
             drawn.insert(length // 2, (drawn[length // 2][0], Final()))
         return drawn
+
+    def suspended(self, actions: list[tuple[float, Action]]) -> list[tuple[float, Action]]:
+        """The same, in some worlds with times in which the pool is suspended."""
+        rng = self.options
+        if rng.random() < 0.75:
+            return actions
+        for _ in range(rng.randrange(1, 4)):
+            first = rng.randrange(len(actions))
+            last = min(len(actions) - 1, first + rng.randrange(1, 8))
+            drawn: list[tuple[int, Action]] = [(last, Resume()), (first, Suspend())]
+            if rng.random() < 0.5:
+                drawn.append((first, Idle(rng.choice([0.25, 2, 20]))))
+            if rng.random() < 0.3:
+                drawn.append((first, Cue(rng.choice(EVENTS), rng.randrange(1, 6), 0, Suspend())))
+                drawn.append((first, Cue(rng.choice(EVENTS), rng.randrange(1, 9), 0, Resume())))
+            for place, action in drawn:
+                actions.insert(place, (actions[place][0], action))
+        return actions
 
     def _action(self) -> Action:
         rng = self.rng
@@ -171,7 +213,22 @@ class _Drawn:
             hold=rng.choice([0, 0, 0.25, 0.5, 1, 3]),
             end=rng.choice(ends),
             cancel=cancel,
+            **self._options(),
         )
+
+    def _options(self) -> dict[str, Any]:
+        """The key of a claim, and the backends that it avoids; mostly none."""
+        rng = self.options
+        key, avoid, nowait = rng.randrange(4), rng.sample(NAMES, rng.randrange(1, 3)), rng.random()
+        if not self.has_options or rng.random() < 0.4:
+            return {}
+        if nowait < 0.2:
+            return {"nowait": True}
+        return {
+            "key": rng.choice([None, f"key {key}", key + 1]),
+            "avoid": "".join(rng.choice([[], avoid])),
+            "label": rng.choice([None, "a label"]),
+        }
 
     def _at_step(self) -> AtStep:
         return AtStep(self.rng.randrange(1, 8), self.rng.choice(list(When)))
@@ -258,4 +315,14 @@ class _Drawn:
         if self.stormy:  # there is too little for one each
             fields["max_slots"] = rng.choice([2, 3, 4, 6])
             fields["spares_wanted"] = rng.choice([2, 4, 20])
-        return policy_of(**fields)
+        return policy_of(**fields, **self._rules())
+
+    def _rules(self) -> dict[str, Any]:
+        """The rules that refuse claimants; in most worlds there are none."""
+        rng = self.options
+        rules = {
+            "max_waiting": rng.choice([0, 1, 2, 5]),
+            "fail_fast_after": rng.choice([0, 0.25, 1, 5]),
+            "queue_target": rng.choice([0.05, 0.25, 1]),
+        }
+        return {rule: value for rule, value in rules.items() if rng.random() < 0.15}

@@ -1,1 +1,1 @@
-"""Who gets a connection: claims, the wait queue, and the dispatcher between them."""
+"""The distribution of connections: claims, the wait queue, and the dispatcher between them."""

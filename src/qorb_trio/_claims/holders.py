@@ -103,7 +103,7 @@ def claimed_slots(slot_sets: Iterable[SlotSet[Any]]) -> list[Slot[Any]]:
 
 
 def holder_name(slot: Slot[Any]) -> str:
-    """Return the label of the claim that holds a slot, or else the name of its task."""
+    """Return the label of the claim that holds a slot; without one, the name of its task."""
     if slot.holder is None:
         return "(unknown)"
     return printable(slot.label or slot.holder.name)

@@ -92,7 +92,7 @@ def open_pool(
 
 @final
 class PoolManager(Generic[C]):
-    """What `open_pool` returns: an async context manager, to be entered once."""
+    """The result of `open_pool`: an async context manager, to be entered once."""
 
     def __init__(self, nursery: trio.Nursery, parts: Parts[C]) -> None:
         self._nursery: trio.Nursery = nursery

@@ -96,8 +96,8 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
           ClaimError: the balancer has failed; its exception is the ``__cause__``.
           TypeError, ValueError: for a wrong argument, at once.
 
-        If cancelled while it waits, the claimant has lost its place, and nobody else has
-        lost anything. Entering is a checkpoint, leaving is none.
+        If cancelled while it waits, the claimant has lost its place, and the others
+        have lost nothing. Entering is a checkpoint, leaving is none.
         """
         if key is None and label is None and avoid == ():
             if timeout is not None:
