@@ -9,16 +9,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import httpx  # noqa: ASYNC127 - many programs still use it
-    import httpx2
-
-    class AsyncBaseTransport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):  # type: ignore[misc]
-        """The base class of transports."""
-
-    class AsyncByteStream(httpx.AsyncByteStream, httpx2.AsyncByteStream):
-        """The base class of bodies."""
-
 
 def _installed(*names: str) -> tuple[Any, ...]:
     found = []
@@ -35,7 +25,17 @@ def _installed(*names: str) -> tuple[Any, ...]:
 #: The packages that are installed.
 LIBRARIES: tuple[Any, ...] = _installed("httpx", "httpx2")
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:
+    import httpx  # noqa: ASYNC127 - many programs still use it
+    import httpx2
+
+    class AsyncBaseTransport(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):  # type: ignore[misc]
+        """The base class of transports."""
+
+    class AsyncByteStream(httpx.AsyncByteStream, httpx2.AsyncByteStream):
+        """The base class of bodies."""
+
+else:
     AsyncBaseTransport = type(
         "AsyncBaseTransport", tuple(it.AsyncBaseTransport for it in LIBRARIES), {}
     )
