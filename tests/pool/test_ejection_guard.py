@@ -206,7 +206,7 @@ async def test_one_that_leaves_takes_its_trial_along(autojump_clock: MockClock) 
 
 
 async def test_its_description_may_change(autojump_clock: MockClock) -> None:
-    """Weight and priority of an ejected backend change, and its trial is offered all the same."""
+    """Weight and priority of an ejected backend change, and its trial is still offered."""
     async with a_scene() as scene:
         bad, *others = scene.backends
         due = await scene.eject(bad)
@@ -220,7 +220,7 @@ async def test_its_description_may_change(autojump_clock: MockClock) -> None:
 
 
 async def test_an_ejected_backend_that_has_most_connections(autojump_clock: MockClock) -> None:
-    """Where claims need the room, spares of an ejected backend give way to another backend."""
+    """Spares of an ejected backend give way to another backend, if claims need their room."""
     backends = [
         Backend((name, 80), name=name, weight=weight) for name, weight in [("a", 7), ("b", 1)]
     ]
@@ -259,7 +259,7 @@ async def test_reconfigure_to_other_rules(autojump_clock: MockClock) -> None:
 async def test_reconfigure_to_no_ejection(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without ejection all are let back and serve who waits; with it again, all are fresh."""
+    """Without ejection all are let back and serve the waiting claimants; with it again, all are fresh."""
     async with a_scene(2, spares=4) as scene:
         bad = scene.backends[0]
         await scene.eject(bad)
