@@ -290,6 +290,7 @@ async def pools(nursery: trio.Nursery) -> None:
         Sessions(),
         policy=qorb_trio.Policy(),
         name="db",
+        balancer=qorb_trio.PeakEwma(decay=5),
         instruments=[Counter(), Slow(), qorb_trio.LoggingInstrument(limit=math.inf)],
         rng=random.Random(1),
     ) as pool:
@@ -300,6 +301,22 @@ async def pools(nursery: trio.Nursery) -> None:
         await pool.wait_ready(slots=2)
         async with pool.claim(timeout=3) as session:
             assert_type(session, Session)
+        backend = qorb_trio.Backend(("localhost", 80))
+        async with pool.claim(key="k", avoid={backend}, label="GET /") as session:
+            assert_type(session, Session)
+        async with pool.claim(key=b"k", avoid=[backend]), pool.claim(key=7, avoid=(backend,)):
+            assert_type(pool.is_suspended, bool)
+        with pool.claim_nowait() as session:
+            assert_type(session, Session)
+        assert_type(pool.claim_nowait(), qorb_trio.Claim[Session])
+        with await pool.acquire(key=1, label="by hand") as session:
+            assert_type(session, Session)
+        for holder in pool.holders():
+            assert_type(holder.label, str | None)
+            assert_type(holder.task, str)
+        pool.suspend()
+        await pool.wait_idle()
+        pool.resume()
         claim = await pool.acquire(timeout=math.inf)
         assert_type(claim, qorb_trio.Claim[Session])
         assert_type(claim.connection, Session)
