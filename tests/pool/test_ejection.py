@@ -8,14 +8,9 @@ from collections import Counter
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from .ejecting import Scene, Watcher, a_scene, lines
-
-
-async def until(time: float) -> None:
-    """Sleep until a time."""
-    await trio.sleep_until(time)
 
 
 async def test_five_in_a_row(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -32,7 +27,8 @@ async def test_five_in_a_row(autojump_clock: MockClock, caplog: pytest.LogCaptur
         assert (scene.stats(bad).total_claims, scene.stats(bad).failed_claims) == (5, 5)
         assert scene.connector.to(bad) == kept
         assert scene.connector.connects == 16
-        await until(due)
+        await trio.sleep_until(due)
+        await wait_all_tasks_blocked()
         assert scene.stats(bad).ejected_until == due
         async with scene.pool.claim() as connection:
             assert connection in kept

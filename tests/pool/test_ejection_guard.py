@@ -259,7 +259,7 @@ async def test_reconfigure_to_other_rules(autojump_clock: MockClock) -> None:
 async def test_reconfigure_to_no_ejection(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without ejection all are let back and serve the waiting claimants; with it again, all are fresh."""
+    """Without ejection all are let back and serve claimants; with it again, all are fresh."""
     async with a_scene(2, spares=4) as scene:
         bad = scene.backends[0]
         await scene.eject(bad)

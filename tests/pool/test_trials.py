@@ -36,6 +36,7 @@ async def test_the_next_claim_is_the_trial(autojump_clock: MockClock) -> None:
         await trio.sleep_until(due - 0.001)
         assert bad.name not in await scene.count(100)
         await trio.sleep_until(due)
+        await wait_all_tasks_blocked()
         first, *others = await hold_all(scene, 13)
         assert first.backend == bad
         assert bad not in {claim.backend for claim in others}
