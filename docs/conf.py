@@ -32,14 +32,13 @@ default_role = "py:obj"
 # ... and for a public name there must be something; other projects are not looked up.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(attrs|collections|dns|h11|httpx2?|logging|opentelemetry|os|random)\..*"),
+    (r"py:.*", r"(attrs|collections|dns|h11|httpx2?|logging|opentelemetry|os|psycopg|random)\..*"),
     (r"py:.*", r"(socket|sqlite3|ssl|sys|traceback|trio|types|typing)\..*"),
     (r"py:.*", r"(.*\.)?[A-Z]"),  # type variables
-    (
-        r"py:class",
-        r"\w+(Like|Hook|State)|AbstractAsyncContextManager|Key|Probe|ServerHostname|TlsStream|Transport"
-        r"|Ts|_Ends|qorb_trio\.(\w+\.)?_.*",
-    ),  # names that only annotations use
+    # names that only annotations use
+    (r"py:class", r"\w+(Like|Hook|State)|Hook|Key|Probe|ServerHostname|TlsStream|Transport|Ts"),
+    (r"py:class", r"AbstractAsyncContextManager|AdaptContext|AsyncRowFactory|ConnParam|Row|_Ends"),
+    (r"py:class", r"qorb_trio\.(\w+\.)?_.*"),
     (r"py:obj", r"[a-z_]\w*|None|True|False"),  # arguments, and members of the class at hand
 ]
 add_module_names = False
@@ -67,6 +66,7 @@ def lend_attribute_docs() -> None:
             "qorb_trio.abc",
             "qorb_trio.http",
             "qorb_trio.opentelemetry",
+            "qorb_trio.postgres",
             "qorb_trio.qtop",
             "qorb_trio.redis",
             "qorb_trio.resolvers",

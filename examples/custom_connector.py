@@ -63,8 +63,8 @@ class NotesConnector(qorb_trio.Connector[Lines]):
             if await lines.ask("HELLO") != "WELCOME":
                 raise ConnectionError(f"{backend.name} does not speak this protocol")
         except BaseException:
-            # Until `connect` returns, nobody else knows of the stream. So whatever goes
-            # wrong here, a cancellation too, it must be closed here.
+            # Until `connect` returns, only this method knows of the stream. If anything goes
+            # wrong here, even a cancellation, this method must close it.
             await trio.aclose_forcefully(stream)
             raise
         return lines

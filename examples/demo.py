@@ -53,7 +53,7 @@ Pool: TypeAlias = "qorb_trio.Pool[trio.SocketStream]"
 
 @attrs.frozen
 class Server:
-    """One echo server, which is a process of its own."""
+    """One echo server, in a process of its own."""
 
     name: str
     host: str
@@ -98,7 +98,7 @@ async def start_servers(nursery: trio.Nursery) -> dict[str, Server]:
 
 
 def zone(servers: dict[str, Server]) -> str:
-    """The DNS zone that leads to `servers`; its records are good for a second each."""
+    """Return the DNS zone that leads to `servers`. Its records are valid for one second."""
     lines = ["$TTL 1", "@ SOA ns hostmaster 1 60 60 3600 1"]
     for server in servers.values():
         lines.append(f"_echo._tcp SRV 1 1 {server.port} {server.name}")
@@ -107,7 +107,7 @@ def zone(servers: dict[str, Server]) -> str:
 
 
 def another_loopback_host() -> str:
-    """A second address of this machine, where it has one: on Linux it does."""
+    """Return a second address of this machine, if it has one, as on Linux."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.2", 0))
@@ -128,7 +128,7 @@ class Demo:
     account: Account = attrs.field(factory=Account)
 
     async def run(self) -> bool:
-        """Run it from the first server's start to the account; whether all went well."""
+        """Run the demo, from the servers to the account. Return True if all went well."""
         connector = CountingConnector()
         async with trio.open_nursery() as nursery:
             servers = await start_servers(nursery)
@@ -147,7 +147,7 @@ class Demo:
         return self.sum_up(connector)
 
     def sum_up(self, connector: CountingConnector) -> bool:
-        """Print the account and the verdict; whether all went well."""
+        """Print the account and the verdict. Return True if all went well."""
         self.printer.report(self.account, connector)
         self.printer.say()
         problems = list(self._problems(connector))
@@ -239,7 +239,7 @@ class Demo:
 
 
 async def main(seconds: float, *, plain: bool) -> int:
-    """Run the demo; the exit status."""
+    """Run the demo, and return the exit status."""
     # The pool logs each connection that fails, and here hundreds do, on purpose. What is
     # of interest about them is in the pool's statistics, which the demo prints.
     logging.getLogger("qorb_trio").addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""The account that ``demo.py`` keeps of every claim, and how it prints what happens."""
+"""The account of all claims that ``demo.py`` keeps, and the printer of its events."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ class Move:
 
 @attrs.define(eq=False)
 class Account:
-    """Every claim that was made, and what became of it."""
+    """All claims that were made, and their outcomes."""
 
     kill: Kill | None = None
     moved: Move | None = None
     outcomes: list[Outcome] = attrs.field(factory=list)
     found: float | None = None
-    """When the first claim was granted at the address moved to."""
+    """The time of the first claim that was granted at the new address."""
 
     def add(self, outcome: Outcome) -> None:
-        """Take down one more claim."""
+        """Record one more claim."""
         self.outcomes.append(outcome)
         backend = outcome.backend
         if (
@@ -66,7 +66,7 @@ class Account:
             self.found = outcome.granted
 
     def in_flight(self) -> list[Outcome]:
-        """The claims that were using the server as it was killed."""
+        """Return the claims that used the server when it was killed."""
         kill = self.kill
         return [
             outcome
@@ -79,20 +79,20 @@ class Account:
         ]
 
     def cut(self) -> list[Outcome]:
-        """Those of them that failed for it: no pool can save them."""
+        """Return those of them that failed because of it. No pool can prevent that."""
         return [o for o in self.in_flight() if isinstance(o.error, ConnectionError)]
 
     def failed(self) -> list[Outcome]:
-        """All other claims that failed: there should be none."""
+        """Return all other claims that failed. There should be none."""
         excused = {id(outcome) for outcome in self.cut()}
         return [o for o in self.outcomes if o.error is not None and id(o) not in excused]
 
     def granted(self) -> list[Outcome]:
-        """The claims that got a connection."""
+        """Return the claims that got a connection."""
         return [outcome for outcome in self.outcomes if outcome.granted is not None]
 
     def per_backend(self) -> Counter[qorb_trio.Backend]:
-        """How many claims each backend had."""
+        """Return the number of claims that each backend served."""
         return Counter(o.backend for o in self.outcomes if o.backend is not None)
 
 
@@ -107,10 +107,10 @@ class Printer:
     names: Sequence[str]
     """The servers, each of which has a column."""
     started: float = attrs.field(factory=trio.current_time, init=False)
-    """What its clock counts from."""
+    """The time from which its clock counts."""
 
     def paint(self, text: str, *codes: int) -> str:
-        """`text` in a colour or style, by its ANSI codes."""
+        """Return `text` in a colour or style, given by its ANSI codes."""
         if self.plain:
             return text
         return f"\x1b[{';'.join(map(str, codes))}m{text}\x1b[0m"
@@ -120,22 +120,22 @@ class Printer:
         print(text, flush=True)
 
     def event(self, text: str, *codes: int) -> None:
-        """Print what happens, and when."""
+        """Print an event with its time."""
         self.say(f"{self.clock()}  {self.paint(text, 1, *codes)}")
 
     def clock(self) -> str:
-        """How long the demo has been running."""
+        """Return the time since the start of the demo, for people to read."""
         return self.paint(f"{trio.current_time() - self.started:5.1f} s", 2)
 
     def legend(self) -> str:
-        """What the signs for slots mean."""
+        """Return the legend of the signs for slots."""
         return "  ".join(
             f"{self.paint(plain if self.plain else sign, colour)} {state}"
             for state, sign, plain, colour in SLOTS
         )
 
     def slots(self, stats: qorb_trio.BackendStats | None) -> str:
-        """The slots of one backend, a sign for each; so many columns wide."""
+        """Return the slots of one backend, one sign for each, in a column of fixed width."""
         if stats is None:
             return " " * SLOTS_WIDTH
         counts: list[int] = [getattr(stats, state) for state, *_ in SLOTS]
@@ -147,7 +147,7 @@ class Printer:
         return "".join(signs) + " " * (SLOTS_WIDTH - sum(counts))
 
     def tick(self, stats: qorb_trio.PoolStats, rate: float, failed: int) -> None:
-        """Print how things are."""
+        """Print the present state of the pool."""
         backends = {_target(s.backend): s for s in stats.backends.values()}
         columns = []
         for name in self.names:
@@ -198,5 +198,5 @@ class Printer:
 
 
 def _target(backend: qorb_trio.Backend) -> str:
-    """The first label of the name that DNS has for it: ``echo001``."""
+    """Return the first label of its name in DNS, such as ``echo001``."""
     return backend.name.partition(".")[0]

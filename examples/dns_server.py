@@ -54,7 +54,7 @@ async def reload_when_changed(
 
 
 def modified(file: Path) -> Version | None:
-    """What changes when the file does; `None` while there is no file."""
+    """Return a value that changes when the file changes; `None` while there is no file."""
     try:
         stat = file.stat()
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""What the workload and the demo share: an echo connector, and claimers that use a pool.
+"""The parts that the workload and the demo share: an echo connector, and claimers.
 
 A `Claimer` is one client of the pool, as a request handler would be: it claims a
-connection, uses it, holds it for a while, uses it once more and lets go. Each claim that
-ends is handed as an `Outcome` to whoever wants to count.
+connection, uses it, holds it for a while, uses it once more and releases it. Each claim that
+ends is reported as an `Outcome`.
 """
 
 from __future__ import annotations
@@ -44,18 +44,21 @@ async def echo(stream: trio.SocketStream, message: bytes) -> None:
 class EchoConnector(qorb_trio.TcpConnector):
     """TCP connections to echo servers, healthy if they still echo.
 
-    All that is needed beyond `qorb_trio.TcpConnector` is the one method that knows the
+    The only method that `qorb_trio.TcpConnector` does not have is the one that knows the
     protocol.
     """
 
     async def is_valid(self, conn: trio.SocketStream) -> bool:
-        """Echo one line. An error will do for a "no": the pool takes it as one."""
+        """Echo one line, and return True. An error means that the connection is not healthy."""
         await echo(conn, b"are you there?\n")
         return True
 
 
 class CountingConnector(EchoConnector):
-    """Counts the connections that it opens and closes: they should be as many."""
+    """An echo connector that counts the connections that it opens and closes.
+
+    Both numbers should be equal in the end.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,44 +79,44 @@ class CountingConnector(EchoConnector):
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """How one claim went. All times are by Trio's clock, in seconds."""
+    """The outcome of one claim. All times are by Trio's clock, in seconds."""
 
     claimer: str
     asked: float
-    """When the claimer asked for a connection."""
+    """The time at which the claimer asked for a connection."""
     granted: float | None
-    """When it got one; `None` if it did not."""
+    """The time at which it got one; `None` if it did not."""
     ended: float
-    """When it was over."""
+    """The time at which the claim was over."""
     backend: qorb_trio.Backend | None
-    """Whose connection it was."""
+    """The backend of the connection."""
     error: Exception | None
-    """What went wrong: a `qorb_trio.ClaimError` if there was no connection to be had, a
-    `ConnectionError` if the one that there was failed in use."""
+    """The failure, if any: a `qorb_trio.ClaimError` if the claimer got no connection, a
+    `ConnectionError` if the connection failed in use."""
 
     @property
     def waited(self) -> float:
-        """How long the claimer waited for a connection, or for the lack of one."""
+        """The number of seconds until the claimer got a connection, or an error."""
         return (self.ended if self.granted is None else self.granted) - self.asked
 
 
 @attrs.define(eq=False)
 class Claimer:
-    """One client of the pool. `run` is its task; everything else is there to be looked at."""
+    """One client of the pool. `run` is its task; the attributes show what it does."""
 
     name: str
     hold: float
-    """How long it holds each claim; `set_hold` changes it, at once."""
+    """The number of seconds for which it holds each claim; see `set_hold`."""
     report: Callable[[Outcome], None]
     """Called with each claim that ended, unless it was cancelled."""
 
     rest: float = attrs.field(default=0.01, kw_only=True)
-    """How long it rests between two claims."""
+    """The number of seconds between two claims."""
     state: State = attrs.field(default="resting", init=False)
     since: float = attrs.field(factory=trio.current_time, init=False)
-    """When it came into this state."""
+    """The time at which it entered this state."""
     backend: qorb_trio.Backend | None = attrs.field(default=None, init=False)
-    """Whose connection it holds, while it holds one."""
+    """The backend of the connection that it holds; `None` if it holds none."""
     claims: int = attrs.field(default=0, init=False)
     failures: int = attrs.field(default=0, init=False)
     last_error: Exception | None = attrs.field(default=None, init=False)
@@ -137,15 +140,14 @@ class Claimer:
         self._life.cancel()
 
     def set_hold(self, seconds: float) -> None:
-        """Hold claims for so long, the present one included."""
+        """Hold claims for this number of seconds, the present one included."""
         self._holding.deadline += seconds - self.hold
         self.hold = seconds
 
     async def _claim_once(self, pool: qorb_trio.Pool[trio.SocketStream], message: str) -> Outcome:
         asked = self._become("waiting")
         granted, backend, error = None, None, None
-        # A claim is good for two things: it is what `async with` enters to get the
-        # connection, and then it knows whose connection that is.
+        # The claim is kept in a variable because it also knows the backend of the connection.
         claim = pool.claim()
         try:
             async with claim as stream:
@@ -169,8 +171,8 @@ class Claimer:
 
     async def _use(self, stream: trio.SocketStream, message: bytes) -> None:
         await echo(stream, message)
-        # Not `trio.sleep(self.hold)`: the deadline of a scope can be moved while somebody
-        # sleeps in it, and `set_hold` does.
+        # Not `trio.sleep(self.hold)`, because `set_hold` moves the deadline of the scope while
+        # this task sleeps in it.
         with trio.move_on_after(self.hold) as self._holding:
             await trio.sleep_forever()
         await echo(stream, message)
@@ -189,14 +191,14 @@ class Claimer:
 
 @attrs.define(eq=False)
 class Tally:
-    """Counts outcomes: so many, so many of them in vain, and how many a second of late."""
+    """Counts of claims and of failures, and the recent number of claims per second."""
 
     window: float = 3.0
-    """Over how many seconds `rate` is an average."""
+    """The number of seconds over which `rate` is an average."""
     claims: int = attrs.field(default=0, init=False)
     failures: int = attrs.field(default=0, init=False)
     slowest: float = attrs.field(default=0.0, init=False)
-    """The longest that a claimer waited for the connection it got."""
+    """The longest wait for a connection, in seconds."""
     _samples: deque[tuple[float, int]] = attrs.field(
         factory=lambda: deque([(trio.current_time(), 0)]), init=False
     )
@@ -209,7 +211,7 @@ class Tally:
         self.failures += outcome.error is not None
 
     def rate(self) -> float:
-        """Claims per second, within the window. Call it now and then, or it has no memory."""
+        """Return the claims per second within the window. It must be called regularly."""
         now = trio.current_time()
         self._samples.append((now, self.claims))
         while self._samples[0][0] < now - self.window:
@@ -219,7 +221,7 @@ class Tally:
 
 
 def no_backends(stats: qorb_trio.PoolStats) -> str:
-    """What to say where no backend is known: what DNS has answered, if anything."""
+    """Return the message for a pool that knows no backend, with the answer of DNS, if any."""
     dns = stats.resolution
     trouble = dns.trouble if isinstance(dns, DnsSnapshot) else None
     return f"no backends known: {trouble}" if trouble else "no backends known"
@@ -231,7 +233,7 @@ class Workload:
 
     pool: qorb_trio.Pool[trio.SocketStream]
     hold: float
-    """How long a new claimer holds its claims."""
+    """The number of seconds for which a new claimer holds its claims."""
     _nursery: trio.Nursery
     started: float = attrs.field(factory=trio.current_time, init=False)
     claimers: list[Claimer] = attrs.field(factory=list, init=False)

@@ -1,4 +1,4 @@
-"""The terminal side of ``tcp_echo_workload.py``: what it draws, and the keys it obeys.
+"""The screen of ``tcp_echo_workload.py``, and its keys.
 
 Drawing is `rich`'s part, which needs no event loop of its own. Keys are read here: the
 terminal is asked to hand over each key as it is pressed, and Trio tells when there is one.
@@ -83,7 +83,7 @@ def keys_at_once(fd: int) -> Iterator[None]:
 
 
 def parse_keys(data: bytes) -> tuple[list[str], bytes]:
-    """The meanings of the keys in `data`, and the incomplete key that it may end with."""
+    """Return the meanings of the keys in `data`, and the incomplete key at its end, if any."""
     meanings = []
     while data:
         for key, meaning in KEYS.items():
@@ -102,8 +102,8 @@ async def read_keys(fd: int, press: Callable[[str], None]) -> None:
     """Call `press` with the meaning of each key; return at the end of input."""
     rest = b""
     while True:
-        # Not a non-blocking read: that flag would be set for everybody who has this
-        # terminal open, our own standard output and the shell included.
+        # Not a non-blocking read, because that flag would also be set for all others that
+        # have this terminal open: our own standard output, and the shell.
         await trio.lowlevel.wait_readable(fd)
         data = os.read(fd, 1024)
         if not data:
@@ -117,7 +117,7 @@ async def read_keys(fd: int, press: Callable[[str], None]) -> None:
 
 
 class LastLines(logging.Handler):
-    """Keeps the last few log lines, to be shown where they do not spoil the picture."""
+    """A handler that keeps the last few log lines, for the screen to show."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ def logging_to(handler: logging.Handler) -> Iterator[None]:
 
 @attrs.define(eq=False)
 class Screen:
-    """What is shown of a workload, and which of its claimers is selected."""
+    """The picture of a workload, and the selection of one of its claimers."""
 
     title: str
     workload: Workload
@@ -152,7 +152,7 @@ class Screen:
     quit: Callable[[], None] = attrs.field(default=lambda: None)
 
     def press(self, key: str) -> None:
-        """Do what a key means."""
+        """Carry out the meaning of a key."""
         claimers = self.workload.claimers
         if key == "quit":
             self.quit()
@@ -176,7 +176,7 @@ class Screen:
             claimer.set_hold(next((h for h in reversed(HOLDS) if h < claimer.hold), HOLDS[0]))
 
     def draw(self, height: int, width: int = NARROW) -> RenderableType:
-        """The whole picture, `height` lines high and `width` columns wide."""
+        """Return the whole picture, `height` lines high and `width` columns wide."""
         stats = self.workload.pool.stats()
         low, narrow = height < LOW, width < NARROW
         around = 1 if low else 3  # a table's lines that are not rows: its titles, its frame
@@ -240,12 +240,12 @@ class Screen:
 
 
 def framed(table: RenderableType, title: str, low: bool) -> RenderableType:
-    """A table in a frame with a title, where there are lines to spare for that."""
+    """Return a table, in a frame with a title if there are enough lines."""
     return table if low else Panel(table, title=title, title_align="left")
 
 
 def backends_table(stats: PoolStats, narrow: bool) -> RenderableType:
-    """Each backend with its slots, one sign for each; or why there is none."""
+    """Return each backend with its slots, one sign for each, or the reason why there is none."""
     if not stats.backends:
         return Text(no_backends(stats), style="red", no_wrap=True, overflow="ellipsis")
     table = Table(box=None, expand=True, pad_edge=False)
@@ -269,14 +269,14 @@ def backends_table(stats: PoolStats, narrow: bool) -> RenderableType:
 
 
 def slots_bar(stats: BackendStats) -> Text:
-    """One sign for each slot."""
+    """Return one sign for each slot."""
     return Text.assemble(
         *((sign * getattr(stats, state), style) for state, sign, style in SLOT_STATES),
     )
 
 
 def claimer_cells(claimer: Claimer) -> list[RenderableType]:
-    """What the table tells of one claimer, beside its name."""
+    """Return the cells of one claimer in the table, without its name."""
     where = (
         Text(claimer.backend.name, style="green")
         if claimer.backend is not None
@@ -293,7 +293,7 @@ def claimer_cells(claimer: Claimer) -> list[RenderableType]:
 
 
 def error_text(error: Exception | None) -> Text:
-    """One line about an error, or an empty one where there is none."""
+    """Return one line about an error, or an empty one without an error."""
     text = "" if error is None else f"{type(error).__name__}: {error}"
     return Text(text, style="red", overflow="ellipsis")
 

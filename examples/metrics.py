@@ -1,12 +1,12 @@
-"""A pool's metrics, as any OpenTelemetry exporter would get them.
+"""A pool's metrics, as any OpenTelemetry exporter gets them.
 
     pip install 'qorb-trio[otel]' opentelemetry-sdk
     python examples/metrics.py
 
-Three servers, one of which is slow to accept and one of which is down, and a few clients
-with a pool. After a while the metrics are collected and printed, and by them one can tell
-which server is which. A program would have an exporter in place of the in-memory
-reader, one for OTLP or for Prometheus; nothing else changes.
+A few clients use a pool of three servers. One server is slow to accept connections, and one
+is down. After a while, the program collects the metrics and prints them: they show which
+server is which. A real program has an exporter for OTLP or Prometheus in place of the
+in-memory reader, and nothing else changes.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ async def echo(stream: trio.SocketStream) -> None:
 
 
 async def wait_for_end_of_input() -> None:
-    """Return when whoever holds the other end of our standard input closes it, or dies."""
+    """Return when the other end of our standard input is closed, or its process has ended."""
     async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
         async for _ in stdin:
             pass

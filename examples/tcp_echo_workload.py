@@ -49,7 +49,7 @@ async def main(arguments: argparse.Namespace) -> int:
             trio.open_nursery() as claimers,
         ):
             if arguments.qtop is not None:
-                # Not at the top: whoever is not watched need not have the extra `qtop`.
+                # Not at the top, because only a program that is watched needs the extra `qtop`.
                 from qorb_trio import qtop
 
                 host, port = arguments.qtop
@@ -69,7 +69,7 @@ async def main(arguments: argparse.Namespace) -> int:
 
 
 def can_show_screen() -> bool:
-    """Whether there is a terminal, one with a cursor and our signs, and `rich` to draw on it."""
+    """Return True if there is a terminal with a cursor and our signs, and `rich` is installed."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     if importlib.util.find_spec("rich") is None:
@@ -86,7 +86,7 @@ def can_show_screen() -> bool:
 
 async def show_screen(title: str, workload: Workload) -> None:
     """Show the workload full-screen, until the user quits."""
-    # Not at the top: whoever prints lines need not have `rich`.
+    # Not at the top, because `rich` is not needed for printing lines.
     from echo_screen import show
 
     await show(title, workload)
@@ -104,7 +104,7 @@ async def print_lines(title: str, workload: Workload) -> None:
 
 
 def line(workload: Workload) -> str:
-    """One line about the last second or so."""
+    """Return one line about the last second or so."""
     stats, tally = workload.pool.stats(), workload.tally
     backends = (
         f"{name}: {backend.claimed} claimed, {backend.unclaimed} spare,"
@@ -122,7 +122,7 @@ def line(workload: Workload) -> str:
 
 
 def summary(workload: Workload) -> str:
-    """How it all went."""
+    """Return a summary of all claims."""
     tally = workload.tally
     return (
         f"{tally.claims} claims, {tally.failures} failed;"
@@ -131,7 +131,7 @@ def summary(workload: Workload) -> str:
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """Where to serve qtop: ``HOST:PORT``, or just the port."""
+    """Return the address at which to serve qtop, from ``HOST:PORT`` or a port alone."""
     host, _, port = text.rpartition(":")
     if not port.isdecimal():
         raise argparse.ArgumentTypeError(f"not [HOST:]PORT: {text!r}")
@@ -139,14 +139,14 @@ def host_and_port(text: str) -> tuple[str, int]:
 
 
 def not_negative(text: str) -> float:
-    """A number of seconds."""
+    """Return a number of seconds."""
     if not (seconds := float(text)) >= 0:
         raise argparse.ArgumentTypeError(f"it must not be negative: {text}")
     return seconds
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What the command line asks for."""
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description="Clients of an echo service, on one pool.")
     parser.add_argument("--service", default=SERVICE, help="default: %(default)s")
     parser.add_argument("--nameserver", default=NAMESERVER, help="default: %(default)s")

@@ -150,17 +150,17 @@ class Resolver(abc.ABC):
         """
 
     def snapshot(self) -> object:
-        """What the resolver knows, for people and for monitoring; by default nothing.
+        """Return a record of what the resolver knows, for people and monitoring; or `None`.
 
         Synchronous and quick. ``Pool.stats()`` has it as ``resolution``. If it has an
-        attribute ``trouble`` that is a string, `NoBackendsError` says it: why there is
-        no backend.
+        attribute ``trouble`` that is a string, `NoBackendsError` gives that as the reason
+        why there is no backend.
         """
         return None
 
 
 class Instrument:
-    """Watches a pool: one method per event, each of which does nothing.
+    """Watches a pool: one method per event, and each does nothing.
 
     Subclass it, override the events of interest, and give an instance to
     ``open_pool(instruments=[...])``. Events that no instrument overrides cost nothing.

@@ -437,7 +437,7 @@ class Dispatcher(Generic[C]):
             queue.shed(self.diagnosis.overload)
         if self.is_suspended or not queue.waiting:
             self._make_idle(slot)
-            self._ejections.end_trial(slot)  # if it was to be one
+            self._ejections.end_trial(slot)  # if it was meant to be one
             return
         if slot.state is not CLAIMED:
             slot.slot_set.transition(slot, CLAIMED)

@@ -71,7 +71,7 @@ class Snapshots(Generic[C]):
             return None
 
     def latest_error(self) -> Exception | None:
-        """Return what the latest failed connect raised, or else the latest other failure.
+        """Return the error of the latest failed connect; without one, the latest other failure.
 
         While backends are down, connections to them fail to close too, and that error does
         not say why there are none.

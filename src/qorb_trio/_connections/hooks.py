@@ -141,7 +141,7 @@ class Hooks(Generic[C]):
             return True  # `disconnect` will meet the same, where it is a failure to close
 
     def needs_recycle(self, connection: C) -> bool:
-        """Return True if a returned connection is to be cleaned in a task."""
+        """Return True if a returned connection needs to be cleaned in a task."""
         if not self.has_needs_recycle:
             return self.has_on_recycle
         return self.has_on_recycle and self._connector.needs_recycle(connection)

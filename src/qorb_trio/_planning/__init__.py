@@ -1,4 +1,4 @@
-"""How many slots each backend should have, and which backends a pool uses at all.
+"""Plans: the number of slots of each backend, and the choice of the backends that are used.
 
 Pure functions over snapshots of the slot sets; nothing here imports trio. The rebalancer in
 `_pool` is the caller of `make_plan`, which reads: sum up the views (`situation`), divide the

@@ -20,7 +20,7 @@ class Targets:
         self.covered_claims: float = 0
         #: The number of connections that are enough.
         self.size: int = 0
-        #: True if the next returned connection of a reclaimable slot set is to be closed,
+        #: True if the next returned connection of a reclaimable slot set must be closed,
         #: because another backend needs its place.
         self.reclaim: bool = False
         #: True if dials were put off, so that a plan is needed as soon as one ends.

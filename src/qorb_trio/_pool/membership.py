@@ -33,9 +33,9 @@ BATCH_SIZE = 50
 
 
 class NotABackendError(TypeError, ValueError):
-    """What a resolver sent is no collection of backends.
+    """A set from a resolver that is no collection of backends.
 
-    It is the wrong kind of thing; and, like two backends of one name, it is a set that no
+    It has the wrong type. Like two backends of one name, it is also a value that no
     resolver may send. So this is both kinds of error.
     """
 

@@ -1,4 +1,4 @@
-"""What a pool has: the slots of each backend, their states, and the sums over all of them.
+"""The state of a pool: the slots of each backend, their states, and the sums over all of them.
 
 Everything here is synchronous and does no I/O.
 """

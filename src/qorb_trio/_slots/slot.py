@@ -72,7 +72,7 @@ class Slot(Generic[C]):
 
     @property
     def is_due(self) -> bool:
-        """True if the connection is to be replaced because of its age or use."""
+        """True if the connection should be replaced because of its age or use."""
         return self.expiry is not None and self.expiry.due is not None
 
     def begin_dial(self, generation: int, now: float) -> None:

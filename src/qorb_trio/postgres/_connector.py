@@ -52,11 +52,11 @@ class PostgresConnector(Connector[PostgresConnection[Row]], Generic[Row]):
 
     Args:
       conninfo: a connection string or URI, as for psycopg. The host in it, if any, is the name
-        that TLS verifies, in place of `Backend.target` or the address. ``target_session_attrs``
+        that TLS verifies, in place of ``Backend.target`` or the address. ``target_session_attrs``
         says which servers are eligible: "any" (the default), "read-write", "read-only",
         "primary" or "standby".
       autocommit: True, the default, commits each statement on its own, but for those in a
-        `transaction()` block. With False, psycopg begins a transaction at the first statement,
+        ``transaction()`` block. With False, psycopg begins a transaction at the first statement,
         and what the claimant does not commit is rolled back.
       reset: further cleaning after *each* claim, outside of a transaction: SQL, a function
         ``async (connection)``, or True for all that ``DISCARD ALL`` does except dropping
