@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 from collections import Counter
@@ -9,6 +10,8 @@ from collections import Counter
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
+
+from qorb_trio.qtop._snapshot import set_part
 
 from .ejecting import Scene, Watcher, a_scene, lines
 
@@ -117,3 +120,14 @@ async def test_the_fast_failer(autojump_clock: MockClock, seed: int) -> None:
             await trio.sleep(1 / 40)
     assert outcomes.total() == 4775
     assert 5 <= outcomes[False] <= 12
+
+
+async def test_qtop_is_told(autojump_clock: MockClock) -> None:
+    """The snapshot for qtop has the seconds until the trial and the claims that failed."""
+    async with a_scene() as scene:
+        bad = scene.backends[0]
+        due = await scene.eject(bad)
+        now = trio.current_time()
+        part = json.loads(set_part('"pool"', scene.stats(bad), None, now))
+        assert part["ejected_for"] == pytest.approx(due - now)
+        assert part["failed_claims"] == 5
