@@ -193,7 +193,7 @@ async def test_unix_socket(server: RedisServer) -> None:
         assert await conn.execute("PING") == b"PONG"
 
 
-async def test_tls(server: RedisServer, tmp_path: Any) -> None:
+async def test_tls(tmp_path: Any) -> None:
     """The same over TLS, by composing its connector; cancelled exchanges leak nothing there."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
@@ -202,13 +202,14 @@ async def test_tls(server: RedisServer, tmp_path: Any) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca")
     context = ssl.create_default_context(cafile=tmp_path / "ca")
     plain = RedisServer(tmp_path)
-    await plain.start(
-        *("--tls-port", str(server.port + 1), "--tls-auth-clients", "no"),
-        *("--tls-cert-file", str(tmp_path / "cert"), "--tls-key-file", str(tmp_path / "key")),
-        *("--tls-ca-cert-file", str(tmp_path / "ca")),
-    )
+    port = _services.free_port()
     try:
-        resolver = FixedResolver([("127.0.0.1", server.port + 1)])
+        await plain.start(
+            *("--tls-port", str(port), "--tls-auth-clients", "no"),
+            *("--tls-cert-file", str(tmp_path / "cert"), "--tls-key-file", str(tmp_path / "key")),
+            *("--tls-ca-cert-file", str(tmp_path / "ca")),
+        )
+        resolver = FixedResolver([("127.0.0.1", port)])
         async with a_pool(resolver, alone(), tcp=TlsConnector(context)) as pool:
             for number in range(50):
                 with trio.move_on_after(0.0002 * (number % 5)):
