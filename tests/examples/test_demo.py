@@ -40,7 +40,7 @@ def outcome(
 @pytest.mark.real
 async def test_demo_ends_well() -> None:
     """Off a terminal it prints plain lines, kills a server, and reports no failed claim."""
-    done = await run("demo.py", "--seconds", "4")
+    done = await run("demo.py", "--seconds", "7")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert "\x1b" not in done.stdout
     assert re.search(r"kill -9 \d+: echo002 dies, in the middle of \d+ claims", done.stdout)
