@@ -189,9 +189,11 @@ def test_recycle_of_a_full_pool_gives_up_one_spare_at_a_time(views: list[View]) 
     """Under full caps, one due spare in the whole pool gives way to its replacement, and the
     next only when that works."""
     fleet = fleet_of(views, Demand(max_slots=6, spares=6))
-    fleet.run(3)
+    for host in fleet.hosts:
+        host.connect_time = 3
+    fleet.run(6)
     let_grow_old(fleet, 0)
-    for _ in range(40):
+    for _ in range(60):
         fleet.round()
         assert sum(fleet.connected) >= 5
         assert sum(view.connecting + view.closing for view in fleet.views) <= 1

@@ -224,19 +224,20 @@ def test_dead_backends_are_tried_ever_more_slowly() -> None:
 
 
 def test_patience_is_short_again_after_a_success() -> None:
-    """After a long outage, the first success lets untried backends replace failing ones soon."""
+    """After a long outage, failing backends are replaced late, but soon once one works."""
     found = backends(range(1000))
-    pool = Pool(found)
+    pool = Pool(found, spares=4, max_slots=8)
     pool.dead = {backend.name for backend in found}
     while pool.now < 200:
         pool.round(0.1)
-    pool.dead = set()
-    while not pool.connected():
-        pool.round(0.1)
-    start = pool.now
-    while pool.connected() < 8:
-        pool.round(0.1)
-    assert pool.now - start < 5
+    views = list(pool.views.values())
+    for view in views:
+        view.probe_order = (pool.now + 10, 0)
+    assert pool.active.update(views, 4, 8, pool.now) == Change([], [])
+    views[0].idle, views[0].is_failing = 1, False
+    change = pool.active.update(views, 4, 8, pool.now)
+    assert set(change.deactivate) == set(views[1:])
+    assert len(change.activate) == MIN_ACTIVE - 1
 
 
 def test_a_standby_is_used_when_a_large_priority_is_dead() -> None:
