@@ -17,10 +17,12 @@ import attrs
 import httpx  # noqa: ASYNC127 - both are supported
 import httpx2
 import trio
+from psycopg.rows import dict_row
 
 import qorb_trio
 import qorb_trio.abc
 import qorb_trio.http
+import qorb_trio.postgres
 import qorb_trio.redis
 import qorb_trio.resolvers
 import qorb_trio.testing
@@ -269,6 +271,22 @@ async def services(backend: qorb_trio.Backend) -> None:
     web = await http.connect(backend)
     assert_type(web, qorb_trio.http.HttpConnection)
     assert_type(await web.request("GET", "/"), qorb_trio.http.HttpResponse)
+
+
+async def postgres(nursery: trio.Nursery) -> None:
+    """A connector's row factory is that of its connections, and tuples are the default."""
+    rows = qorb_trio.postgres.PostgresConnector("dbname=app", row_factory=dict_row)
+    async with qorb_trio.open_pool(nursery, Once(), rows) as pool, pool.claim() as conn:
+        assert_type(conn, qorb_trio.postgres.PostgresConnection[dict[str, Any]])
+        cursor = await conn.execute("SELECT 1 AS one")
+        assert_type(await cursor.fetchone(), dict[str, Any] | None)
+        async with conn.transaction(), conn.pipeline() as pipeline:
+            await pipeline.sync()
+    plain = qorb_trio.postgres.PostgresConnector(reset=True, prepare_threshold=None)
+    found = await plain.connect(qorb_trio.Backend(("localhost", 5432), target="db.example.com"))
+    assert_type(await (await found.execute("SELECT 1")).fetchall(), list[tuple[Any, ...]])
+    probed = qorb_trio.ProbedResolver(Once(), plain.is_primary)
+    assert_type(probed, qorb_trio.ProbedResolver)
 
 
 async def clients(pool: qorb_trio.Pool[qorb_trio.http.HttpConnection]) -> None:

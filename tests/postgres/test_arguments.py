@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 import trio
 from psycopg import errors
+from psycopg.pq import ConnStatus
+from psycopg.waiting import Wait
 
 import qorb_trio
 from qorb_trio import Backend
-from qorb_trio.postgres import PostgresConnector, _parameters, _verdicts
+from qorb_trio.postgres import PostgresConnector, _drain, _parameters, _verdicts, _waiting
 
 ADDRESS = Backend(("10.0.0.1", 5433))
 
@@ -143,6 +146,21 @@ async def test_several_hosts_in_a_connection_string(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (ConnStatus.STARTED, "the server's address does not answer"),
+        (ConnStatus.AWAITING_RESPONSE, "it is no PostgreSQL server"),
+        (ConnStatus.SSL_STARTUP, "it is no PostgreSQL server"),
+        (ConnStatus.AUTH_OK, "not let us in yet"),
+    ],
+)
+def test_a_dial_that_is_late_says_how_far_it_got(status: ConnStatus, words: str) -> None:
+    """By the state in which libpq is when the time is up."""
+    pgconn: Any = SimpleNamespace(status=status)
+    assert words in _waiting._lateness(pgconn)
+
+
+@pytest.mark.parametrize(
     ("error", "lost", "for_writing", "expected"),
     [
         (errors.AdminShutdown("x"), False, False, True),
@@ -181,6 +199,17 @@ async def test_a_timeout_of_the_claimant_is_judged_as_by_other_connectors() -> N
             group = BaseExceptionGroup("x", [cancelled, trio.TooSlowError()])
             assert not connector.is_failure(conn, group)
             raise
+
+
+def test_the_rest_of_a_copy_is_read_as_it_arrives() -> None:
+    """The reader waits for more until the server has sent the end."""
+    answers = [(5, b"hello"), (0, b""), (3, b"you"), (-1, b"")]
+    reads: list[str] = []
+    pgconn: Any = SimpleNamespace(
+        get_copy_data=lambda block: answers.pop(0), consume_input=lambda: reads.append("read")
+    )
+    assert list(_drain._skip_copy_out(pgconn)) == [Wait.R]
+    assert (answers, reads) == ([], ["read"])
 
 
 def test_the_names_are_public() -> None:

@@ -322,6 +322,53 @@ async def test_cancelling_takes_too_long(server: PostgresServer) -> None:
     await conn.close()
 
 
+async def test_closing_under_a_cancellation(server: PostgresServer) -> None:
+    """A task that waits for the server to cancel a command gets an error as well."""
+    conn = await PostgresConnection.connect(server.conninfo)
+    server.freeze()
+
+    async def cancel() -> None:
+        with pytest.raises(psycopg.OperationalError, match="cancellation failed"):
+            await conn.cancel_safe()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel)
+            await trio.testing.wait_all_tasks_blocked()
+            await conn.close()
+    finally:
+        server.thaw()
+
+
+async def test_closing_with_work_left(conn: PostgresConnection) -> None:
+    """The work that cancelled calls have left is forgotten with the connection."""
+    with trio.move_on_after(0.02):
+        async with conn.transaction():
+            await sleep(conn)
+    assert conn.lock.parked
+    await conn.close()
+    assert not conn.lock.parked
+    await conn.settle()
+    assert not conn.lock.unsettled
+
+
+async def test_settling_a_connection_that_is_lost(
+    conn: PostgresConnection, server: PostgresServer
+) -> None:
+    """There is nothing to be cancelled any more, and the next call says that it is closed."""
+    pid = await process(conn)
+    with trio.move_on_after(0.05):
+        async with conn.transaction():
+            await sleep(conn)
+    server.sql(f"SELECT pg_terminate_backend({pid})")
+    await trio.sleep(0.1)
+    with pytest.raises(psycopg.OperationalError):
+        await conn.execute("SELECT 1")
+    assert conn.closed
+    with pytest.raises(psycopg.OperationalError, match="closed"):
+        await conn.execute("SELECT 1")
+
+
 # Every public operation, cancelled at every checkpoint.
 
 

@@ -235,6 +235,37 @@ async def test_stream(conn: PostgresConnection) -> None:
     assert await value(conn, "SELECT 2") == 2
 
 
+async def test_waiting_to_send(server: PostgresServer) -> None:
+    """A statement that the server does not read is waited for, cancelled or closed under."""
+    for ending in ("cancel", "close", "thaw"):
+        conn = await PostgresConnection.connect(server.conninfo, autocommit=True)
+        server.freeze()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_megabytes, conn, ending)
+                await trio.sleep(0.2)
+                if ending == "cancel":
+                    nursery.cancel_scope.cancel()
+                elif ending == "close":
+                    await conn.close()
+                else:
+                    server.thaw()
+        finally:
+            server.thaw()
+        if ending != "close":
+            assert await value(conn, "SELECT 1") == 1
+        await conn.close()
+
+
+async def send_megabytes(conn: PostgresConnection, ending: str) -> None:
+    """Send more than fits into the buffers of a socket."""
+    if ending == "close":
+        with pytest.raises(psycopg.OperationalError, match="closed while it was in use"):
+            await conn.execute("SELECT length(%s)", ["x" * 20_000_000])
+    else:
+        await conn.execute("SELECT length(%s)", ["x" * 20_000_000])
+
+
 @pytest.mark.parametrize("size", [1, 10])
 async def test_a_pipeline_after_a_stream(conn: PostgresConnection, size: int) -> None:
     """libpq stays in single-row mode after a stream, which a pipeline must not notice."""
@@ -279,6 +310,19 @@ async def test_listen_and_notify(conn: PostgresConnection, server: PostgresServe
     # Nothing was in progress, so nothing is left to be settled.
     assert not conn.lock.unsettled
     assert await value(conn, "SELECT 1") == 1
+
+
+async def test_many_notifications_that_have_arrived(
+    conn: PostgresConnection, server: PostgresServer
+) -> None:
+    """Each is taken from the socket by a call that does not wait."""
+    await conn.execute("LISTEN news")
+    with psycopg.connect(server.conninfo, autocommit=True) as other:
+        for number in range(80):
+            other.execute("SELECT pg_notify('news', %s)", [str(number)])
+            await trio.lowlevel.wait_readable(conn.fileno())
+            found = [note.payload async for note in conn.notifies(timeout=5, stop_after=1)]
+            assert found == [str(number)]
 
 
 async def test_a_notification_wakes_the_waiting_task(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -302,6 +301,13 @@ async def test_a_terminated_idle_connection_is_stale(server: PostgresServer) -> 
     with pytest.raises(qorb_trio.StaleConnectionError, match="administrator command") as caught:
         connector.is_broken(conn)
     assert isinstance(caught.value.__cause__, psycopg.errors.AdminShutdown)
+    # The message comes before the end of the stream, with which libpq closes the connection.
+    while not conn.closed:
+        with pytest.raises(qorb_trio.StaleConnectionError, match="administrator command"):
+            connector.is_broken(conn)
+        await trio.sleep(0.01)
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        connector.is_broken(conn)
     await closed(connector, conn)
 
 
@@ -423,6 +429,22 @@ async def test_disconnecting_from_a_server_that_is_gone() -> None:
         await closed(connector, conn)
 
 
+async def test_disconnecting_under_a_task(server: PostgresServer) -> None:
+    """A task that still uses the connection gets an error, and its query is cancelled."""
+    application = new_application()
+    connector, conn = await opened(server, application_name=application)
+
+    async def query() -> None:
+        with pytest.raises(psycopg.Error):
+            await conn.execute("SELECT pg_sleep(60)")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(query)
+        await until(lambda: server.busy(application))
+        await connector.disconnect(conn)
+    await until(lambda: not server.busy(application))
+
+
 async def test_is_valid(server: PostgresServer) -> None:
     """A health check of an idle connection leaves no transaction behind."""
     for autocommit in (True, False):
@@ -518,22 +540,31 @@ async def test_a_server_that_is_no_postgresql(banner: bytes) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_an_address_that_does_not_answer() -> None:
-    """A full backlog is like a network that swallows packets."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen(0)
-        fillers = [trio.socket.socket() for _ in range(3)]
-        try:
-            for filler in fillers:
-                with trio.move_on_after(0.05):
-                    await filler.connect(sock.getsockname())
-            with trio.fail_after(1), pytest.raises(psycopg.OperationalError) as caught:
-                await PostgresConnector(USER).connect(Backend(sock.getsockname()))
-            assert "does not answer" in str(caught.value)
-        finally:
-            for filler in fillers:
-                filler.close()
+async def test_a_server_that_stops_in_the_middle_of_the_greeting() -> None:
+    """The error says that it has answered so far."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"N")  # no TLS
+        await stream.receive_some()
+        await stream.send_all(b"R\0\0\0\x08\0\0\0\0")  # no password
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener] = await nursery.start(
+            partial(trio.serve_tcp, serve, 0, host="127.0.0.1")
+        )
+        address = listeners[0].socket.getsockname()
+        with trio.fail_after(1), pytest.raises(psycopg.OperationalError, match="let us in yet"):
+            await PostgresConnector(USER).connect(Backend(address))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_parameter_that_libpq_refuses(server: PostgresServer) -> None:
+    """It is the reason, though no connection was tried."""
+    assert 'invalid sslmode value: "maybe"' in await refused(
+        PostgresConnector(USER, sslmode="maybe"), Backend(server.address)
+    )
 
 
 # Names, TLS, and other ways to a server.

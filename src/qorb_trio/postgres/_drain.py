@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import psycopg
 from psycopg import errors, generators, pq
 from psycopg.abc import PQGen
@@ -25,21 +27,17 @@ def command(pgconn: pq.abc.PGconn, sql: bytes) -> PQGen[list[pq.abc.PGresult]]:
 
 def drain(pgconn: pq.abc.PGconn) -> PQGen[None]:
     """Read and drop the rest of an exchange, until the connection waits for a command."""
+    # A part of a command may be in libpq's buffer, and the server waits for the rest of it.
+    yield from generators.send(pgconn)
     if pgconn.pipeline_status:
         yield from _leave_pipeline(pgconn)
     while pgconn.transaction_status == _ACTIVE:
         for result in (yield from generators.fetch_many(pgconn)):
             if result.status == _COPY_IN:
-                yield from _end_copy_in(pgconn)
+                with suppress(psycopg.Error):  # with which the server answers
+                    yield from generators.copy_end(pgconn, b"cancelled")
             elif result.status == _COPY_OUT:
                 yield from _skip_copy_out(pgconn)
-
-
-def _end_copy_in(pgconn: pq.abc.PGconn) -> PQGen[None]:
-    """Break off a COPY to the server, which answers with an error."""
-    while pgconn.put_copy_end(b"cancelled") == 0:
-        yield Wait.W
-    yield from generators.send(pgconn)
 
 
 def _skip_copy_out(pgconn: pq.abc.PGconn) -> PQGen[None]:

@@ -64,31 +64,31 @@ class Exchange:
         self._pgconn = pgconn
         self._lot = trio.lowlevel.ParkingLot()
         self._leaving: set[trio.lowlevel.Task] = set()
-        self.farewell = Farewell()
-        self.turns = Turns()
-        self.is_held = False
+        self.farewell: Farewell = Farewell()
+        self.turns: Turns = Turns()
+        self.is_held: bool = False
         #: True if there is anything that `PostgresConnection.settle` must do.
-        self.unsettled = False
+        self.unsettled: bool = False
         #: Requests to cancel that were sent, but not yet acted on. Until they are, they could
         #: hit the next command.
         self.cancel_requests: list[pq.abc.PGcancelConn] = []
         #: True if the server may still be busy with a command that was cancelled here.
-        self.cancel_due = False
+        self.cancel_due: bool = False
         #: True if a part of an answer is still to be read and dropped.
-        self.drain_due = False
+        self.drain_due: bool = False
         #: Transactions that were left without waiting: the generators that end them, in order.
         self.parked: deque[Unfinished] = deque()
         #: Number of commands that were cancelled since the prepared statements were dropped.
-        self.interruptions = 0
+        self.interruptions: int = 0
         #: Number of `pipeline()` blocks that are entered.
-        self.pipelines = 0
+        self.pipelines: int = 0
         #: True if libpq may still be in single-row mode. It ends only with the next command
         #: outside a pipeline, and makes a mess of the first command of a pipeline.
-        self.streamed = False
+        self.streamed: bool = False
         #: True if a two-phase transaction was begun: psycopg keeps a record of it.
-        self.two_phase = False
+        self.two_phase: bool = False
         #: True if this program has closed the connection.
-        self.closed_here = False
+        self.closed_here: bool = False
         #: The settings to which the connection returns between two claims.
         self.settings: tuple[object, ...] = ()
 

@@ -47,15 +47,14 @@ def look_at_idle(pgconn: pq.abc.PGconn, farewell: Farewell) -> StaleConnectionEr
 
     Notices, notifications and changed parameters arrive at any time. libpq keeps them.
     """
-    if not poll_now(pgconn.socket, Wait.R):
-        return None
-    error: psycopg.Error | None = None
-    try:
-        pgconn.consume_input()
-    except psycopg.Error as exc:
-        error = exc
-    pgconn.is_busy()  # to parse what was read; a FATAL message reaches `farewell` by this
-    error = farewell.error or error
+    lost: psycopg.Error | None = None
+    if poll_now(pgconn.socket, Wait.R):
+        try:
+            pgconn.consume_input()
+        except psycopg.Error as exc:
+            lost = exc
+        pgconn.is_busy()  # to parse what was read; a FATAL message reaches `farewell` by this
+    error = farewell.error or lost
     if error is None:
         return None
     stale = StaleConnectionError(f"the server closed the idle connection: {error}")
