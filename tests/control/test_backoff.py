@@ -11,14 +11,14 @@ from trio.testing import MockClock
 
 from qorb_trio import Backend, Policy, SetConfig
 
-from ._harness import ScriptedConnector, a_pool, assert_consistent, make_backends, pass_time
+from ..harness.fates import FatedConnector, a_pool, assert_consistent, make_backends, pass_time
 
 ONE = Policy(spares_wanted=1, max_slots=1)
 
 
-def gaps(connector: ScriptedConnector, backend: Backend) -> list[float]:
+def gaps(connector: FatedConnector, backend: Backend) -> list[float]:
     """The times between the dials to one backend."""
-    times = [dial.at for dial in connector.dials_to(backend)]
+    times = [dial.started for dial in connector.dials_to(backend)]
     return [after - before for before, after in itertools.pairwise(times)]
 
 
@@ -29,7 +29,7 @@ async def test_delays_double_up_to_the_longest_with_jitter_at_each(
     """Each delay is twice the one before, plus a jitter of up to a half of it, and at least of
     `spread`; at the longest delay, the jitter is taken away."""
     (backend,) = make_backends(1)
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     policy = Policy(spares_wanted=1, max_slots=1, set_config=SetConfig(spread=spread))
     async with a_pool(connector, [backend], policy):
         await pass_time(1000)
@@ -47,10 +47,10 @@ async def test_delays_double_up_to_the_longest_with_jitter_at_each(
 async def test_ff44_backends_do_not_retry_in_step(seed: int, autojump_clock: MockClock) -> None:
     """Long into an outage that began for all at once, no two backends are tried together."""
     backends = make_backends(8)
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     async with a_pool(connector, backends, seed=seed):
         await pass_time(600)
-        last = [connector.dials_to(backend)[-1].at for backend in backends]
+        last = [connector.dials_to(backend)[-1].started for backend in backends]
         assert len(set(last)) == len(backends)
         for backend in backends:
             assert len({round(gap, 6) for gap in gaps(connector, backend)[-6:]}) > 1
@@ -58,7 +58,7 @@ async def test_ff44_backends_do_not_retry_in_step(seed: int, autojump_clock: Moc
 
 async def test_ff45_ten_thousand_failures_overflow_nothing(autojump_clock: MockClock) -> None:
     """After 10,000 failures in a row the delay is still the longest, and recovery is found."""
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     config = SetConfig(min_connection_backoff=0.02, max_connection_backoff=0.02, spread=0.0)
     policy = Policy(spares_wanted=1, max_slots=1, rebalance_interval=math.inf, set_config=config)
     async with a_pool(connector, make_backends(1), policy) as rig:
@@ -72,7 +72,7 @@ async def test_ff45_ten_thousand_failures_overflow_nothing(autojump_clock: MockC
 
 async def test_ff46_everything_switched_off_works(autojump_clock: MockClock) -> None:
     """With every interval and timeout at infinity, a pool serves, rests and recovers."""
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     config = SetConfig(
         max_connection_backoff=math.inf,
         health_interval=math.inf,
@@ -104,7 +104,7 @@ async def test_ff46_everything_switched_off_works(autojump_clock: MockClock) -> 
 
 async def test_an_endless_longest_backoff_goes_on_doubling(autojump_clock: MockClock) -> None:
     """Without a longest delay, an outage of a year costs a few dozen tries."""
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     config = SetConfig(max_connection_backoff=math.inf, health_interval=math.inf)
     policy = Policy(spares_wanted=1, max_slots=1, rebalance_interval=math.inf, set_config=config)
     async with a_pool(connector, make_backends(1), policy):
@@ -117,7 +117,7 @@ async def test_an_endless_longest_backoff_goes_on_doubling(autojump_clock: MockC
 
 async def test_ff47_a_jump_of_the_clock_is_one_pass(autojump_clock: MockClock) -> None:
     """When the clock leaps by an hour, each connection is checked once, and nothing moves."""
-    connector = ScriptedConnector(check_delay=0.01)
+    connector = FatedConnector(check_delay=0.01)
     async with a_pool(connector, make_backends(4)) as rig:
         await pass_time(10)
         autojump_clock.jump(3600)
@@ -134,7 +134,7 @@ async def test_ff47_a_jump_of_the_clock_in_an_outage_is_one_try(
 ) -> None:
     """After a leap of an hour each dead backend is tried once, not once per delay missed."""
     backends = make_backends(4)
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     async with a_pool(connector, backends):
         await pass_time(100)
         before = len(connector.dials)
@@ -148,7 +148,7 @@ async def test_the_backoff_of_one_backend_is_not_that_of_another(
 ) -> None:
     """A backend that failed for long does not delay the first tries of one that is new."""
     old, new = make_backends(2)
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     async with a_pool(connector, [old], ONE) as rig:
         await pass_time(300)
         rig.resolver.set([new])

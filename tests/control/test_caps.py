@@ -14,9 +14,9 @@ from trio.testing import MockClock
 
 from qorb_trio import Backend, Policy, SetConfig
 
-from ._harness import (
+from ..harness.fates import (
+    FatedConnector,
     Rig,
-    ScriptedConnector,
     a_pool,
     assert_consistent,
     connected,
@@ -36,7 +36,7 @@ async def test_ff23_rounding_and_probes_never_pass_the_cap(
 ) -> None:
     """Neither rounding up shares nor probing dead backends passes the cap, which is used up."""
     backends = make_backends(count)
-    connector = ScriptedConnector(connect_delay=0.01, close_delay=0.3)
+    connector = FatedConnector(connect_delay=0.01, close_delay=0.3)
     connector.crash(*backends[:dead])
     policy = Policy(max_slots=4, rebalance_interval=10)
     async with a_pool(connector, backends, policy) as rig:
@@ -52,7 +52,7 @@ async def test_ff24_claims_on_a_removed_backend_keep_their_places(
 ) -> None:
     """A new backend gets a slot only as each claim on the removed one is given back."""
     a, b = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     policy = Policy(spares_wanted=4, max_slots=4)
     async with a_pool(connector, [a], policy) as rig:
         claims = [await rig.pool.acquire() for _ in range(4)]
@@ -74,7 +74,7 @@ async def test_ff24_claims_count_against_the_same_backend_when_it_comes_back(
 ) -> None:
     """Claims held from before a backend left use up its ``max_count`` when it is back."""
     (a,) = make_backends(1)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     policy = Policy(spares_wanted=8, max_slots=max_slots, set_config=SetConfig(max_count=4))
     async with a_pool(connector, [a], policy) as rig:
         claims = [await rig.pool.acquire() for _ in range(4)]
@@ -96,7 +96,7 @@ async def test_ff25_failing_recycles_do_not_push_the_size_past_the_cap(
     autojump_clock: MockClock,
 ) -> None:
     """Connections that cannot be recycled make room before others take their place."""
-    connector = ScriptedConnector(recycle="fail", connect_delay=0.01, close_delay=0.05)
+    connector = FatedConnector(recycle="fail", connect_delay=0.01, close_delay=0.05)
     policy = Policy(max_slots=4)
     async with a_pool(connector, make_backends(2), policy) as rig:
         async with trio.open_nursery() as nursery:
@@ -117,7 +117,7 @@ async def test_ff26_the_replacement_waits_until_the_old_one_has_closed(
     autojump_clock: MockClock,
 ) -> None:
     """At the cap, a discarded connection is replaced when it is closed, and not before."""
-    connector = ScriptedConnector(close_delay=5.0)
+    connector = FatedConnector(close_delay=5.0)
     policy = Policy(spares_wanted=2, max_slots=2, set_config=SetConfig(disconnect_timeout=20))
     async with a_pool(connector, make_backends(1), policy) as rig:
         for claim in [await rig.pool.acquire() for _ in range(2)]:
@@ -136,7 +136,7 @@ async def test_a_cancelled_dial_keeps_its_place_until_it_has_ended(
 ) -> None:
     """A dial that is slow to give up counts until it has, and what it still opens is closed."""
     a, b = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     connector.fate(a).connect = "hang"
     connector.fate(a).connect_linger = 2.0
     connector.fate(a).connect_stubborn = stubborn
@@ -157,7 +157,7 @@ async def test_max_count_bounds_each_backend_under_a_burst(
 ) -> None:
     """However many claimants wait, a backend gets no more than ``max_count`` connections."""
     backends = make_backends(count)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     policy = Policy(set_config=SetConfig(max_count=max_count))
     async with a_pool(connector, backends, policy) as rig:
         await hold_many(rig.pool, 20, 0.1)
@@ -168,7 +168,7 @@ async def test_max_count_bounds_each_backend_under_a_burst(
 
 async def test_hung_disconnects_count_until_they_are_cut_short(autojump_clock: MockClock) -> None:
     """A close that hangs keeps its place for ``disconnect_timeout``, and then gives it up."""
-    connector = ScriptedConnector(close="hang")
+    connector = FatedConnector(close="hang")
     policy = Policy(spares_wanted=3, max_slots=3)
     async with a_pool(connector, make_backends(1), policy) as rig:
         for claim in [await rig.pool.acquire() for _ in range(3)]:
@@ -207,7 +207,7 @@ async def test_extreme_policies_are_obeyed_and_serve(
     policy: Policy, count: int, at_rest: int, autojump_clock: MockClock
 ) -> None:
     """Whatever the policy, the pool holds what it wants at rest and serves every claimant."""
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, make_backends(count), policy) as rig:
         await pass_time(1)
         assert sum(connected(rig.stats()).values()) == at_rest
@@ -222,7 +222,7 @@ async def test_extreme_policies_are_obeyed_and_serve(
 async def test_stats_never_show_more_slots_than_allowed(autojump_clock: MockClock) -> None:
     """At every quiescent moment of a troubled hour, slots of all kinds keep within the caps."""
     backends = make_backends(7)
-    connector = ScriptedConnector(connect_delay=(0.0, 0.5), close_delay=0.4)
+    connector = FatedConnector(connect_delay=(0.0, 0.5), close_delay=0.4)
     policy = Policy(spares_wanted=5, max_slots=9, set_config=SetConfig(max_count=2))
     async with a_pool(connector, backends, policy) as rig, trio.open_nursery() as nursery:
         nursery.start_soon(_trouble, rig.connector, backends)
@@ -230,7 +230,7 @@ async def test_stats_never_show_more_slots_than_allowed(autojump_clock: MockCloc
         nursery.cancel_scope.cancel()
 
 
-async def _trouble(connector: ScriptedConnector, backends: list[Backend]) -> None:
+async def _trouble(connector: FatedConnector, backends: list[Backend]) -> None:
     for turn in itertools.count():
         if turn % 3:
             connector.crash(backends[turn % len(backends)])

@@ -13,10 +13,10 @@ from qorb_trio import Backend, NoBackendsError, Policy, SetConfig, open_pool
 from qorb_trio.abc import Instrument, Resolver
 from qorb_trio.testing import ManualResolver
 
-from ._harness import (
+from ..harness.fates import (
     Act,
+    FatedConnector,
     Recorder,
-    ScriptedConnector,
     a_pool,
     assert_consistent,
     connected,
@@ -32,7 +32,7 @@ from ._harness import (
 async def test_a_removed_backend_loses_its_spares_at_once(autojump_clock: MockClock) -> None:
     """In the instant in which a backend leaves, its spares are closed and replaced elsewhere."""
     a, b = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, [a, b]) as rig:
         await pass_time(1)
         rig.resolver.set([b])
@@ -52,7 +52,7 @@ async def test_claims_on_a_removed_backend_finish_and_are_closed(
 ) -> None:
     """A claim outlives its backend; given back, its connection is closed and not lent again."""
     a, b = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, [a]) as rig:
         claim = await rig.pool.acquire()
         conn = claim.connection
@@ -70,7 +70,7 @@ async def test_claims_on_a_removed_backend_finish_and_are_closed(
 async def test_a_dial_to_a_removed_backend_is_cancelled(autojump_clock: MockClock) -> None:
     """What is being dialled when a backend leaves is given up, in that instant."""
     a, b = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     connector.fate(a).connect = "hang"
     async with a_pool(connector, [a]) as rig:
         await pass_time(1)
@@ -85,7 +85,7 @@ async def test_a_dial_to_a_removed_backend_is_cancelled(autojump_clock: MockCloc
 async def test_a_backoff_of_a_removed_backend_is_given_up(autojump_clock: MockClock) -> None:
     """A backend in back-off that leaves is not dialled again."""
     (a,) = make_backends(1)
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     async with a_pool(connector, [a]) as rig:
         await pass_time(100)
         rig.resolver.set([])
@@ -99,7 +99,7 @@ async def test_a_backoff_of_a_removed_backend_is_given_up(autojump_clock: MockCl
 async def test_a_backend_that_comes_back_is_fresh(autojump_clock: MockClock) -> None:
     """It is dialled at once, whatever back-off and errors it had left behind."""
     (a,) = make_backends(1)
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     async with a_pool(connector, [a], Policy(spares_wanted=4)) as rig:
         await pass_time(500)
         rig.resolver.set([])
@@ -116,7 +116,7 @@ async def test_what_was_claimed_before_a_backend_left_is_not_lent_after_it_is_ba
 ) -> None:
     """A connection that was lent before its backend left is closed on release, come what may."""
     (a,) = make_backends(1)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, [a], Policy(spares_wanted=2)) as rig:
         claim = await rig.pool.acquire()
         conn = claim.connection
@@ -140,7 +140,7 @@ async def test_ff29_add_remove_add_while_slots_are_stopping(
 ) -> None:
     """A backend that flaps faster than its connections close ends up with what it should have."""
     a, b = make_backends(2)
-    connector = ScriptedConnector(connect_delay=connect_delay, close_delay=close_delay)
+    connector = FatedConnector(connect_delay=connect_delay, close_delay=close_delay)
     async with a_pool(connector, [a, b], Policy(spares_wanted=6, max_slots=6)) as rig:
         for turn in range(40):
             rig.resolver.set([a, b] if turn % 2 else [a])
@@ -159,7 +159,7 @@ async def test_sets_that_follow_each_other_without_a_pause_are_all_obeyed(
 ) -> None:
     """The last set of a burst holds, and what was in none of them is never dialled."""
     backends = make_backends(6)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, backends[:1]) as rig:
         await pass_time(1)
         for turn in range(100):
@@ -178,7 +178,7 @@ async def test_ff30_a_known_name_at_a_new_address_is_a_new_backend(
     """The connections to the old address are closed, and the new address is dialled."""
     old = Backend(("10.0.0.1", 80), name="www")
     new = Backend(("10.0.0.2", 80), name="www")
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, [old]) as rig:
         await pass_time(1)
         claim = await rig.pool.acquire()
@@ -198,7 +198,7 @@ async def test_ff30_a_known_name_at_a_new_address_is_a_new_backend(
 async def test_equal_backends_count_once(autojump_clock: MockClock) -> None:
     """A resolver that names one backend three times has named one backend."""
     (a,) = make_backends(1)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     policy = Policy(set_config=SetConfig(max_count=3))
     async with a_pool(connector, [a, a, *make_backends(1)], policy) as rig:
         await pass_time(100)
@@ -208,7 +208,7 @@ async def test_equal_backends_count_once(autojump_clock: MockClock) -> None:
 
 async def test_an_empty_set_and_a_return_from_it(autojump_clock: MockClock) -> None:
     """Without backends claims wait, or fail saying so; with the next set they are served."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, make_backends(2)) as rig, trio.open_nursery() as nursery:
         await pass_time(1)
         rig.resolver.set([])
@@ -227,7 +227,7 @@ async def test_rolling_replacement_of_all_backends_fails_no_claim(
 ) -> None:
     """While every backend is replaced one by one, claims go on and end at the newest ones."""
     backends = make_backends(12)
-    connector = ScriptedConnector(connect_delay=0.02, close_delay=0.1)
+    connector = FatedConnector(connect_delay=0.02, close_delay=0.1)
     async with a_pool(connector, backends[:3]) as rig, trio.open_nursery() as nursery:
 
         async def churn() -> None:
@@ -249,7 +249,7 @@ async def test_random_churn_leaves_the_right_connections(
     """After any history of sets, what is connected is what the last set calls for."""
     rng = random.Random(seed)
     backends = make_backends(10)
-    connector = ScriptedConnector(connect_delay=(0.0, 0.3), close_delay=0.2, seed=seed)
+    connector = FatedConnector(connect_delay=(0.0, 0.3), close_delay=0.2, seed=seed)
     async with a_pool(connector, backends, seed=seed) as rig:
         for _ in range(100):
             rig.resolver.set(rng.sample(backends, rng.randrange(11)))
@@ -264,7 +264,7 @@ async def test_random_churn_leaves_the_right_connections(
 async def test_instruments_hear_of_backends_that_come_and_go(autojump_clock: MockClock) -> None:
     """Each backend goes online once, and offline once when it has left."""
     a, b = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     recorder = Recorder()
     async with a_pool(connector, [a, b], instruments=[recorder]) as rig:
         await pass_time(1)
@@ -280,7 +280,7 @@ async def test_instruments_hear_of_backends_that_come_and_go(autojump_clock: Moc
 
 async def test_a_resolver_that_returns_has_had_the_last_word(autojump_clock: MockClock) -> None:
     """When `run` returns the pool carries on with the last set, outages included."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     (backend,) = make_backends(1)
     async with a_pool(connector, [backend]) as rig:
         rig.resolver.finish()
@@ -294,7 +294,7 @@ async def test_a_resolver_that_returns_has_had_the_last_word(autojump_clock: Moc
 
 
 async def _crash(
-    resolver: ManualResolver, connector: ScriptedConnector, cause: Callable[[], None]
+    resolver: ManualResolver, connector: FatedConnector, cause: Callable[[], None]
 ) -> BaseExceptionGroup[BaseException]:
     """Open a pool, let `cause` befall it, and give back what came out of the nursery."""
     with pytest.raises(BaseExceptionGroup) as info:
@@ -324,7 +324,7 @@ async def test_a_resolver_that_raises_crashes_the_pool(
     """Its exception comes out of the caller's nursery, as it is and alone."""
     resolver = ManualResolver(make_backends(2))
     boom = kind("the resolver is at its end")
-    group = await _crash(resolver, ScriptedConnector(), lambda: resolver.fail(boom))
+    group = await _crash(resolver, FatedConnector(), lambda: resolver.fail(boom))
     assert _leaves(group) == [boom]
     assert trio.current_time() < 2
 
@@ -333,7 +333,7 @@ async def test_two_addresses_under_one_name_crash_the_pool(autojump_clock: MockC
     """Such a set is a bug of the resolver: a `ValueError` that names the name."""
     twins = [Backend(("10.0.0.1", 80), name="twin"), Backend(("10.0.0.2", 80), name="twin")]
     resolver = ManualResolver(make_backends(2))
-    group = await _crash(resolver, ScriptedConnector(), lambda: resolver.set(twins))
+    group = await _crash(resolver, FatedConnector(), lambda: resolver.set(twins))
     (error,) = _leaves(group)
     assert isinstance(error, ValueError)
     assert "twin" in str(error)
@@ -357,7 +357,7 @@ async def test_something_else_than_a_backend_crashes_the_pool(
 ) -> None:
     """Anything but a set of backends is a bug of the resolver, and the error says what it is."""
     resolver = _Careless([bad] if in_a_set else bad)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     with pytest.raises(BaseExceptionGroup) as info:
         async with trio.open_nursery() as nursery, open_pool(nursery, resolver, connector):
             with trio.fail_after(60):
@@ -377,7 +377,7 @@ async def test_claimants_of_a_crashed_pool_do_not_hang(autojump_clock: MockClock
         with pytest.raises(BaseExceptionGroup):
             async with (
                 trio.open_nursery() as nursery,
-                open_pool(nursery, resolver, ScriptedConnector()) as pool,
+                open_pool(nursery, resolver, FatedConnector()) as pool,
             ):
 
                 async def claim() -> None:
@@ -400,7 +400,7 @@ async def test_closing_of_a_removed_backend_delays_its_successor_once(
 ) -> None:
     """At the cap, the successor is dialled when the old connections are closed: all together."""
     a, b = make_backends(2)
-    connector = ScriptedConnector(close=close, close_delay=0.6)
+    connector = FatedConnector(close=close, close_delay=0.6)
     async with a_pool(connector, [a], Policy(max_slots=8)) as rig:
         await pass_time(1)
         rig.resolver.set([b])
@@ -432,7 +432,7 @@ async def test_a_resolver_that_raises_as_it_stops_is_heard(
 ) -> None:
     """Its error comes out of the nursery; that of the body comes out of the block all the same."""
     error = OSError("cannot stop")
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     came_out: Exception | None = None
     with pytest.raises(BaseExceptionGroup) as info:
         async with trio.open_nursery() as nursery:
@@ -450,7 +450,7 @@ async def test_a_resolver_that_raises_as_it_stops_is_heard(
 
 async def test_a_crash_during_the_drain_ends_the_drain(autojump_clock: MockClock) -> None:
     """When the caller's nursery is cancelled while claims drain, nobody waits for them."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     boom = RuntimeError("elsewhere")
 
     async def crash() -> None:
@@ -493,7 +493,7 @@ class Late(Instrument):
 async def test_many_backends_leave_as_their_checks_fall_due(autojump_clock: MockClock) -> None:
     """However many spares are to be closed, nobody begins to check one whose backend has left."""
     old, new = make_backends(250, "old"), make_backends(2, "new")
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     late = Late(autojump_clock)
     policy = Policy(spares_wanted=250, max_slots=500, set_config=SetConfig(health_interval=10))
     async with a_pool(connector, old, policy, instruments=[late]) as rig:
@@ -531,7 +531,7 @@ async def test_many_backends_leave_as_they_are_dialled(autojump_clock: MockClock
     (rest,) = make_backends(1, "rest")
     instrument = LateDials()
     policy = Policy(spares_wanted=250, max_slots=500)
-    async with a_pool(ScriptedConnector(), [rest], policy, instruments=[instrument]) as rig:
+    async with a_pool(FatedConnector(), [rest], policy, instruments=[instrument]) as rig:
         await settle()
         for steps in range(16):
             rig.resolver.set(make_backends(250, f"old{steps}-"))

@@ -11,9 +11,9 @@ from trio.testing import MockClock
 
 from qorb_trio import Connector, Instrument, Policy, SetConfig
 
-from ._harness import (
+from ..harness.fates import (
     Act,
-    ScriptedConnector,
+    FatedConnector,
     a_pool,
     assert_consistent,
     connected,
@@ -33,11 +33,11 @@ async def test_each_idle_connection_is_checked_when_due(
     count: int, autojump_clock: MockClock
 ) -> None:
     """No connection is checked before it was idle for the interval, nor long after."""
-    connector = ScriptedConnector(check_delay=0.01)
+    connector = FatedConnector(check_delay=0.01)
     async with a_pool(connector, make_backends(count)):
         await pass_time(3600)
         for conn in connector.conns:
-            times = [conn.opened_at, *conn.checks, trio.current_time()]
+            times = [conn.opened, *conn.checks, trio.current_time()]
             waits = [after - before for before, after in itertools.pairwise(times)]
             assert min(waits[:-1]) >= INTERVAL - 1e-6
             assert max(waits) <= 2 * INTERVAL
@@ -45,7 +45,7 @@ async def test_each_idle_connection_is_checked_when_due(
 
 async def test_an_interval_of_infinity_means_never(autojump_clock: MockClock) -> None:
     """With the checks switched off, none is made."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     policy = Policy(set_config=SetConfig(health_interval=math.inf))
     async with a_pool(connector, make_backends(2), policy):
         await pass_time(100_000)
@@ -55,7 +55,7 @@ async def test_an_interval_of_infinity_means_never(autojump_clock: MockClock) ->
 
 async def test_a_connection_in_use_is_not_checked(autojump_clock: MockClock) -> None:
     """What is claimed, or was not idle for the interval, is left alone."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     policy = Policy(spares_wanted=1, max_slots=1)
     async with a_pool(connector, make_backends(1), policy) as rig:
         async with rig.pool.claim():
@@ -67,7 +67,7 @@ async def test_a_connection_in_use_is_not_checked(autojump_clock: MockClock) -> 
 async def test_what_was_used_without_a_clean_up_is_not_checked(autojump_clock: MockClock) -> None:
     """Use counts as a check, also where a returned connection is not recycled first."""
 
-    class Cheap(ScriptedConnector):
+    class Cheap(FatedConnector):
         is_valid = Connector.is_valid
         on_recycle = Connector.on_recycle
 
@@ -93,7 +93,7 @@ async def test_never_are_all_spares_in_a_check(
 ) -> None:
     """Although all connections fall due together, some spare can be had at each moment."""
     sick, sound = make_backends(2)
-    connector = ScriptedConnector(check_delay=2.0)
+    connector = FatedConnector(check_delay=2.0)
     connector.fate(sick).check = act
     async with a_pool(connector, [sick, sound], Policy(spares_wanted=spares)) as rig:
         await pass_time(1)
@@ -110,7 +110,7 @@ async def test_never_are_all_spares_in_a_check(
 @pytest.mark.parametrize("seed", range(3))
 async def test_ff43_checks_spread_out(seed: int, autojump_clock: MockClock) -> None:
     """Of connections opened in one instant, never more than half are checked in one."""
-    connector = ScriptedConnector(check_delay=0.1)
+    connector = FatedConnector(check_delay=0.1)
     policy = Policy(spares_wanted=16)
     async with a_pool(connector, make_backends(4), policy, seed=seed):
         await pass_time(600)
@@ -121,7 +121,7 @@ async def test_ff43_checks_spread_out(seed: int, autojump_clock: MockClock) -> N
 async def test_ff43_what_falls_due_does_not_move(autojump_clock: MockClock) -> None:
     """However often the pool plans and hears of its backends, a check comes when it is due."""
     backends = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     policy = Policy(rebalance_interval=7)
     async with a_pool(connector, backends, policy) as rig:
         await pass_time(1)
@@ -132,7 +132,7 @@ async def test_ff43_what_falls_due_does_not_move(autojump_clock: MockClock) -> N
 
         await watch(300, 0.7, look)
         for conn in connector.conns:
-            times = [conn.opened_at, *conn.checks]
+            times = [conn.opened, *conn.checks]
             waits = [after - before for before, after in itertools.pairwise(times)]
             assert 6 <= len(waits) <= 10
             assert min(waits) >= INTERVAL
@@ -144,7 +144,7 @@ async def test_a_claim_during_a_check_waits_for_no_more_than_the_check(
     slots: int, autojump_clock: MockClock
 ) -> None:
     """A claimant that finds spares in a check is served when a check is done, or before."""
-    connector = ScriptedConnector(check_delay=1.0)
+    connector = FatedConnector(check_delay=1.0)
     policy = Policy(spares_wanted=slots, max_slots=slots)
     async with a_pool(connector, make_backends(1), policy) as rig:
         await pass_time(1)
@@ -157,7 +157,7 @@ async def test_a_claim_during_a_check_waits_for_no_more_than_the_check(
 
 async def test_a_connection_that_fails_its_check_is_replaced(autojump_clock: MockClock) -> None:
     """A failed check closes the connection, is counted, and the slot connects again."""
-    connector = ScriptedConnector(check="fail")
+    connector = FatedConnector(check="fail")
     policy = Policy(spares_wanted=2, max_slots=2)
     async with a_pool(connector, make_backends(1), policy) as rig:
         await pass_time(1)
@@ -175,7 +175,7 @@ async def test_a_connection_that_fails_its_check_is_replaced(autojump_clock: Moc
 @pytest.mark.parametrize("timeout", [3, 0.5])
 async def test_a_check_that_hangs_is_bounded(timeout: float, autojump_clock: MockClock) -> None:
     """A check that does not return in time is a failed check."""
-    connector = ScriptedConnector(check="hang")
+    connector = FatedConnector(check="hang")
     config = SetConfig(health_check_timeout=timeout)
     policy = Policy(spares_wanted=1, max_slots=1, set_config=config)
     async with a_pool(connector, make_backends(1), policy):
@@ -190,7 +190,7 @@ async def test_a_check_that_hangs_is_bounded(timeout: float, autojump_clock: Moc
 async def test_ff13_a_silent_partition_is_evicted(slots: int, autojump_clock: MockClock) -> None:
     """Connections into a void are gone soon after they fall due, and live ones serve."""
     lost, live = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, [lost, live], Policy(spares_wanted=slots)) as rig:
         await pass_time(5)
         victims = connector.open_to(lost)
@@ -210,7 +210,7 @@ async def test_an_outage_that_only_checks_notice_ends_in_recovery(
     autojump_clock: MockClock,
 ) -> None:
     """An idle pool whose backend dies and comes back is whole again without any claim."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     (backend,) = make_backends(1)
     async with a_pool(connector, [backend], Policy(spares_wanted=4)) as rig:
         await pass_time(5)
@@ -226,7 +226,7 @@ async def test_an_outage_that_only_checks_notice_ends_in_recovery(
 
 async def test_checks_go_on_under_load(autojump_clock: MockClock) -> None:
     """Spares that a steady load never reaches are checked all the same."""
-    connector = ScriptedConnector(check_delay=0.01)
+    connector = FatedConnector(check_delay=0.01)
     async with a_pool(connector, make_backends(2)) as rig:
         await pass_time(1)
         async with trio.open_nursery() as nursery:

@@ -20,12 +20,12 @@ from qorb_trio import (
     SetConfig,
 )
 
-from ._harness import (
+from ..harness import LedgerConnection
+from ..harness.fates import (
     Act,
-    Conn,
+    FatedConnector,
     Recorder,
     Rig,
-    ScriptedConnector,
     a_pool,
     assert_consistent,
     connected,
@@ -46,16 +46,16 @@ def gaps(times: list[float]) -> list[float]:
     return [after - before for before, after in itertools.pairwise(times)]
 
 
-def dial_times(connector: ScriptedConnector, backend: Backend, since: float = 0.0) -> list[float]:
+def dial_times(connector: FatedConnector, backend: Backend, since: float = 0.0) -> list[float]:
     """When `backend` was dialled."""
-    return [dial.at for dial in connector.dials_to(backend) if dial.at >= since]
+    return [dial.started for dial in connector.dials_to(backend) if dial.started >= since]
 
 
 @pytest.mark.parametrize("count", [1, 4])
 async def test_an_outage_of_all_backends_is_survived(count: int, autojump_clock: MockClock) -> None:
     """All backends die and come back: few probes meanwhile, and service resumes by itself."""
     backends = make_backends(count)
-    connector = ScriptedConnector(connect_delay=(0.005, 0.025))
+    connector = FatedConnector(connect_delay=(0.005, 0.025))
     async with a_pool(connector, backends) as rig, trio.open_nursery() as nursery:
         await pass_time(100)
         connector.crash(*backends)
@@ -76,7 +76,7 @@ async def test_an_outage_of_all_backends_is_survived(count: int, autojump_clock:
 
 async def test_a_claim_in_an_outage_fails_with_the_cause(autojump_clock: MockClock) -> None:
     """The error of a claim names the last connect error as its cause."""
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     async with a_pool(connector, make_backends(2)) as rig:
         with pytest.raises(NoBackendsOnlineError) as info:
             await rig.pool.acquire(timeout=3)
@@ -95,7 +95,7 @@ async def test_each_dead_backend_is_probed_within_the_longest_backoff(
     """As long as there is room for all, no dead backend waits longer than its back-off."""
     backends = make_backends(8)
     dead = backends[:7] if live else backends
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     connector.crash(*dead)
     async with a_pool(connector, backends):
         await pass_time(600)
@@ -111,7 +111,7 @@ async def test_ff27_dead_backends_take_turns_inside_the_cap(
 ) -> None:
     """As many dead backends as slots, or more: each is probed, and the first to live is found."""
     backends = make_backends(count)
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     async with a_pool(connector, backends, Policy(max_slots=slots)) as rig:
         turn = MAX_BACKOFF * math.ceil(count / slots)
         await pass_time(10 * turn)
@@ -130,7 +130,7 @@ async def test_more_dead_backends_than_probes_take_turns_beside_a_live_one(
     """39 dead backends share half of 8 slots: every one gets its turn, and the live one works."""
     backends = make_backends(40)
     live, dead = backends[17], backends[:17] + backends[18:]
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     connector.crash(*dead)
     recorder = Recorder()
     policy = Policy(max_slots=8, spares_wanted=4)
@@ -156,7 +156,7 @@ def assert_probes_leave_half(rig: Rig, dead: list[Backend]) -> None:
     assert probes <= max(1, rig.pool.policy.max_slots // 2)
 
 
-async def _claim_in_vain(pool: Pool[Conn]) -> None:
+async def _claim_in_vain(pool: Pool[LedgerConnection]) -> None:
     while True:
         try:
             async with pool.claim(timeout=5):
@@ -167,7 +167,7 @@ async def _claim_in_vain(pool: Pool[Conn]) -> None:
 
 async def test_accept_then_close_is_no_tight_loop(autojump_clock: MockClock) -> None:
     """A server that accepts and hangs up at once is tried with back-off like a dead one."""
-    connector = ScriptedConnector(born_broken=True)
+    connector = FatedConnector(born_broken=True)
     async with a_pool(connector, make_backends(1)) as rig, trio.open_nursery() as nursery:
         nursery.start_soon(_claim_in_vain, rig.pool)
         nursery.start_soon(_claim_in_vain, rig.pool)
@@ -185,7 +185,7 @@ async def test_accept_then_close_beside_a_live_backend_costs_no_claim(
 ) -> None:
     """Claims go to the backend that works, and the other one is tried with back-off."""
     bad, good = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     connector.fate(bad).born_broken = True
     async with a_pool(connector, [bad, good]) as rig:
         served = await run_load(rig.pool, claimants=4, seconds=300, work=0.1)
@@ -197,7 +197,7 @@ async def test_accept_then_close_beside_a_live_backend_costs_no_claim(
 
 async def test_a_connect_alone_does_not_reset_the_backoff(autojump_clock: MockClock) -> None:
     """After a long outage, connections that die at birth go on being tried seldom."""
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     policy = Policy(spares_wanted=1, max_slots=1)
     async with a_pool(connector, make_backends(1), policy) as rig, trio.open_nursery() as nursery:
         nursery.start_soon(_claim_in_vain, rig.pool)
@@ -217,7 +217,7 @@ async def test_a_connection_that_has_proved_itself_resets_the_backoff(
 ) -> None:
     """After claims were served for a while, the first retry comes soon again."""
     (backend,) = make_backends(1)
-    connector = ScriptedConnector(connect="fail")
+    connector = FatedConnector(connect="fail")
     policy = Policy(spares_wanted=1, max_slots=1)
     async with a_pool(connector, [backend], policy) as rig:
         await pass_time(200)
@@ -231,7 +231,7 @@ async def test_a_connection_that_has_proved_itself_resets_the_backoff(
         assert len(dial_times(connector, backend, since)) >= 4
 
 
-class Silent(ScriptedConnector):
+class Silent(FatedConnector):
     """Its connections cannot be checked, so that only use and time prove anything."""
 
     is_valid = Connector.is_valid
@@ -275,7 +275,7 @@ async def test_slow_backends_that_take_turns_get_longer_each_time(
     autojump_clock: MockClock,
 ) -> None:
     """Where all backends take longer to connect than seems usual, one is waited for in the end."""
-    connector = ScriptedConnector(connect_delay=3)
+    connector = FatedConnector(connect_delay=3)
     policy = Policy(spares_wanted=1, max_slots=1)
     async with a_pool(connector, make_backends(3), policy) as rig:
         with trio.fail_after(60):
@@ -295,7 +295,7 @@ async def test_a_dial_is_given_up_for_others(stubborn: bool, autojump_clock: Moc
             errors.append(args[-1])
 
     hung, live = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     connector.fate(hung).connect = "hang"
     connector.fate(hung).connect_stubborn = stubborn
     policy = Policy(spares_wanted=4, max_slots=4)
@@ -315,7 +315,7 @@ async def test_a_dial_is_given_up_for_others(stubborn: bool, autojump_clock: Moc
 async def test_a_probe_that_lasts_proves_itself(autojump_clock: MockClock) -> None:
     """A backend that is back gets its share though nobody claims, and before any check is due."""
     (backend,) = make_backends(1)
-    connector = ScriptedConnector(connect="fail", connect_delay=0.1)
+    connector = FatedConnector(connect="fail", connect_delay=0.1)
     policy = Policy(set_config=SetConfig(min_connection_backoff=10))
     async with a_pool(connector, [backend], policy) as rig:
         await pass_time(1)
@@ -331,7 +331,7 @@ async def test_ff32_hung_backends_leave_half_to_the_live_one(
     """Dials that never return take at most half of the cap, and claims are served all along."""
     backends = make_backends(4)
     live, hung = backends[3], backends[:3]
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     for backend in hung:
         connector.fate(backend).connect = "hang"
     policy = Policy(max_slots=8, set_config=SetConfig(connect_timeout=connect_timeout))
@@ -360,7 +360,7 @@ async def test_a_live_backend_is_found_among_many_hung_ones(
 ) -> None:
     """Sixteen hung backends fill the cap, and still a claim reaches the live one in its time."""
     backends = make_backends(17)
-    connector = ScriptedConnector(connect="hang")
+    connector = FatedConnector(connect="hang")
     connector.fate(backends[16]).connect = "ok"
     policy = Policy(set_config=SetConfig(connect_timeout=connect_timeout))
     async with a_pool(connector, backends, policy) as rig:
@@ -377,7 +377,7 @@ async def test_a_backend_that_begins_to_hang_does_not_use_up_the_cap(
 ) -> None:
     """Where connections break and redials hang, the other backend takes the demand."""
     a, b = make_backends(2)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, [a, b], Policy(max_slots=8)) as rig:
         await pass_time(100)
         connector.crash(a)
@@ -395,7 +395,7 @@ async def test_one_spare_gives_way_to_a_probe(
 ) -> None:
     """Where live spares fill the cap, one of them gives way to the probe of a new backend."""
     a, b = make_backends(2)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     connector.fate(b).connect = act
     policy = Policy(spares_wanted=cap, max_slots=cap)
     async with a_pool(connector, [a], policy) as rig:
@@ -419,7 +419,7 @@ async def test_one_spare_gives_way_to_a_probe(
 async def test_the_last_connected_slot_never_gives_way(act: Act, autojump_clock: MockClock) -> None:
     """With a cap of one, the connection that works stays, whatever other backends there are."""
     a, b = make_backends(2)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     connector.fate(b).connect = act
     async with a_pool(connector, [a], Policy(spares_wanted=1, max_slots=1)) as rig:
         await pass_time(10)
@@ -429,7 +429,7 @@ async def test_the_last_connected_slot_never_gives_way(act: Act, autojump_clock:
             assert conn.backend == a
 
 
-def _assert_only(connector: ScriptedConnector, backend: Backend) -> None:
+def _assert_only(connector: FatedConnector, backend: Backend) -> None:
     assert [conn.backend for conn in connector.open] == [backend]
     assert connector.closed == []
 
@@ -437,7 +437,7 @@ def _assert_only(connector: ScriptedConnector, backend: Backend) -> None:
 async def test_a_cap_of_one_passes_over_hung_and_dead_backends(autojump_clock: MockClock) -> None:
     """With a single slot, it goes from backend to backend until one of them answers."""
     backends = make_backends(4)
-    connector = ScriptedConnector(connect="hang")
+    connector = FatedConnector(connect="hang")
     connector.fate(backends[1]).connect = "fail"
     connector.fate(backends[3]).connect = "ok"
     async with a_pool(connector, backends, Policy(spares_wanted=1, max_slots=1)) as rig:
@@ -451,7 +451,7 @@ async def test_a_backend_that_hangs_only_now_and_then_comes_back(
     autojump_clock: MockClock,
 ) -> None:
     """A hung dial is cut off at ``connect_timeout``, and the next one may work."""
-    connector = ScriptedConnector(connect="hang")
+    connector = FatedConnector(connect="hang")
     policy = Policy(spares_wanted=1, max_slots=1, set_config=SetConfig(connect_timeout=2))
     async with a_pool(connector, make_backends(1), policy) as rig:
         await pass_time(1.9)
@@ -473,7 +473,7 @@ async def test_a_probe_that_connects_is_given_the_time_to_prove_itself(
     """Backends that accept but fail their check are tried seldom, whatever room there is."""
     backends = make_backends(count)
     bad = backends[count // 2 :]
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     for backend in bad:
         connector.fate(backend).check = "fail"
     async with a_pool(connector, backends, Policy(max_slots=cap, spares_wanted=cap)) as rig:
@@ -499,7 +499,7 @@ async def test_a_hung_backend_is_probed_again(
     """A dial that hangs is not waited for for ever: its backend is found when it is back."""
     backends = make_backends(2 if live else 1)
     hung = backends[0]
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     connector.fate(hung).connect = "hang"
     policy = Policy(set_config=SetConfig(connect_timeout=connect_timeout))
     async with a_pool(connector, backends, policy) as rig:
@@ -516,7 +516,7 @@ async def test_dials_of_one_backend_that_end_differently(
     count: int, claimants: int, seed: int, autojump_clock: MockClock
 ) -> None:
     """Some of the first dials are refused and others succeed: soon all is as it should be."""
-    connector = ScriptedConnector(connect="fail", connect_delay=(0.05, 0.5), seed=seed)
+    connector = FatedConnector(connect="fail", connect_delay=(0.05, 0.5), seed=seed)
     backends = make_backends(count)
     async with a_pool(connector, backends, seed=seed) as rig, trio.open_nursery() as nursery:
         for _ in range(claimants):

@@ -12,9 +12,9 @@ from trio.testing import MockClock
 
 from qorb_trio import AllClaimsUsedError, ClaimTimeoutError, Policy, Pool, SetConfig
 
-from ._harness import (
-    Conn,
-    ScriptedConnector,
+from ..harness import LedgerConnection
+from ..harness.fates import (
+    FatedConnector,
     a_pool,
     assert_consistent,
     connected,
@@ -30,7 +30,7 @@ from ._harness import (
 
 async def test_ff42_a_spike_is_served_by_what_is_there(autojump_clock: MockClock) -> None:
     """Fifty short claims are served by five idle connections before any dial is done."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, make_backends(1), Policy(spares_wanted=5)) as rig:
         await pass_time(1)
         connector.fate("b0").connect_delay = 0.150
@@ -53,7 +53,7 @@ async def test_waiting_claimants_are_demand(
     waiting: int, spares: int, cap: int, connecting: int, autojump_clock: MockClock
 ) -> None:
     """As many connections are being opened as there are claimants and spares, within the cap."""
-    connector = ScriptedConnector(connect_delay=5.0)
+    connector = FatedConnector(connect_delay=5.0)
     policy = Policy(spares_wanted=spares, max_slots=cap, set_config=SetConfig(max_count=64))
     async with a_pool(connector, make_backends(2), policy) as rig:
         await settle()
@@ -72,7 +72,7 @@ async def test_spares_are_kept_beyond_what_is_claimed(
     claimed: int, autojump_clock: MockClock
 ) -> None:
     """However many claims there are, so many spares are ready as the cap allows."""
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, make_backends(3)) as rig, trio.open_nursery() as nursery:
         await pass_time(1)
         for _ in range(claimed):
@@ -85,7 +85,7 @@ async def test_spares_are_kept_beyond_what_is_claimed(
 
 async def test_no_spares_wanted_means_none_without_a_claim(autojump_clock: MockClock) -> None:
     """With ``spares_wanted=0`` a claim is what opens a connection, and rest closes it."""
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     policy = Policy(spares_wanted=0)
     async with a_pool(connector, make_backends(3), policy) as rig:
         await pass_time(10)
@@ -104,7 +104,7 @@ async def test_ff06_claimants_that_give_up_are_no_demand_any_more(
     since_open: float, autojump_clock: MockClock
 ) -> None:
     """A crowd that gave up before the dials were done causes no dials beyond those."""
-    connector = ScriptedConnector(connect_delay=0.06)
+    connector = FatedConnector(connect_delay=0.06)
     policy = Policy(spares_wanted=2)
     async with a_pool(connector, make_backends(1), policy) as rig:
         await trio.sleep(since_open)
@@ -119,7 +119,7 @@ async def test_ff06_claimants_that_give_up_are_no_demand_any_more(
         assert connected(rig.stats()) == {"b0": 2}
 
 
-async def _claim_in_haste(pool: Pool[Conn]) -> None:
+async def _claim_in_haste(pool: Pool[LedgerConnection]) -> None:
     with contextlib.suppress(ClaimTimeoutError):
         await hold(pool, 0.0, 0.05)
 
@@ -129,7 +129,7 @@ async def test_a_pool_under_permanent_overload_stays_at_its_cap(
     recycle_delay: float, autojump_clock: MockClock
 ) -> None:
     """A hundred claimants for four slots: four connections, opened once, all in use."""
-    connector = ScriptedConnector(connect_delay=0.01, recycle_delay=recycle_delay)
+    connector = FatedConnector(connect_delay=0.01, recycle_delay=recycle_delay)
     async with a_pool(connector, make_backends(2), Policy(max_slots=4)) as rig:
         served = await run_load(rig.pool, claimants=100, seconds=10, work=0.005, timeout=5)
         per_second = 4 / (0.005 + recycle_delay)
@@ -140,7 +140,7 @@ async def test_a_pool_under_permanent_overload_stays_at_its_cap(
 
 async def test_the_error_of_an_overloaded_pool_says_so(autojump_clock: MockClock) -> None:
     """Who waits in vain for a connection in use is told that all of them are."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, make_backends(1), Policy(max_slots=2)) as rig:
         claims = [await rig.pool.acquire() for _ in range(2)]
         with pytest.raises(AllClaimsUsedError) as info:
@@ -154,7 +154,7 @@ async def test_overload_keeps_no_new_backend_out(autojump_clock: MockClock) -> N
     """Where claimants wait for whatever comes back, a new backend gets its share all the same,
     by one connection after the other, and nothing moves after that."""
     old, new = make_backends(2)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     counts: list[int] = []
     async with a_pool(connector, [old], Policy(max_slots=4)) as rig:
         async with trio.open_nursery() as nursery:
@@ -171,7 +171,7 @@ async def test_overload_keeps_no_new_backend_out(autojump_clock: MockClock) -> N
 async def test_overload_keeps_no_dead_backend_from_its_probes(autojump_clock: MockClock) -> None:
     """Where claimants wait for whatever comes back, a better backend that is back is found."""
     (best,), (other,) = make_backends(1, "best"), make_backends(1, "other", priority=1)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     policy = Policy(max_slots=4, set_config=SetConfig(max_connection_backoff=5))
     async with a_pool(connector, [other], policy) as rig:
         async with trio.open_nursery() as nursery:
@@ -181,7 +181,7 @@ async def test_overload_keeps_no_dead_backend_from_its_probes(autojump_clock: Mo
             rig.resolver.set([best, other])
             await trio.sleep(50)
             assert connected(rig.stats()) == {"best0": 0, "other0": 3}
-            probes = [dial.at for dial in connector.dials_to(best)]
+            probes = [dial.started for dial in connector.dials_to(best)]
             assert all(later - before < 5.1 for before, later in pairwise(probes))
             connector.recover(best)
             await trio.sleep(70)

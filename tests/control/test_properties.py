@@ -12,11 +12,11 @@ from trio.testing import MockClock
 
 from qorb_trio import Backend, ClaimTimeoutError, Policy, Pool, SetConfig
 
-from ._harness import (
-    Conn,
+from ..harness import LedgerConnection
+from ..harness.fates import (
     Fate,
+    FatedConnector,
     Rig,
-    ScriptedConnector,
     a_pool,
     assert_consistent,
     connected,
@@ -135,7 +135,10 @@ class WorkError(Exception):
     """What ends the work of some claimants."""
 
 
-async def claimant(pool: Pool[Conn], what: Claims, held: dict[Conn, None]) -> None:
+Held: TypeAlias = dict[LedgerConnection, None]
+
+
+async def claimant(pool: Pool[LedgerConnection], what: Claims, held: Held) -> None:
     """Claim once; whoever is served must be the only holder of something usable."""
     try:
         async with pool.claim(timeout=what.timeout) as conn:
@@ -153,7 +156,7 @@ async def claimant(pool: Pool[Conn], what: Claims, held: dict[Conn, None]) -> No
         pass
 
 
-async def perform(rig: Rig, step: Step, nursery: trio.Nursery, held: dict[Conn, None]) -> None:
+async def perform(rig: Rig, step: Step, nursery: trio.Nursery, held: Held) -> None:
     """Let one step of a history happen."""
     match step:
         case Claims():
@@ -172,7 +175,7 @@ async def perform(rig: Rig, step: Step, nursery: trio.Nursery, held: dict[Conn, 
             assert_never(step)
 
 
-def look(rig: Rig, held: dict[Conn, None]) -> None:
+def look(rig: Rig, held: Held) -> None:
     """Check what must hold at each quiescent moment."""
     assert_consistent(rig)
     stats = rig.stats()
@@ -186,10 +189,10 @@ def look(rig: Rig, held: dict[Conn, None]) -> None:
 
 async def live(policy: Policy, first: dict[int, Fate], history: list[Step], seed: int) -> None:
     """Let a pool live through a history, then heal everything, and see that it is well."""
-    connector = ScriptedConnector(seed=seed)
+    connector = FatedConnector(seed=seed)
     for number, fate in first.items():
         connector.change(BACKENDS[number], fate)
-    held: dict[Conn, None] = {}
+    held: Held = {}
     async with a_pool(connector, BACKENDS, policy, seed=seed) as rig:
         async with trio.open_nursery() as nursery:
             for step in history:
@@ -242,7 +245,7 @@ async def spread(drawn: list[tuple[int, int, bool]], policy: Policy) -> None:
         Backend((f"b{number}.test", 1), name=f"b{number}", priority=priority, weight=weight)
         for number, (priority, weight, _) in enumerate(drawn)
     ]
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     connector.crash(*(each for each, (_, _, live) in zip(backends, drawn, strict=True) if not live))
     async with a_pool(connector, backends, policy) as rig:
         await pass_time(4 * policy.rebalance_interval + 20)

@@ -11,10 +11,10 @@ from trio.testing import MockClock
 
 from qorb_trio import Backend, Policy, SetConfig
 
-from ._harness import (
-    Conn,
+from ..harness import LedgerConnection
+from ..harness.fates import (
+    FatedConnector,
     Recorder,
-    ScriptedConnector,
     a_pool,
     assert_consistent,
     connected,
@@ -31,7 +31,7 @@ from ._harness import (
 @pytest.mark.parametrize("count", [1, 3, 8])
 async def test_nothing_moves_when_nothing_changes(count: int, autojump_clock: MockClock) -> None:
     """A healthy pool at rest opens and closes nothing, for hours."""
-    connector = ScriptedConnector(connect_delay=0.01, check_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01, check_delay=0.01)
     async with a_pool(connector, make_backends(count)) as rig:
         await pass_time(1)
         await pass_time(6 * 3600)
@@ -43,7 +43,7 @@ async def test_nothing_moves_when_nothing_changes(count: int, autojump_clock: Mo
 async def test_the_same_set_again_moves_nothing(autojump_clock: MockClock) -> None:
     """A resolver that repeats itself, in whatever order, changes nothing."""
     backends = make_backends(5)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, backends) as rig:
         await pass_time(1)
         for turn in range(100):
@@ -58,7 +58,7 @@ async def test_surplus_is_closed_only_at_the_interval(
     interval: float, autojump_clock: MockClock
 ) -> None:
     """Connections that a burst needed are kept until the next rebalancing, then closed."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     policy = Policy(spares_wanted=4, rebalance_interval=interval)
     async with a_pool(connector, make_backends(2), policy) as rig:
         await pass_time(1)
@@ -74,7 +74,7 @@ async def test_surplus_is_closed_only_at_the_interval(
 
 async def test_nothing_closes_in_step_with_claims(autojump_clock: MockClock) -> None:
     """Bursts that come and go for an hour close something once per interval at most."""
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, make_backends(4)) as rig:
         for _ in range(360):
             await hold_many(rig.pool, 12, 1.0)
@@ -86,7 +86,7 @@ async def test_nothing_closes_in_step_with_claims(autojump_clock: MockClock) -> 
 
 async def test_steady_load_moves_nothing(autojump_clock: MockClock) -> None:
     """A load that stays the same opens what it needs, and then opens and closes nothing."""
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, make_backends(3)) as rig, trio.open_nursery() as nursery:
         for _ in range(6):
             nursery.start_soon(hold, rig.pool, 3600)
@@ -102,7 +102,7 @@ async def test_ff31_a_new_backend_works_before_an_old_connection_goes(
 ) -> None:
     """While there is room, at no moment are there fewer working connections than before."""
     a, b = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     connector.fate(b).connect_delay = connect_delay
     async with a_pool(connector, [a]) as rig:
         await pass_time(1)
@@ -116,7 +116,7 @@ async def test_ff31_a_new_backend_works_before_an_old_connection_goes(
         assert connected(rig.stats()) == {a.name: 4, b.name: 4}
         assert len(connector.dials_to(a)) == 8
         assert len(connector.dials_to(b)) == 4
-    first_of_b = connector.dials_to(b)[0].ended_at
+    first_of_b = connector.dials_to(b)[0].ended
     assert first_of_b is not None
     assert all((conn.closing_at or 0) >= first_of_b for conn in connector.conns)
 
@@ -126,7 +126,7 @@ async def test_ff31_each_new_connection_replaces_an_old_one_at_once(
 ) -> None:
     """Where the dials to a new backend end one by one, so do the connections that they replace."""
     a, b = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     connector.fate(b).connect_delay = (0.1, 0.9)
     async with a_pool(connector, [a]) as rig:
         await pass_time(1)
@@ -141,7 +141,7 @@ async def test_ff31_a_new_backend_that_does_not_work_costs_nothing(
 ) -> None:
     """Nothing is closed in favour of a backend that cannot be reached, while there is room."""
     a, b = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     connector.fate(b).connect = "fail" if act == "fail" else "hang"
     async with a_pool(connector, [a]) as rig:
         await pass_time(1)
@@ -154,7 +154,7 @@ async def test_ff31_a_new_backend_that_does_not_work_costs_nothing(
 async def test_ff33_one_new_backend_does_not_drop_the_rest(autojump_clock: MockClock) -> None:
     """A fifth backend takes its own share over, and leaves all the rest as it is."""
     backends = make_backends(5)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     policy = Policy(spares_wanted=20, max_slots=40)
     async with a_pool(connector, backends[:4], policy) as rig:
         await pass_time(1)
@@ -166,7 +166,7 @@ async def test_ff33_one_new_backend_does_not_drop_the_rest(autojump_clock: MockC
         assert connected(rig.stats()) == dict.fromkeys((each.name for each in backends), 4)
 
 
-def _assert_at_least(connector: ScriptedConnector, count: int) -> None:
+def _assert_at_least(connector: FatedConnector, count: int) -> None:
     assert len(connector.open) >= count
 
 
@@ -176,7 +176,7 @@ async def test_a_new_weight_alone_closes_nothing(
 ) -> None:
     """When only weights change, no connection is closed before the next rebalancing."""
     a, b = make_backends(2)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, [a, b], Policy(rebalance_interval=interval)) as rig:
         await pass_time(1)
         rig.resolver.set([a, Backend(b.address, name=b.name, weight=3)])
@@ -188,7 +188,7 @@ async def test_a_new_weight_alone_closes_nothing(
 async def test_a_new_weight_is_followed_in_the_end(autojump_clock: MockClock) -> None:
     """Rebalancing brings the shares to the new weights, without a gap."""
     a, b = make_backends(2)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, [a, b]) as rig:
         await pass_time(1)
         rig.resolver.set([a, Backend(b.address, name=b.name, weight=3)])
@@ -201,7 +201,7 @@ async def test_with_more_backends_than_slots_at_most_one_spare_moves(
     seed: int, autojump_clock: MockClock
 ) -> None:
     """Of 24 healthy backends 8 have a connection; per interval at most one of them moves on."""
-    connector = ScriptedConnector(connect_delay=0.01, seed=seed)
+    connector = FatedConnector(connect_delay=0.01, seed=seed)
     async with a_pool(connector, make_backends(24), seed=seed) as rig:
         await pass_time(1)
         for _ in range(60):
@@ -215,7 +215,7 @@ async def test_with_more_backends_than_slots_at_most_one_spare_moves(
 async def test_removing_a_backend_closes_nothing_elsewhere(autojump_clock: MockClock) -> None:
     """The others keep their connections, and get those that are missing."""
     backends = make_backends(4)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, backends) as rig:
         await pass_time(1)
         rig.resolver.set(backends[:3])
@@ -228,7 +228,7 @@ async def test_removing_a_backend_closes_nothing_elsewhere(autojump_clock: MockC
 async def test_a_backend_back_online_gets_its_share_again(autojump_clock: MockClock) -> None:
     """After an outage of one backend the spread becomes even again, at the next interval."""
     a, b = make_backends(2)
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, [a, b]) as rig:
         await pass_time(1)
         connector.crash(a)
@@ -250,7 +250,7 @@ class Counting(Recorder):
 
 async def test_a_burst_of_claims_is_planned_for_once(autojump_clock: MockClock) -> None:
     """A thousand claimants that park at the same instant cause a few plans, not a thousand."""
-    connector = ScriptedConnector(connect_delay=1.0)
+    connector = FatedConnector(connect_delay=1.0)
     recorder = Counting()
     policy = Policy(spares_wanted=0, max_slots=2000, set_config=SetConfig(max_count=2000))
     async with a_pool(connector, make_backends(1), policy, instruments=[recorder]) as rig:
@@ -269,7 +269,7 @@ async def test_a_thousand_status_changes_are_planned_for_a_few_times(
     autojump_clock: MockClock,
 ) -> None:
     """A thousand backends that come online in one instant cause a few plans, not a thousand."""
-    connector = ScriptedConnector(connect_delay=0.5)
+    connector = FatedConnector(connect_delay=0.5)
     recorder = Counting()
     policy = Policy(spares_wanted=1000, max_slots=1000)
     async with a_pool(connector, make_backends(1000), policy, instruments=[recorder]) as rig:
@@ -283,7 +283,7 @@ async def test_a_thousand_status_changes_are_planned_for_a_few_times(
 
 async def test_a_pool_at_rest_plans_at_the_interval_only(autojump_clock: MockClock) -> None:
     """Claims that find a spare, and an hour of rest, cause no more plans than intervals."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     recorder = Counting()
     async with a_pool(connector, make_backends(4), instruments=[recorder]):
         await pass_time(1)
@@ -299,7 +299,7 @@ async def test_claims_cause_no_plans_while_a_rebalance_cannot_go_on(
     """That a slow dial is waited for, or that the last connection cannot move to a better
     backend, is no reason to plan whenever a claim ends."""
     (best,), (other,) = make_backends(1, "best"), make_backends(1, "other", priority=1)
-    connector = ScriptedConnector(recycle_delay=0.001)
+    connector = FatedConnector(recycle_delay=0.001)
     recorder = Counting()
     policy = Policy(max_slots=max_slots)
     async with a_pool(connector, [other], policy, instruments=[recorder]) as rig:
@@ -319,11 +319,11 @@ async def test_broken_spares_are_replaced_without_waiting_for_the_interval(
     interval: float, autojump_clock: MockClock
 ) -> None:
     """A connection that is found broken is replaced at once: that is no rebalancing."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     policy = Policy(spares_wanted=4, rebalance_interval=interval)
     async with a_pool(connector, make_backends(1), policy) as rig:
         await pass_time(1)
-        broken: list[Conn] = connector.open[:2]
+        broken: list[LedgerConnection] = connector.open[:2]
         for conn in broken:
             conn.broken = True
         await hold_many(rig.pool, 4, 0.1)
@@ -334,7 +334,7 @@ async def test_broken_spares_are_replaced_without_waiting_for_the_interval(
 
 async def test_surplus_is_what_was_idle_for_longest(autojump_clock: MockClock) -> None:
     """A rebalance closes connections that nobody has used for long, not those of a moment ago."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     # Without health checks: what is being checked is not closed.
     config = SetConfig(health_interval=math.inf)
     policy = Policy(spares_wanted=2, rebalance_interval=55, set_config=config)
@@ -351,7 +351,7 @@ async def test_surplus_is_what_was_idle_for_longest(autojump_clock: MockClock) -
 async def test_claims_that_end_during_a_rebalance_close_nothing(autojump_clock: MockClock) -> None:
     """What was needed when a rebalance began is kept while it goes on, though claims end then."""
     a, b = make_backends(2)
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     connector.fate(b).connect_delay = 0.9
     async with a_pool(connector, [a], Policy(spares_wanted=4)) as rig:
         async with trio.open_nursery() as nursery:

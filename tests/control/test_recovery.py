@@ -10,11 +10,11 @@ from trio.testing import MockClock
 
 from qorb_trio import Backend, ClaimTimeoutError, Policy, Pool, SetConfig
 
-from ._harness import (
+from ..harness import LedgerConnection
+from ..harness.fates import (
     Act,
-    Conn,
     Fate,
-    ScriptedConnector,
+    FatedConnector,
     a_pool,
     assert_consistent,
     connected,
@@ -46,7 +46,7 @@ def some_fate(rng: random.Random) -> Fate:
     )
 
 
-async def trouble(connector: ScriptedConnector, backends: list[Backend], seed: int) -> None:
+async def trouble(connector: FatedConnector, backends: list[Backend], seed: int) -> None:
     """Change the fate of some backend every few seconds, and hang up on some connections."""
     rng = random.Random(seed)
     while True:
@@ -57,7 +57,7 @@ async def trouble(connector: ScriptedConnector, backends: list[Backend], seed: i
         await trio.sleep(rng.expovariate(0.5))
 
 
-async def customers(pool: Pool[Conn], seed: int) -> None:
+async def customers(pool: Pool[LedgerConnection], seed: int) -> None:
     """Claim now and then, and give up now and then."""
     rng = random.Random(seed)
     while True:
@@ -75,7 +75,7 @@ async def test_nothing_is_left_of_any_trouble(
     seed: int, count: int, claimants: int, autojump_clock: MockClock
 ) -> None:
     """Two minutes of random trouble, then peace: the pool is as good as new, and at rest."""
-    connector = ScriptedConnector(seed=seed)
+    connector = FatedConnector(seed=seed)
     backends = make_backends(count)
     async with a_pool(connector, backends, seed=seed) as rig:
         with trio.move_on_after(120):
@@ -104,7 +104,7 @@ async def test_each_backend_can_do_its_share_after_trouble(
     seed: int, autojump_clock: MockClock
 ) -> None:
     """After trouble the whole cap can be used again at once, by claims that last for hours."""
-    connector = ScriptedConnector(seed=seed)
+    connector = FatedConnector(seed=seed)
     backends = make_backends(3)
     policy = Policy(max_slots=12, set_config=SetConfig(max_count=4))
     async with a_pool(connector, backends, policy, seed=seed) as rig:

@@ -16,11 +16,11 @@ from qorb_trio import Backend, Claim, Policy, Pool, PoolTerminatedError, SetConf
 from qorb_trio.abc import Resolver
 from qorb_trio.testing import ManualResolver
 
-from ._harness import (
+from ..harness import LedgerConnection
+from ..harness.fates import (
     Act,
-    Conn,
     Fate,
-    ScriptedConnector,
+    FatedConnector,
     a_pool,
     hold,
     make_backends,
@@ -38,8 +38,8 @@ DISCONNECT = SetConfig().disconnect_timeout
 
 @asynccontextmanager
 async def left(
-    way: Way, resolver: Resolver, connector: ScriptedConnector, policy: Policy | None = None
-) -> AsyncIterator[Pool[Conn]]:
+    way: Way, resolver: Resolver, connector: FatedConnector, policy: Policy | None = None
+) -> AsyncIterator[Pool[LedgerConnection]]:
     """Open a pool for the length of the block, then leave it in this way, and audit it."""
     boom, caught = ValueError("boom"), None
     policy = Policy() if policy is None else policy
@@ -132,7 +132,7 @@ async def test_ff35_nothing_holds_up_the_end(
 ) -> None:
     """In the middle of anything, the pool ends in bounded time and closes all it had once."""
     hazard = HAZARDS[name]
-    connector = ScriptedConnector(**attrs.asdict(hazard.fate))
+    connector = FatedConnector(**attrs.asdict(hazard.fate))
     async with left(way, hazard.resolver(), connector):
         pool_left = trio.current_time()
         if hazard.after:
@@ -148,7 +148,7 @@ async def test_ff35_a_returned_connection_does_not_hold_up_the_end(
     recycle: Act, close: Act, way: Way, autojump_clock: MockClock
 ) -> None:
     """Connections that are being recycled, or closed after it, are closed with the rest."""
-    connector = ScriptedConnector(recycle=recycle, close=close)
+    connector = FatedConnector(recycle=recycle, close=close)
     async with left(way, ManualResolver(make_backends(1)), connector) as pool:
         await pass_time(1)
         for _ in range(4):
@@ -166,7 +166,7 @@ async def test_ff34_no_connection_is_leaked(
     backends: int, way: Way, autojump_clock: MockClock
 ) -> None:
     """A pool in full use, with claims, waiters and returns, leaves nothing behind."""
-    connector = ScriptedConnector(connect_delay=0.05, recycle_delay=0.05, close_delay=0.05)
+    connector = FatedConnector(connect_delay=0.05, recycle_delay=0.05, close_delay=0.05)
     resolver = ManualResolver(make_backends(backends))
     async with trio.open_nursery() as outside, left(way, resolver, connector) as pool:
 
@@ -190,7 +190,7 @@ async def test_ff34_no_connection_is_leaked(
 
 async def test_leaving_normally_waits_for_claims(autojump_clock: MockClock) -> None:
     """A claim that ends within the drain is not disturbed, and ends the wait."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with trio.open_nursery() as outside:
         async with a_pool(connector, make_backends(1)) as rig:
             await rig.pool.wait_ready()
@@ -204,7 +204,7 @@ async def test_ff37_a_claim_that_never_ends_is_cut_off(
     drain: float, autojump_clock: MockClock
 ) -> None:
     """After ``drain_timeout`` connections in use are closed too, and late releases are harmless."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, make_backends(1), Policy(drain_timeout=drain)) as rig:
         first = await rig.pool.acquire()
         second = await rig.pool.acquire()
@@ -221,7 +221,7 @@ async def test_ff37_a_claim_that_never_ends_is_cut_off(
 
 async def test_an_endless_drain_waits_as_long_as_it_takes(autojump_clock: MockClock) -> None:
     """With ``drain_timeout=math.inf`` the claims decide when the pool ends."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with trio.open_nursery() as outside:
         async with a_pool(connector, make_backends(1), Policy(drain_timeout=math.inf)) as rig:
             await rig.pool.wait_ready()
@@ -233,8 +233,8 @@ async def test_an_endless_drain_waits_as_long_as_it_takes(autojump_clock: MockCl
 @pytest.mark.parametrize("way", ["by exception", "by cancellation"])
 async def test_no_drain_in_a_hurry(way: Way, autojump_clock: MockClock) -> None:
     """By exception or cancellation, connections in use are closed without a drain."""
-    connector = ScriptedConnector()
-    claims: list[Claim[Conn]] = []
+    connector = FatedConnector()
+    claims: list[Claim[LedgerConnection]] = []
     async with left(way, ManualResolver(make_backends(1)), connector) as pool:
         claims += [await pool.acquire() for _ in range(3)]
     assert trio.current_time() == 0
@@ -245,11 +245,11 @@ async def test_no_drain_in_a_hurry(way: Way, autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("way", WAYS)
 async def test_waiting_claimants_are_told_at_once(way: Way, autojump_clock: MockClock) -> None:
     """Who is parked when the pool is left fails then, and not after the drain."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     told: list[float] = []
     policy = Policy(max_slots=1)
 
-    async def wait(pool: Pool[Conn]) -> None:
+    async def wait(pool: Pool[LedgerConnection]) -> None:
         with pytest.raises(PoolTerminatedError) as info:
             await hold(pool, 1.0)
         assert info.value.pool == pool.name
@@ -269,10 +269,10 @@ async def test_waiting_claimants_are_told_at_once(way: Way, autojump_clock: Mock
 
 async def test_nothing_is_lent_during_the_drain(autojump_clock: MockClock) -> None:
     """While claims drain, a new claim fails at once, even with spares at hand."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     failed: list[float] = []
 
-    async def latecomer(pool: Pool[Conn]) -> None:
+    async def latecomer(pool: Pool[LedgerConnection]) -> None:
         await trio.sleep(2)
         with pytest.raises(PoolTerminatedError):
             await pool.acquire()
@@ -289,7 +289,7 @@ async def test_nothing_is_lent_during_the_drain(autojump_clock: MockClock) -> No
 
 async def test_nothing_is_dialled_during_the_drain(autojump_clock: MockClock) -> None:
     """A pool that is being left opens nothing any more, and does not wait for its dials."""
-    connector = ScriptedConnector(connect_delay=1.0)
+    connector = FatedConnector(connect_delay=1.0)
     async with trio.open_nursery() as outside:
         async with a_pool(connector, make_backends(1)) as rig:
             await rig.pool.wait_ready()
@@ -297,14 +297,14 @@ async def test_nothing_is_dialled_during_the_drain(autojump_clock: MockClock) ->
             await settle()
             connector.fate("b0").connect = "hang"
             dials = len(connector.dials)
-        assert len(connector.dials) == dials or connector.dials[-1].at <= 1.0
+        assert len(connector.dials) == dials or connector.dials[-1].started <= 1.0
         assert trio.current_time() == pytest.approx(5)
 
 
 @pytest.mark.parametrize("connections", [1, 16])
 async def test_closing_is_concurrent(connections: int, autojump_clock: MockClock) -> None:
     """However many disconnects hang, they are cut short together."""
-    connector = ScriptedConnector(close="hang")
+    connector = FatedConnector(close="hang")
     policy = Policy(spares_wanted=connections, set_config=SetConfig(disconnect_timeout=3))
     async with a_pool(connector, make_backends(4), policy) as rig:
         await rig.pool.wait_ready(connections)
@@ -316,7 +316,7 @@ async def test_ff36_a_dial_that_completes_during_the_end_is_closed(
     autojump_clock: MockClock,
 ) -> None:
     """A connection that arrives after the pool has begun to end is closed, not pooled."""
-    connector = ScriptedConnector(connect="hang", connect_linger=0.4, connect_stubborn=True)
+    connector = FatedConnector(connect="hang", connect_linger=0.4, connect_stubborn=True)
     async with a_pool(connector, make_backends(2)) as rig:
         await pass_time(1)
         assert connector.dialling(*make_backends(2)) == 8
@@ -327,7 +327,7 @@ async def test_ff36_a_dial_that_completes_during_the_end_is_closed(
 
 async def test_cancelled_while_it_drains(autojump_clock: MockClock) -> None:
     """A cancellation that arrives during the drain ends the drain."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     with trio.move_on_after(2) as scope:
         async with a_pool(connector, make_backends(1)) as rig:
             claim = await rig.pool.acquire()
@@ -339,7 +339,7 @@ async def test_cancelled_while_it_drains(autojump_clock: MockClock) -> None:
 
 async def test_cancelled_while_it_closes(autojump_clock: MockClock) -> None:
     """Closing is shielded: a cancellation does not cut it shorter than its timeout."""
-    connector = ScriptedConnector(close_delay=0.8)
+    connector = FatedConnector(close_delay=0.8)
     with trio.move_on_after(0.3):
         async with a_pool(connector, make_backends(1)) as rig:
             await rig.pool.wait_ready()
@@ -353,7 +353,7 @@ async def test_cancelled_while_it_closes(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("how", ["terminate", "aclose"])
 async def test_ending_early_ends_everything(how: str, autojump_clock: MockClock) -> None:
     """After an early end all is closed, claims fail, statistics still answer."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, make_backends(2), Policy(claim_timeout=math.inf)) as rig:
         await rig.pool.wait_ready(8)
         await getattr(rig.pool, how)()
@@ -375,7 +375,7 @@ async def test_ending_early_ends_everything(how: str, autojump_clock: MockClock)
 @pytest.mark.parametrize("way", WAYS)
 async def test_ending_twice_does_nothing_more(way: Way, autojump_clock: MockClock) -> None:
     """A second call, of either name, returns at once; leaving the block afterwards does too."""
-    connector = ScriptedConnector(close_delay=0.5)
+    connector = FatedConnector(close_delay=0.5)
     async with left(way, ManualResolver(make_backends(1)), connector) as pool:
         await pool.wait_ready()
         await pool.terminate()
@@ -387,7 +387,7 @@ async def test_ending_twice_does_nothing_more(way: Way, autojump_clock: MockCloc
 
 async def test_ending_from_several_tasks_at_once(autojump_clock: MockClock) -> None:
     """All who end the pool at the same time return when it has ended, and none before."""
-    connector = ScriptedConnector(close_delay=0.5)
+    connector = FatedConnector(close_delay=0.5)
     ended: list[float] = []
     async with a_pool(connector, make_backends(1)) as rig:
         claim = await rig.pool.acquire()
@@ -408,7 +408,7 @@ async def test_ending_from_several_tasks_at_once(autojump_clock: MockClock) -> N
 
 async def test_ending_from_inside_a_claim(autojump_clock: MockClock) -> None:
     """Who ends the pool while holding a claim waits for the drain, not for ever."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, make_backends(1)) as rig:
         async with rig.pool.claim() as conn:
             await rig.pool.terminate()
@@ -420,7 +420,7 @@ async def test_ending_from_inside_a_claim(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("at", [0.0, 2.0, 5.3])
 async def test_ending_that_is_cancelled_midway(at: float, autojump_clock: MockClock) -> None:
     """A cancelled `terminate` leaves the pool ended, or ending, and nothing is lost."""
-    connector = ScriptedConnector(close_delay=0.6)
+    connector = FatedConnector(close_delay=0.6)
     async with a_pool(connector, make_backends(1)) as rig:
         claim = await rig.pool.acquire()
         with trio.CancelScope(deadline=trio.current_time() + at):
@@ -436,7 +436,7 @@ async def test_ending_that_is_cancelled_midway(at: float, autojump_clock: MockCl
 
 async def test_ending_wakes_those_who_wait(autojump_clock: MockClock) -> None:
     """Claimants that are parked when another task ends the pool are told so."""
-    connector = ScriptedConnector(connect="hang")
+    connector = FatedConnector(connect="hang")
     async with a_pool(connector, make_backends(1)) as rig, trio.open_nursery() as nursery:
 
         async def wait() -> None:
@@ -452,7 +452,7 @@ async def test_ending_wakes_those_who_wait(autojump_clock: MockClock) -> None:
 
 async def test_ending_before_anything_has_begun(autojump_clock: MockClock) -> None:
     """A pool that is ended in the instant in which it was opened has done nothing."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, make_backends(1)) as rig:
         await rig.pool.terminate()
     connector.assert_clean()
@@ -461,7 +461,7 @@ async def test_ending_before_anything_has_begun(autojump_clock: MockClock) -> No
 
 async def test_the_callers_nursery_outlives_the_pool(autojump_clock: MockClock) -> None:
     """Pools may be opened one after another, and side by side, in one nursery."""
-    first, second, third = ScriptedConnector(), ScriptedConnector(), ScriptedConnector()
+    first, second, third = FatedConnector(), FatedConnector(), FatedConnector()
     async with trio.open_nursery() as nursery:
         async with open_pool(nursery, ManualResolver(make_backends(1)), first) as pool:
             await run_load(pool, claimants=3, seconds=1)
@@ -481,7 +481,7 @@ async def test_the_callers_nursery_outlives_the_pool(autojump_clock: MockClock) 
 @pytest.mark.parametrize("how", ["by leaving", "by terminate()"])
 async def test_an_end_that_is_cancelled_is_an_end(how: str, autojump_clock: MockClock) -> None:
     """However the wait for the end is cancelled, it ends when all is closed, and not before."""
-    connector = ScriptedConnector(close_delay=0.5)
+    connector = FatedConnector(close_delay=0.5)
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:
             async with open_pool(nursery, ManualResolver(make_backends(1)), connector) as pool:
@@ -495,7 +495,7 @@ async def test_an_end_that_is_cancelled_is_an_end(how: str, autojump_clock: Mock
 
 async def test_a_second_end_prolongs_no_drain(autojump_clock: MockClock) -> None:
     """The drain is counted from the first call that ends the pool."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, make_backends(1)) as rig:
         claim = await rig.pool.acquire()
         async with trio.open_nursery() as nursery:

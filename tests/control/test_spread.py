@@ -7,9 +7,9 @@ from trio.testing import MockClock
 
 from qorb_trio import Backend, Policy, SetConfig
 
-from ._harness import (
+from ..harness.fates import (
+    FatedConnector,
     Recorder,
-    ScriptedConnector,
     a_pool,
     assert_consistent,
     connected,
@@ -49,7 +49,7 @@ async def test_spares_follow_weight(
     autojump_clock: MockClock,
 ) -> None:
     """Each backend holds its share of the spares: soon after the start, and for good."""
-    connector = ScriptedConnector(connect_delay=delay)
+    connector = FatedConnector(connect_delay=delay)
     policy = Policy(spares_wanted=slots, max_slots=20)
     async with a_pool(connector, weighted(*weights), policy) as rig:
         for wait in (1, 120):
@@ -65,7 +65,7 @@ async def test_what_one_backend_may_not_take_goes_to_the_others(
     autojump_clock: MockClock,
 ) -> None:
     """A share above ``max_count`` is cut, and the rest goes to those that have room."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     policy = Policy(spares_wanted=8, max_slots=8, set_config=SetConfig(max_count=5))
     async with a_pool(connector, weighted(1, 98), policy) as rig:
         await pass_time(1)
@@ -78,7 +78,7 @@ async def test_claims_are_shared_evenly_among_equals(
     claimants: int, spares: int, seed: int, autojump_clock: MockClock
 ) -> None:
     """Of four backends of one weight each serves about a quarter of the claims."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, make_backends(4), Policy(spares_wanted=spares), seed=seed) as rig:
         await pass_time(1)
         served = await run_load(rig.pool, claimants=claimants, seconds=20, work=0.02)
@@ -91,7 +91,7 @@ async def test_claims_are_shared_evenly_among_equals(
 @pytest.mark.parametrize("claimants", [1, 5, 20])
 async def test_claims_follow_weight(claimants: int, seed: int, autojump_clock: MockClock) -> None:
     """With weights of 1, 3 and 6, claims are shared about like that, at any load."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     policy = Policy(spares_wanted=10, max_slots=10)
     async with a_pool(connector, weighted(1, 3, 6), policy, seed=seed) as rig:
         await pass_time(1)
@@ -105,7 +105,7 @@ async def test_claims_follow_weight(claimants: int, seed: int, autojump_clock: M
 
 async def test_total_claims_are_counted_by_backend(autojump_clock: MockClock) -> None:
     """The statistics count each claim once, where it was served."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, make_backends(3)) as rig:
         served = await run_load(rig.pool, claimants=5, seconds=5, work=0.1)
         stats = rig.stats()
@@ -116,7 +116,7 @@ async def test_total_claims_are_counted_by_backend(autojump_clock: MockClock) ->
 
 async def test_claims_go_to_the_least_loaded_backend(autojump_clock: MockClock) -> None:
     """Claims held at the same time are as even over the backends as they can be."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, make_backends(4), Policy(spares_wanted=16)) as rig:
         await pass_time(1)
         claims = []
@@ -137,7 +137,7 @@ def tiers() -> tuple[list[Backend], list[Backend]]:
 async def test_only_the_best_tier_is_used_while_it_is_online(autojump_clock: MockClock) -> None:
     """Backends of a lower priority get neither claims nor connections while others work."""
     best, rest = tiers()
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, rest + best) as rig:
         await pass_time(1)
         served = await run_load(rig.pool, claimants=12, seconds=130, work=0.1)
@@ -149,7 +149,7 @@ async def test_only_the_best_tier_is_used_while_it_is_online(autojump_clock: Moc
 async def test_one_survivor_keeps_the_best_tier_in_use(autojump_clock: MockClock) -> None:
     """As long as any backend of the best priority is online, the others are not used."""
     best, rest = tiers()
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     connector.crash(best[0])
     async with a_pool(connector, best + rest) as rig:
         await rig.pool.wait_ready()
@@ -162,7 +162,7 @@ async def test_one_survivor_keeps_the_best_tier_in_use(autojump_clock: MockClock
 async def test_the_next_tier_takes_over_and_gives_back(act: str, autojump_clock: MockClock) -> None:
     """When the best tier dies, claims go to the next one; when it recovers, they come back."""
     best, rest = tiers()
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     recorder = Recorder()
     async with a_pool(connector, best + rest, instruments=[recorder]) as rig:
         await pass_time(100)
@@ -185,7 +185,7 @@ async def test_the_next_tier_takes_over_and_gives_back(act: str, autojump_clock:
 async def test_a_dead_best_tier_at_the_start_is_passed_over(autojump_clock: MockClock) -> None:
     """If nothing of the best tier can be had, the first claims are served by the next."""
     best, rest = tiers()
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     connector.crash(*best)
     async with a_pool(connector, best + rest) as rig, rig.pool.claim(timeout=1) as conn:
         assert conn.backend in rest
@@ -196,7 +196,7 @@ async def test_a_change_of_priority_is_followed_without_a_new_connection(
 ) -> None:
     """A backend that changes its priority is the same backend, in another tier."""
     best, rest = tiers()
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     policy = Policy(spares_wanted=4)
     async with a_pool(connector, best, policy) as rig:
         await pass_time(1)
@@ -219,7 +219,7 @@ async def test_claims_on_the_next_tier_outlive_the_recovery_of_the_best(
 ) -> None:
     """When the best tier is back, connections in use elsewhere are left alone until released."""
     best, rest = tiers()
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     connector.crash(*best)
     async with a_pool(connector, best + rest) as rig:
         claims = [await rig.pool.acquire() for _ in range(3)]
@@ -242,7 +242,7 @@ async def test_a_weight_of_nothing_is_a_very_small_share_of_claims(
     claimants: int, autojump_clock: MockClock
 ) -> None:
     """Beside a weight of 100, a weight of 0 serves next to nothing."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     async with a_pool(connector, weighted(0, 100), Policy(spares_wanted=10)) as rig:
         await pass_time(1)
         served = await run_load(rig.pool, claimants=claimants, seconds=20, work=0.03)

@@ -8,9 +8,9 @@ from trio.testing import MockClock
 
 from qorb_trio import NoBackendsError, Policy, PoolTerminatedError
 
-from ._harness import (
+from ..harness.fates import (
+    FatedConnector,
     Recorder,
-    ScriptedConnector,
     a_pool,
     assert_consistent,
     connected,
@@ -34,7 +34,7 @@ async def test_ff28_healthy_backends_settle(
     count: int, claimants: int, seed: int, autojump_clock: MockClock
 ) -> None:
     """The default policy connects to any number of healthy backends once, and serves."""
-    connector = ScriptedConnector(connect_delay=LAN, seed=seed)
+    connector = FatedConnector(connect_delay=LAN, seed=seed)
     recorder = Recorder()
     async with a_pool(connector, make_backends(count), instruments=[recorder], seed=seed) as rig:
         await run_load(rig.pool, claimants=claimants, seconds=5, work=0.05)
@@ -54,7 +54,7 @@ async def test_refusing_backends_do_not_take_the_others_down(
     """With 10 of 24 backends refusing, the live ones carry on, and the dead ones are probed."""
     backends = make_backends(24)
     dead, live = backends[:10], backends[10:]
-    connector = ScriptedConnector(connect_delay=LAN, seed=seed)
+    connector = FatedConnector(connect_delay=LAN, seed=seed)
     connector.crash(*dead)
     recorder = Recorder()
     async with a_pool(connector, backends, instruments=[recorder], seed=seed) as rig:
@@ -74,7 +74,7 @@ async def test_ff28_many_dead_one_live(seed: int, autojump_clock: MockClock) -> 
     """Eight dead backends leave the one live backend its connections, and claims are served."""
     backends = make_backends(9)
     dead, live = backends[:8], backends[8]
-    connector = ScriptedConnector(connect_delay=LAN, seed=seed)
+    connector = FatedConnector(connect_delay=LAN, seed=seed)
     connector.crash(*dead)
     recorder = Recorder()
     async with a_pool(connector, backends, instruments=[recorder], seed=seed) as rig:
@@ -84,7 +84,7 @@ async def test_ff28_many_dead_one_live(seed: int, autojump_clock: MockClock) -> 
         assert len(connector.dials_to(live)) <= 16
         # A slot that was refused moves on to where nothing is known yet, and in the end to
         # the live backend; from then on there is one probe per backend and back-off.
-        early = sum(dial.at < 1 for dial in connector.dials)
+        early = sum(dial.started < 1 for dial in connector.dials)
         assert early <= 3 * 16 + 8 * tries_within(1)
         assert len(connector.dials) - early <= 8 * (tries_within(301) - tries_within(1) + 1)
         await settle()
@@ -100,7 +100,7 @@ async def test_slow_but_healthy_backends_settle(
     delay: float | tuple[float, float], count: int, claimants: int, autojump_clock: MockClock
 ) -> None:
     """Connects that take seconds, but less than their timeout, are waited for."""
-    connector = ScriptedConnector(connect_delay=delay)
+    connector = FatedConnector(connect_delay=delay)
     async with a_pool(connector, make_backends(count)) as rig:
         served = await run_load(rig.pool, claimants=claimants, seconds=50, work=0.5)
         await pass_time_to(52)
@@ -113,7 +113,7 @@ async def test_slow_but_healthy_backends_settle(
 
 async def test_opening_does_not_wait_for_a_backend(autojump_clock: MockClock) -> None:
     """The block is entered at once, even if the resolver never answers."""
-    async with a_pool(ScriptedConnector(), None) as rig:
+    async with a_pool(FatedConnector(), None) as rig:
         assert trio.current_time() == 0
         stats = rig.stats()
         assert (stats.slots, stats.claims, stats.waiting, dict(stats.backends)) == (0, 0, 0, {})
@@ -127,7 +127,7 @@ async def test_a_claim_made_before_the_first_answer_is_served_by_it(
     autojump_clock: MockClock,
 ) -> None:
     """Who waits while no backend is known gets a connection as soon as one is."""
-    connector = ScriptedConnector(connect_delay=0.5)
+    connector = FatedConnector(connect_delay=0.5)
     async with a_pool(connector, None) as rig, trio.open_nursery() as nursery:
         nursery.start_soon(hold, rig.pool, 1.0)
         await pass_time(3)
@@ -140,7 +140,7 @@ async def test_a_claim_made_before_the_first_answer_is_served_by_it(
 
 async def test_the_first_plan_is_carried_out_at_once(autojump_clock: MockClock) -> None:
     """All the spares wanted are being dialled in the instant in which backends are known."""
-    connector = ScriptedConnector(connect_delay=1.0)
+    connector = FatedConnector(connect_delay=1.0)
     async with a_pool(connector, make_backends(4)) as rig:
         await settle()
         stats = rig.stats()
@@ -156,7 +156,7 @@ async def test_the_first_plan_is_carried_out_at_once(autojump_clock: MockClock) 
 
 async def test_wait_ready_returns_when_so_many_are_connected(autojump_clock: MockClock) -> None:
     """`wait_ready` waits for the count that it is asked for, and not for more."""
-    connector = ScriptedConnector()
+    connector = FatedConnector()
     a, b = make_backends(2)
     connector.fate(a).connect_delay = 0.1
     connector.fate(b).connect_delay = 0.3
@@ -172,7 +172,7 @@ async def test_wait_ready_returns_when_so_many_are_connected(autojump_clock: Moc
 async def test_wait_ready_counts_no_backend_that_has_left(autojump_clock: MockClock) -> None:
     """A connection that is still held at a backend that has left does not make a pool ready."""
     a, b = make_backends(2)
-    async with a_pool(ScriptedConnector(), [a]) as rig:
+    async with a_pool(FatedConnector(), [a]) as rig:
         async with rig.pool.claim():
             rig.resolver.set([])
             await pass_time(1)
@@ -186,7 +186,7 @@ async def test_wait_ready_counts_no_backend_that_has_left(autojump_clock: MockCl
 
 async def test_wait_ready_fails_when_the_pool_ends_first(autojump_clock: MockClock) -> None:
     """Who waits for connections that can never come is told so."""
-    async with a_pool(ScriptedConnector(connect="hang"), make_backends(1)) as rig:
+    async with a_pool(FatedConnector(connect="hang"), make_backends(1)) as rig:
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:
@@ -205,7 +205,7 @@ async def test_wait_ready_has_opened_what_it_waits_for(
     spares: int, slots: int, autojump_clock: MockClock
 ) -> None:
     """Who waits for more connections than are spares wanted gets them, for a while."""
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, make_backends(3), Policy(spares_wanted=spares)) as rig:
         await rig.pool.wait_ready(slots)
         assert trio.current_time() < 1
@@ -216,7 +216,7 @@ async def test_wait_ready_has_opened_what_it_waits_for(
 
 async def test_wait_ready_later_opens_too(autojump_clock: MockClock) -> None:
     """A pool that has long been at rest opens what somebody begins to wait for."""
-    connector = ScriptedConnector(connect_delay=0.01)
+    connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, make_backends(3), Policy(spares_wanted=0)) as rig:
         await pass_time(10)
         assert connector.dials == []

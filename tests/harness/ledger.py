@@ -10,7 +10,7 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, TypeAlias, final
+from typing import Literal, Protocol, TypeAlias, final
 
 import attrs
 import trio
@@ -73,6 +73,20 @@ def fails(error: ErrorSource, *, after: float = 0) -> Do:
     return Do(delay=after, error=error)
 
 
+class Act(Protocol):
+    """What one call of a hook does."""
+
+    async def perform(self) -> bool:
+        """Do it; the result matters to ``is_valid`` alone."""
+
+
+class Acts(Protocol):
+    """What decides what each call of each hook does: a `Script`, or `Fates`."""
+
+    def take(self, hook: Hook, backend: str) -> Act:
+        """What the call that is being made does."""
+
+
 @final
 class Script:
     """Which `Do` each call of each hook gets: the next of a queue, or the standing one."""
@@ -130,10 +144,19 @@ class LedgerConnection:
     asked_at: float = -1
     """When ``is_broken`` was last asked."""
     said_broken: bool = False
+    checks: list[float] = attrs.field(factory=list, repr=False)
+    """When a health check began."""
     closes: int = 0
+    closing_at: float | None = None
+    """When ``disconnect`` began."""
     closed_at: float | None = None
     forced: bool = False
     history: list[str] = attrs.field(factory=list, repr=False)
+
+    @property
+    def is_open(self) -> bool:
+        """True until somebody begins to close it."""
+        return self.closes == 0
 
     @property
     def is_idle(self) -> bool:
@@ -213,6 +236,10 @@ class Ledger:
         cut_off = hook == "disconnect" and trio.current_time() >= self.hold_until
         self.check(conn.hook is None or cut_off, f"{hook} runs beside {conn.hook}", conn)
         self.check(hook == "disconnect" or conn.closes == 0, f"{hook} on a closed one", conn)
+        if hook == "is_valid":
+            conn.checks.append(trio.current_time())
+        if hook == "disconnect" and conn.closing_at is None:
+            conn.closing_at = trio.current_time()
         conn.hook = hook
         self.note(f"{hook} begins", conn)
 
@@ -293,9 +320,10 @@ class PlainLedgerConnector(Connector[LedgerConnection]):
     `standing` is what every hook does that the script does not mention.
     """
 
-    def __init__(self, standing: Do = OK) -> None:
+    def __init__(self, standing: Do = OK, *, script: Acts | None = None) -> None:
         self.ledger = Ledger()
         self.script = Script(standing)
+        self._acts: Acts = self.script if script is None else script
         self.recycle_rule: Callable[[LedgerConnection, BaseException | None], bool] | None = None
         self.broken_rule: Callable[[LedgerConnection], bool] | None = None
         self.born_broken: set[str] = set()
@@ -310,7 +338,7 @@ class PlainLedgerConnector(Connector[LedgerConnection]):
         ledger.dialling[dial] = None
         ledger.note("connect begins", dial)
         try:
-            await self.script.take("connect", backend.name).perform()
+            await self._acts.take("connect", backend.name).perform()
             conn = ledger.open(backend)
             conn.broken = backend.name in self.born_broken
             conn.departed = dial.departed
@@ -335,7 +363,7 @@ class PlainLedgerConnector(Connector[LedgerConnection]):
         )
         ledger.enter_hook(conn, "disconnect")
         try:
-            await self.script.take("disconnect", conn.backend.name).perform()
+            await self._acts.take("disconnect", conn.backend.name).perform()
         except trio.Cancelled:
             conn.forced = True
             raise
@@ -360,6 +388,19 @@ class PlainLedgerConnector(Connector[LedgerConnection]):
             return self.recycle_rule(conn, exc)
         return super().should_recycle(conn, exc)
 
+    async def _tend(self, conn: LedgerConnection, hook: Literal["is_valid", "on_recycle"]) -> bool:
+        # A claim that was granted but given up before its body began leaves a holder behind.
+        self.ledger.check(not conn.in_body, f"{hook} while {conn.holder} uses it", conn)
+        conn.holder = None
+        self.ledger.enter_hook(conn, hook)
+        try:
+            return await self._acts.take(hook, conn.backend.name).perform()
+        except BaseException:
+            conn.dirty = True
+            raise
+        finally:
+            self.ledger.leave_hook(conn, hook)
+
 
 class LedgerConnector(PlainLedgerConnector):
     """A connector with a ledger that overrides every hook."""
@@ -383,23 +424,10 @@ class LedgerConnector(PlainLedgerConnector):
         self.ledger.enter_hook(conn, "on_acquire")
         conn.needs_recycle = True
         try:
-            await self.script.take("on_acquire", conn.backend.name).perform()
+            await self._acts.take("on_acquire", conn.backend.name).perform()
         except BaseException:
             conn.holder = None
             conn.dirty = True
             raise
         finally:
             self.ledger.leave_hook(conn, "on_acquire")
-
-    async def _tend(self, conn: LedgerConnection, hook: Literal["is_valid", "on_recycle"]) -> bool:
-        # A claim that was granted but given up before its body began leaves a holder behind.
-        self.ledger.check(not conn.in_body, f"{hook} while {conn.holder} uses it", conn)
-        conn.holder = None
-        self.ledger.enter_hook(conn, hook)
-        try:
-            return await self.script.take(hook, conn.backend.name).perform()
-        except BaseException:
-            conn.dirty = True
-            raise
-        finally:
-            self.ledger.leave_hook(conn, hook)

@@ -1,9 +1,7 @@
-"""A scripted connector with a ledger of its own, and a pool to go with it.
+"""A connector with a ledger whose backends each have a fate, and a pool to go with it.
 
-The ledger is kept by the connector and believes nothing that the pool says: it notes
-every dial and every connection, and puts down as a violation what must never happen. A
-violation is not raised where it occurs, because the pool would take it for an ordinary
-failure of a connection; `a_pool` raises it at the end.
+For tests in which hours pass and whole services die and recover. `open_bench` looks at every
+step of every task; `a_pool` looks at the ledger at the end, and so can afford hundreds of backends.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, final
 
 import attrs
 import trio
@@ -23,40 +21,13 @@ from qorb_trio import Backend, Policy, Pool, PoolStats, SetConfig, open_pool
 from qorb_trio.abc import Connector, Instrument
 from qorb_trio.testing import ManualResolver
 
+from .ledger import Dial, Hook, LedgerConnection, PlainLedgerConnector
+
 #: What a hook does once its delay is over.
 Act: TypeAlias = Literal["ok", "fail", "hang"]
 
 #: So many dials are not made by any sane pool within one test: let the test fail, not spin.
 RUNAWAY = 50_000
-
-
-@attrs.define(eq=False)
-class Conn:
-    """One connection, and its page in the ledger."""
-
-    number: int
-    backend: Backend
-    opened_at: float
-    closing_at: float | None = None
-    closed_at: float | None = None
-    closings: int = 0
-    broken: bool = False
-    checks: list[float] = attrs.field(factory=list)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody has begun to close it."""
-        return self.closing_at is None
-
-
-@attrs.define(eq=False)
-class Dial:
-    """One call of `connect`."""
-
-    backend: Backend
-    at: float
-    ended_at: float | None = None
-    conn: Conn | None = None
 
 
 @attrs.define
@@ -80,33 +51,98 @@ class Fate:
     close_delay: float = 0.0
 
 
-class ScriptedConnector(Connector[Conn]):
-    """Does as the `fates` say, backend by backend, and keeps the ledger."""
+@final
+class FatedAct:
+    """One call of a hook, which ends as the fate of its backend says by then."""
 
-    def __init__(self, *, seed: int = 0, **default: object) -> None:
-        self.dials: list[Dial] = []
-        self.conns: list[Conn] = []
-        self.checking: set[Conn] = set()
-        self.peak_checking = 0
-        self.peak = 0
-        self.violations: list[str] = []
-        self.max_slots: float = math.inf
-        self.max_count: float = math.inf
-        self._default = Fate(**default)  # type: ignore[arg-type]  # checked by attrs
+    def __init__(self, fate: Fate, hook: Hook, backend: str, rng: random.Random) -> None:
+        self._fate = fate
+        self._hook = hook
+        self._backend = backend
+        self._rng = rng
+
+    async def perform(self) -> bool:
+        """Do it; the result matters to ``is_valid`` alone."""
+        fate = self._fate
+        if self._hook == "connect":
+            await self._connect()
+        elif self._hook == "is_valid":
+            await trio.sleep(fate.check_delay)
+            await _end(fate.check if fate.check == "hang" else "ok", "")
+        elif self._hook == "on_recycle":
+            await trio.sleep(fate.recycle_delay)
+            await _end(fate.recycle, "cannot be cleaned")
+        else:
+            await trio.sleep(fate.close_delay)
+            await _end(fate.close, "cannot be closed")
+        return fate.check == "ok"
+
+    async def _connect(self) -> None:
+        fate, delay = self._fate, self._fate.connect_delay
+        try:
+            await trio.sleep(delay if isinstance(delay, int | float) else self._rng.uniform(*delay))
+            await _end(fate.connect, f"{self._backend} refuses")
+        except trio.Cancelled:
+            if fate.connect_linger:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(fate.connect_linger)
+            if not fate.connect_stubborn:
+                raise
+
+
+async def _end(act: Act, text: str) -> None:
+    if act == "hang":
+        await trio.sleep_forever()
+    if act == "fail":
+        raise ConnectionRefusedError(text)
+
+
+@final
+class Fates:
+    """The fates of all backends, in the place of a `Script`."""
+
+    def __init__(self, default: Fate, seed: int) -> None:
+        self._default = default
         self._fates: dict[str, Fate] = {}
         self._rng = random.Random(seed)
-        self._load: Counter[Backend] = Counter()
 
-    # ---------------------------------------------------------------- the script
+    def of(self, backend: str) -> Fate:
+        """The fate of one backend, to be read or changed."""
+        return self._fates.setdefault(backend, attrs.evolve(self._default))
+
+    def change(self, backend: str, fate: Fate) -> None:
+        """Give a backend another fate."""
+        self._fates[backend] = fate
+
+    def take(self, hook: Hook, backend: str) -> FatedAct:
+        """What the call that is being made does."""
+        return FatedAct(self.of(backend), hook, backend, self._rng)
+
+
+class FatedConnector(PlainLedgerConnector):
+    """A connector whose hooks do as the fates of the backends say."""
+
+    should_recycle = Connector.should_recycle
+
+    def __init__(self, *, seed: int = 0, **default: object) -> None:
+        fates = Fates(Fate(**default), seed)  # type: ignore[arg-type]  # checked by attrs
+        super().__init__(script=fates)
+        self._fates = fates
+        self._load: Counter[Backend] = Counter()
+        self.peak = 0
+        self.peak_checking = 0
+        self.max_slots: float = math.inf
+        self.max_count: float = math.inf
+
+    # The script.
 
     def fate(self, backend: Backend | str) -> Fate:
         """The fate of one backend, to be read or changed."""
-        name = backend if isinstance(backend, str) else backend.name
-        return self._fates.setdefault(name, attrs.evolve(self._default))
+        return self._fates.of(backend if isinstance(backend, str) else backend.name)
 
     def change(self, backend: Backend, fate: Fate) -> None:
         """Give a backend another fate."""
-        self._fates[backend.name] = fate
+        self._fates.change(backend.name, fate)
 
     def crash(self, *backends: Backend) -> None:
         """These backends die: what was open breaks, and nothing new can be had."""
@@ -122,26 +158,41 @@ class ScriptedConnector(Connector[Conn]):
             fate = self.fate(backend)
             fate.connect = fate.check = "ok"
 
-    # ---------------------------------------------------------------- the ledger
+    # The ledger, as these tests look at it.
 
     @property
-    def open(self) -> list[Conn]:
+    def conns(self) -> list[LedgerConnection]:
+        """All connections, in the order in which they were opened."""
+        return self.ledger.connections
+
+    @property
+    def dials(self) -> list[Dial]:
+        """All dials, in the order in which they began."""
+        return self.ledger.dials
+
+    @property
+    def open(self) -> list[LedgerConnection]:
         """The connections that nobody has begun to close."""
-        return [conn for conn in self.conns if conn.is_open]
+        return [conn for conn in self.ledger.live if not conn.closes]
 
     @property
-    def closed(self) -> list[Conn]:
+    def closed(self) -> list[LedgerConnection]:
         """The connections that somebody has begun to close."""
-        return [conn for conn in self.conns if not conn.is_open]
+        return [conn for conn in self.conns if conn.closes]
+
+    @property
+    def checking(self) -> list[LedgerConnection]:
+        """The connections whose health check is under way."""
+        return [conn for conn in self.ledger.live if conn.hook == "is_valid"]
 
     @property
     def load(self) -> int:
         """How many connections are opening, open or closing."""
-        return self._load.total()
+        return len(self.ledger.live) + len(self.ledger.dialling)
 
-    def open_to(self, backend: Backend) -> list[Conn]:
+    def open_to(self, backend: Backend) -> list[LedgerConnection]:
         """The open connections to one backend."""
-        return [conn for conn in self.conns if conn.is_open and conn.backend == backend]
+        return [conn for conn in self.open if conn.backend == backend]
 
     def dials_to(self, *backends: Backend) -> list[Dial]:
         """The dials to these backends, in order."""
@@ -149,113 +200,54 @@ class ScriptedConnector(Connector[Conn]):
 
     def dialling(self, *backends: Backend) -> int:
         """How many dials to these backends are under way."""
-        return sum(dial.ended_at is None for dial in self.dials_to(*backends))
+        return sum(dial.backend in backends for dial in self.ledger.dialling)
 
     def assert_clean(self) -> None:
         """Check that nothing is open or opening, and that nothing forbidden happened."""
-        wrong = list(self.violations)
-        wrong += [
-            f"{conn!r} was closed {conn.closings} times"
-            for conn in self.conns
-            if conn.closings != 1
-        ]
-        wrong += [
-            f"{conn!r} never finished closing"
-            for conn in self.conns
-            if conn.closings and conn.closed_at is None
-        ]
-        wrong += [f"{dial!r} never ended" for dial in self.dials if dial.ended_at is None]
+        wrong = [*self.ledger.violations, *self.ledger.at_the_end()]
         assert not wrong, "\n".join(wrong)
 
-    # --------------------------------------------------------- what the pool calls
+    # What the pool calls.
 
-    async def connect(self, backend: Backend) -> Conn:
+    async def connect(self, backend: Backend) -> LedgerConnection:
         """Connect as the backend's fate says."""
         if len(self.dials) >= RUNAWAY:
-            self.violations.append("the pool dials without end")
+            self.ledger.violation("the pool dials without end")
             await trio.sleep_forever()
-        dial = Dial(backend, trio.current_time())
-        self.dials.append(dial)
         self._load[backend] += 1
         self._check_caps(backend)
         try:
-            dial.conn = await self._connect(backend)
-            return dial.conn
-        finally:
-            dial.ended_at = trio.current_time()
-            if dial.conn is None:
-                self._load[backend] -= 1
-
-    async def _connect(self, backend: Backend) -> Conn:
-        fate = self.fate(backend)
-        delay = fate.connect_delay
-        try:
-            await trio.sleep(delay if isinstance(delay, int | float) else self._rng.uniform(*delay))
-            await _perform(fate.connect, ConnectionRefusedError(f"{backend.name} refuses"))
-        except trio.Cancelled:
-            if fate.connect_linger:
-                with trio.CancelScope(shield=True):
-                    await trio.sleep(fate.connect_linger)
-            if not fate.connect_stubborn:
-                raise
-        conn = Conn(len(self.conns) + 1, backend, trio.current_time(), broken=fate.born_broken)
-        self.conns.append(conn)
+            conn = await super().connect(backend)
+        except BaseException:
+            self._load[backend] -= 1
+            raise
+        conn.broken = self.fate(backend).born_broken
         return conn
 
     def _check_caps(self, backend: Backend) -> None:
-        self.peak = max(self.peak, self.load)
-        if self.load > self.max_slots:
-            self.violations.append(f"{self.load} connections, of {self.max_slots} at most")
+        load = self._load.total()
+        self.peak = max(self.peak, load)
+        if load > self.max_slots:
+            self.ledger.violation(f"{load} connections, of {self.max_slots} at most")
         if self._load[backend] > self.max_count:
-            self.violations.append(
-                f"{self._load[backend]} connections to {backend.name}, of {self.max_count} at most"
-            )
+            here = f"{self._load[backend]} connections to {backend.name}"
+            self.ledger.violation(f"{here}, of {self.max_count} at most")
 
-    async def is_valid(self, conn: Conn) -> bool:
+    async def is_valid(self, conn: LedgerConnection) -> bool:
         """Check as the backend's fate says."""
-        fate = self.fate(conn.backend)
-        conn.checks.append(trio.current_time())
-        self.checking.add(conn)
-        self.peak_checking = max(self.peak_checking, len(self.checking))
-        try:
-            await trio.sleep(fate.check_delay)
-            if fate.check == "hang":
-                await trio.sleep_forever()
-        finally:
-            self.checking.discard(conn)
-        return fate.check == "ok" and not conn.broken
+        self.peak_checking = max(self.peak_checking, len(self.checking) + 1)
+        return await self._tend(conn, "is_valid") and not conn.broken
 
-    async def on_recycle(self, conn: Conn) -> None:
+    async def on_recycle(self, conn: LedgerConnection) -> None:
         """Clean up as the backend's fate says."""
-        fate = self.fate(conn.backend)
-        await trio.sleep(fate.recycle_delay)
-        await _perform(fate.recycle, ConnectionError("cannot be cleaned"))
+        await self._tend(conn, "on_recycle")
 
-    async def disconnect(self, conn: Conn) -> None:
+    async def disconnect(self, conn: LedgerConnection) -> None:
         """Close as the backend's fate says; however that ends, it is closed then."""
-        conn.closings += 1
-        if conn.closings > 1:
-            self.violations.append(f"{conn!r} was closed again")
-            return
-        conn.closing_at = trio.current_time()
-        fate = self.fate(conn.backend)
         try:
-            await trio.sleep(fate.close_delay)
-            await _perform(fate.close, ConnectionError("cannot be closed"))
+            await super().disconnect(conn)
         finally:
-            conn.closed_at = trio.current_time()
             self._load[conn.backend] -= 1
-
-    def is_broken(self, conn: Conn) -> bool:
-        """Whether the peer has hung up."""
-        return conn.broken
-
-
-async def _perform(act: Act, error: Exception) -> None:
-    if act == "hang":
-        await trio.sleep_forever()
-    if act == "fail":
-        raise error
 
 
 class Recorder(Instrument):
@@ -283,9 +275,9 @@ class Recorder(Instrument):
 class Rig:
     """An open pool, with what drives it."""
 
-    pool: Pool[Conn]
+    pool: Pool[LedgerConnection]
     resolver: ManualResolver
-    connector: ScriptedConnector
+    connector: FatedConnector
 
     def stats(self) -> PoolStats:
         """A snapshot of the pool."""
@@ -294,7 +286,7 @@ class Rig:
 
 @asynccontextmanager
 async def a_pool(
-    connector: ScriptedConnector,
+    connector: FatedConnector,
     backends: Iterable[Backend] | None,
     policy: Policy | None = None,
     *,
@@ -371,7 +363,7 @@ class Served:
 
 
 async def run_load(
-    pool: Pool[Conn],
+    pool: Pool[LedgerConnection],
     *,
     claimants: int,
     seconds: float,
@@ -399,14 +391,16 @@ async def run_load(
     return served
 
 
-async def hold_many(pool: Pool[Conn], count: int, seconds: float) -> None:
+async def hold_many(pool: Pool[LedgerConnection], count: int, seconds: float) -> None:
     """Hold so many claims at the same time, for so long."""
     async with trio.open_nursery() as nursery:
         for _ in range(count):
             nursery.start_soon(hold, pool, seconds)
 
 
-async def hold(pool: Pool[Conn], seconds: float, timeout: float | None = math.inf) -> None:
+async def hold(
+    pool: Pool[LedgerConnection], seconds: float, timeout: float | None = math.inf
+) -> None:
     """Hold one claim for so long."""
     async with pool.claim(timeout=timeout):
         await trio.sleep(seconds)
@@ -431,7 +425,7 @@ def assert_consistent(rig: Rig) -> None:
     assert all(count <= policy.set_config.max_count for count in by_backend.values())
     assert rig.connector.load <= stats.slots
     assert not (stats.waiting and any(each.unclaimed for each in stats.backends.values()))
-    assert not rig.connector.violations
+    assert not rig.connector.ledger.violations
 
 
 def tries_within(seconds: float, config: SetConfig | None = None) -> int:
