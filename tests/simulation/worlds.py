@@ -108,9 +108,10 @@ def make_world(seed: int) -> World:
     rng = random.Random(f"world {seed}")
     calm = rng.random() < 0.15
     drawn = _Drawn(rng, random.Random(f"options {seed}"), calm=calm)
+    kinds: list[type[PlainLedgerConnector]] = [LedgerConnector, LedgerConnector]
     return World(
         seed=seed,
-        kind=rng.choice([LedgerConnector, LedgerConnector, PlainLedgerConnector]),
+        kind=rng.choice([*kinds, PlainLedgerConnector]),
         backends=drawn.first,
         policy=drawn.policy,
         actions=tuple(drawn.suspended(drawn.actions())),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, final
 
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
@@ -169,7 +169,7 @@ class Claim(Generic[C]):
 
     # Context managers.
 
-    def __aenter__(self) -> Awaitable[C]:
+    def __aenter__(self) -> Coroutine[Any, Any, C]:
         # A plain function, because each coroutine that a claim goes through costs a tenth of it.
         if self._entered:
             self._refuse_second_entry()

@@ -55,7 +55,7 @@ class SlotSetTask(Generic[C]):
                     try:
                         await self._serve(slot_set)
                     finally:
-                        await self._drain(slot_set)
+                        await self._drain(slot_set)  # noqa: ASYNC102 - shielded within
         except BaseExceptionGroup as group:
             crash = unwrap_single(group)
         else:

@@ -197,7 +197,7 @@ class Lifecycle(Generic[C]):
                 await self._serve(found)
             finally:
                 found.close()
-                await self._close()
+                await self._close()  # noqa: ASYNC102 - shielded within
             nursery.cancel_scope.cancel()
 
     async def _serve(self, found: trio.MemoryReceiveChannel[Collection[Backend]]) -> None:
