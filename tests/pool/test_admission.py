@@ -261,6 +261,15 @@ async def test_no_known_backend_is_an_outage(autojump_clock: MockClock) -> None:
         assert tally.kinds == [NoBackendsError] * 2
 
 
+async def test_a_pool_begins_as_an_outage(autojump_clock: MockClock) -> None:
+    """The time counts from the start of the pool, not from the first claim."""
+    tally = Tally()
+    async with pool_with(FakeConnector(), fail_fast_after=2) as pool:
+        await trio.sleep(5)
+        await tally.claim(pool)
+        assert [time for time, _ in tally.refusals] == [5]
+
+
 async def test_a_connection_that_is_left_is_no_outage(autojump_clock: MockClock) -> None:
     """A backend that refuses new connections, but holds an old one, keeps claimants waiting."""
     connector = FakeConnector()

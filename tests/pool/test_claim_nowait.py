@@ -105,6 +105,14 @@ async def test_without_a_spare_it_would_block(watched: bool, autojump_clock: Moc
             assert isinstance(event.error, trio.WouldBlock)
 
 
+async def test_an_instrument_that_hears_nothing_of_it(autojump_clock: MockClock) -> None:
+    """The long way without anybody who listens ends in the same way."""
+    async with pool_of(1, instruments=[Instrument()]) as pool:
+        with pool.claim_nowait(), pytest.raises(trio.WouldBlock):
+            pool.claim_nowait()
+        assert pool.stats().claims == 1
+
+
 async def test_nobody_is_passed(autojump_clock: MockClock) -> None:
     """While a claimant waits there is nothing to claim, not even what just came back."""
     async with pool_of(1) as pool, trio.open_nursery() as nursery:

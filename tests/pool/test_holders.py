@@ -6,15 +6,25 @@ import gc
 import logging
 import math
 import weakref
+from typing import Any, cast
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from qorb_trio import AllClaimsUsedError, Claim, Instrument, Policy, Pool, open_pool
+from qorb_trio._claims.holders import holder_name
+from qorb_trio._slots.slot import Slot
 from qorb_trio.testing import FakeConnection, FakeConnector, ManualResolver
 
 from ..harness import LedgerConnection, backends, open_bench, policy_of
+
+
+def test_a_slot_that_nobody_holds() -> None:
+    """A slot without a holder has no name to show, and that is no error."""
+    slot: Slot[object] = Slot(1, cast("Any", None))
+    slot.label = "of the last claim"
+    assert holder_name(slot) == "(unknown)"
 
 
 async def test_the_holders_of_a_pool(autojump_clock: MockClock) -> None:

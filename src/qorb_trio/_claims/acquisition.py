@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
 from types import TracebackType, coroutine
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, final
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, final
 
 T = TypeVar("T")
 
@@ -31,8 +31,7 @@ class Acquisition(Coroutine[Any, Any, T]):
     def __await__(self) -> Generator[Any, Any, T]:
         # Not by `self._coroutine.__await__()`: what that returns hides the frames behind it
         # from Trio, which shows where a task waits.
-        result: T = yield from _drive(self._coroutine)
-        return result
+        return (yield from cast("Generator[Any, Any, T]", _drive(self._coroutine)))
 
     def send(self, value: Any) -> Any:
         """Continue the coroutine."""
