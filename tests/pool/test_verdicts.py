@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 
 import attrs
@@ -89,7 +90,7 @@ async def test_failures_of_the_backend(autojump_clock: MockClock, exc: BaseExcep
         assert scene.ejected == ["a"]
 
 
-@pytest.mark.parametrize("exc", NO_VERDICT, ids=repr)
+@pytest.mark.parametrize("exc", NO_VERDICT, ids=lambda it: re.sub(r" at 0x[0-9a-f]+", "", repr(it)))
 async def test_failures_of_others(autojump_clock: MockClock, exc: BaseException) -> None:
     """Other exceptions and cancellations are no verdict: they do not even end a row."""
     async with a_scene() as scene:

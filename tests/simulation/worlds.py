@@ -108,10 +108,14 @@ def make_world(seed: int) -> World:
     rng = random.Random(f"world {seed}")
     calm = rng.random() < 0.15
     drawn = _Drawn(rng, random.Random(f"options {seed}"), calm=calm)
-    kinds: list[type[PlainLedgerConnector]] = [LedgerConnector, LedgerConnector]
+    kinds: list[type[PlainLedgerConnector]] = [
+        LedgerConnector,
+        LedgerConnector,
+        PlainLedgerConnector,
+    ]
     return World(
         seed=seed,
-        kind=rng.choice([*kinds, PlainLedgerConnector]),
+        kind=rng.choice(kinds),
         backends=drawn.first,
         policy=drawn.policy,
         actions=tuple(drawn.suspended(drawn.actions())),
