@@ -100,15 +100,20 @@ async def test_slow_but_healthy_backends_settle(
     delay: float | tuple[float, float], count: int, claimants: int, autojump_clock: MockClock
 ) -> None:
     """Connects that take seconds, but less than their timeout, are waited for."""
-    connector = FatedConnector(connect_delay=delay)
-    async with a_pool(connector, make_backends(count)) as rig:
-        served = await run_load(rig.pool, claimants=claimants, seconds=50, work=0.5)
-        await pass_time_to(52)
-        assert served.longest_wait <= 12
-        assert len(connector.conns) <= 2 * 16
-        assert len(connector.dials) <= 2 * 16 + count
-        assert sum(connected(rig.stats()).values()) >= 8
-        assert_consistent(rig)
+    dials = 0
+    # A single run may exceed the number of dials by chance.
+    for seed in range(3):
+        begin = trio.current_time()
+        connector = FatedConnector(connect_delay=delay, seed=seed)
+        async with a_pool(connector, make_backends(count), seed=seed) as rig:
+            served = await run_load(rig.pool, claimants=claimants, seconds=50, work=0.5)
+            await pass_time_to(begin + 52)
+            assert served.longest_wait <= 12
+            assert len(connector.conns) <= 2 * 16
+            assert sum(connected(rig.stats()).values()) >= 8
+            assert_consistent(rig)
+        dials += len(connector.dials)
+    assert dials <= 3 * (2 * 16 + count)
 
 
 async def test_opening_does_not_wait_for_a_backend(autojump_clock: MockClock) -> None:

@@ -109,8 +109,8 @@ def lent_by_who_has_left(patch: pytest.MonkeyPatch) -> None:
 def the_busiest_serves(patch: pytest.MonkeyPatch) -> None:
     """Claims go to the backend that has most of them."""
 
-    def wrong(self: Any) -> Any:
-        return max(self.best, key=lambda item: item.load)
+    def wrong(self: Any, tier: Any = None) -> Any:
+        return max(tier or self.best, key=lambda item: item.claimed)
 
     patch.setattr(IdleIndex, "choose", wrong)
 
