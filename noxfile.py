@@ -111,11 +111,11 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def coverage_report(session: nox.Session) -> None:
-    """Combine what `coverage` has measured, and insist on all of src."""
+    """Combine what `coverage` has measured, and insist on nearly all of src."""
     session.install(*(line for line in dependency_group("tests") if line.startswith("coverage")))
     session.run("coverage", "combine")
     session.run("coverage", "report", "--include=tests/*")
-    session.run("coverage", "report", "--include=src/*", "--fail-under=100")
+    session.run("coverage", "report", "--include=src/*", "--fail-under=95")
 
 
 @nox.session
