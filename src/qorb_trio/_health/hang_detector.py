@@ -37,8 +37,8 @@ class HangDetector:
     __slots__ = ("_peak", "_peak_at", "_recent", "_usual")
 
     def __init__(self) -> None:
-        # An imaginary connect of no duration: a single slow one is not what is usual.
-        self._recent: deque[float] = deque([0.0], maxlen=SAMPLES)
+        # Two imaginary connects of no duration: a single slow one is not what is usual.
+        self._recent: deque[float] = deque([0.0, 0.0], maxlen=SAMPLES)
         self._usual: float = 0.0
         self._peak: float = 0.0
         self._peak_at: float = -math.inf
