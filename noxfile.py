@@ -194,7 +194,7 @@ def simulate(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
-    """Whatever comes from DNS, by a coverage-guided fuzzer where that can be installed."""
+    """Fuzz the DNS messages, guided by coverage where the fuzzer can be installed."""
     install(session, "tests")
     try:
         session.install("--only-binary=atheris", "atheris>=2.3")

@@ -177,7 +177,7 @@ class Dispatcher(Generic[C]):
         while (offered := self._take_offered()) is not None:
             if self._grant(offered, claim_id):
                 return offered
-        # An offer hides all other spares, and it may have come to nothing.
+        # An offer hides all other spares, and the trial may not have taken place.
         return self.acquire_nowait(claim_id) if index.best else None
 
     def _take_offered(self) -> Slot[C] | None:
