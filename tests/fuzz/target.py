@@ -43,7 +43,8 @@ def assemble(answers: list[Answer]) -> None:
         while (tracker := service.take_due(now)) is None:
             assert service.table.next_due <= now, "nothing is asked for any more"
         verdict = Verdict(answer, str(SERVER))
-        if (tracker.question.rdtype == "SRV") == (answer.question.rdtype == "SRV"):
+        # The transport takes no answer to another question.
+        if tracker.question.rdtype == answer.question.rdtype:
             service.answered(tracker, verdict, now)
         else:
             service.failed(tracker, "another question", now)
