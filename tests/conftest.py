@@ -10,7 +10,8 @@ from typing import Any
 
 import hypothesis
 import pytest
-import trio
+
+from .harness import base_seed, seed_scheduler
 
 # Under a mock clock a deadline in real time measures the machine, not the code.
 hypothesis.settings.register_profile("default", deadline=None)
@@ -37,14 +38,10 @@ ALWAYS_A_REASON = ("Python", "not permitted")
 SKIPPING_FAILS = bool(os.environ.get("QORB_TRIO_NO_SKIPS"))
 
 
-#: Another seed, another order of the tasks and other random numbers.
-SEED = int(os.environ.get("QORB_TEST_SEED", "0"))
-
-
 @pytest.fixture(autouse=True)
-def same_schedule() -> None:
-    """Let Trio run its tasks in the same order in every run."""
-    trio._core._run._r.seed(str(SEED))
+def same_schedule(request: pytest.FixtureRequest) -> None:
+    """Seed Trio's scheduler from the test's name, so that each test can be replayed."""
+    seed_scheduler(request.node.name)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +51,7 @@ def same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     A pool without an `rng` has such a source. A red build then is about the change, and anyone
     can repeat it.
     """
-    seeds, seed = itertools.count(SEED * 1_000_000), random.Random.seed
+    seeds, seed = itertools.count(base_seed() * 1_000_000), random.Random.seed
 
     def seed_always(self: random.Random, a: Any = None, version: int = 2) -> None:
         seed(self, next(seeds) if a is None else a, version)

@@ -43,7 +43,7 @@ def test_rows_are_about_one_thing_each() -> None:
 def test_what_the_page_names_is_there() -> None:
     """Each file and folder of tests that the page sends its readers to exists."""
     named = set(re.findall(r"`(tests/[\w/.]+)`", PAGE))
-    assert {"tests/sweeps", "tests/pool/test_sweep_hooks.py"} <= named
+    assert {"tests/sweeps", "tests/connections/test_sweep_hooks.py"} <= named
     assert not {path for path in named if not (TESTS.parent / path).exists()}
 
 

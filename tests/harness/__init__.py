@@ -6,7 +6,7 @@ against the other after every single task step.
 
 Replaying. Trio shuffles the tasks of each batch with a random source of its own, and so
 the same test may take another path each time. `seed_scheduler` makes that source, and with
-it the whole run, repeatable: every test below ``tests/pool`` is seeded from its own name
+it the whole run, repeatable: every test is seeded from its own name
 and from ``QORB_TEST_SEED`` (default 0), and `run` and `sweep` from the seed that they are
 given. So, to look for rare schedules, and then to replay the one that failed::
 
