@@ -357,7 +357,7 @@ async def test_a_place_that_becomes_free(autojump_clock: MockClock) -> None:
     """A claimant that is served, cancelled or late makes room for another."""
 
     async def act(scene: Scene) -> None:
-        scene.begin(hold=5)
+        scene.begin(hold=4.5)
         for name in (2, 3, 4):
             await wait_all_tasks_blocked()
             scene.begin(timeout=1)
