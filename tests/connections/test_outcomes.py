@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import trio
+
+from qorb_trio import IneligibleBackendError
 from qorb_trio._connections.outcomes import Outcomes
 from qorb_trio._slots.registry import Registry
 from qorb_trio._slots.slot import Slot
@@ -63,3 +66,15 @@ async def test_an_error_is_no_failure() -> None:
     desk.outcomes.error(desk.a_slot(), error, "disconnect")
     detector = desk.scene.slot_set.detector
     assert (desk.plans, detector.is_failing, detector.last_error) == (0, False, error)
+
+
+async def test_an_open_connection_to_an_ineligible_backend() -> None:
+    """If `is_broken` raises IneligibleBackendError, the backend may only be probed. No failure."""
+    desk = Desk()
+    error = IneligibleBackendError("it has become a replica")
+    desk.outcomes.found_broken(desk.a_slot(), error, None)
+    detector = desk.scene.slot_set.detector
+    assert (detector.is_failing, detector.is_ineligible, desk.plans) == (True, True, 1)
+    assert (detector.recent_failures(trio.current_time()), detector.last_error) == (0, None)
+    assert detector.connect_error is error
+    assert desk.failing == []

@@ -90,7 +90,10 @@ class Outcomes(Generic[C]):
         else:
             if (emit := self._events.connection_broken) is not None:
                 emit(slot.id, backend, reason)
-            self.failed(slot, reason, "is_broken" if holder is None else "the last claim")
+            if isinstance(reason, IneligibleBackendError):
+                self._ineligible(slot, reason)
+            else:
+                self.failed(slot, reason, "is_broken" if holder is None else "the last claim")
         strip_traceback(reason)
 
     def _is_stale(

@@ -25,9 +25,10 @@ class ResolveError(QorbError):
 class IneligibleBackendError(QorbError):
     """A backend works, but is not eligible for this pool now.
 
-    For `Connector.connect` to raise, for example at a replica where the primary is wanted. It
-    is no failure of the backend: one INFO line, no back-off, no WARNING. The pool tries the
-    backend again within a second while nothing else is online.
+    For `Connector.connect` to raise, for example at a replica where the primary is wanted, and
+    for `Connector.is_broken`, when a primary has become a replica. It is no failure of the
+    backend: one INFO line, no back-off, no WARNING. The pool tries the backend again within a
+    second while nothing else is online.
     """
 
 
