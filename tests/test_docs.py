@@ -13,7 +13,7 @@ from .test_readme import Program, programs_of
 DOCS = Path(__file__).parent.parent / "docs"
 
 #: Pages whose programs no other test runs.
-PAGES = ("tutorial", "using", "resolvers", "connectors", "watching")
+PAGES = ("tutorial", "using", "requests", "resolvers", "connectors", "watching")
 
 
 def programs() -> list[tuple[str, Program]]:

@@ -216,6 +216,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         await trio.lowlevel.checkpoint()
         await self._parts.lifecycle.wait_idle()
 
+    @trio.lowlevel.enable_ki_protection
     def recycle(self, *, over: float = 0.0) -> None:
         """Replace every connection whose dial began before now, the replacement first.
 
@@ -233,6 +234,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         if not self._dispatcher.is_closed:
             self._parts.control.recycle(over)
 
+    @trio.lowlevel.enable_ki_protection
     def reconfigure(self, policy: Policy) -> None:
         """Use another policy from now on.
 
