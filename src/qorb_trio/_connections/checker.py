@@ -58,8 +58,8 @@ class Checker(Generic[C]):
         cannot be due before it looks again.
         """
         interval = self._settings.set_config.health_interval
-        if not self._hooks.can_check or slot_set in self._waiting:
-            return math.inf
+        if not self._hooks.can_check or slot_set in self._waiting or not slot_set.slots:
+            return math.inf  # the order of the first dial wakes the task
         idle = slot_set.idle_slots
         if not idle:
             return now + interval
