@@ -176,6 +176,19 @@ def test_a_rebalance_closes_standbys_first() -> None:
     assert places(views, plan.closes) == [(1, 2)]
 
 
+def test_demand_that_a_primary_cannot_take_retains_no_standby() -> None:
+    """Connections of a worse priority are surplus, even if the demand was beyond the better one."""
+    views = ordered([View(idle=2, limit=2), View(idle=2, limit=2, priority=1)])
+    demand = Demand(max_slots=64, spares=20, retained=20)
+    plan = make_plan(views, demand, rebalance=True)
+    assert (places(views, plan.closes), plan.is_settled) == ([(1, 2)], False)
+    views[1].idle, views[1].claimed = 1, 1
+    plan = make_plan(views, demand, rebalance=True)
+    assert places(views, plan.closes) == [(1, 1)]
+    views[1].idle = 0
+    assert make_plan(views, demand, rebalance=True).is_settled
+
+
 # ---------------------------------------------------- due connections, ejected backends
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Generic, final
 
 from .comparison import Comparison
-from .division import Division, retained_quotas
+from .division import Division
 from .plan import Step, V
 from .situation import Situation
 
@@ -15,9 +15,16 @@ from .situation import Situation
 class Closing(Generic[V]):
     """The choice of connections to close: one method for each rule."""
 
-    def __init__(self, situation: Situation[V], division: Division[V], gaps: Comparison[V]) -> None:
+    def __init__(
+        self,
+        situation: Situation[V],
+        division: Division[V],
+        retained: Division[V],
+        gaps: Comparison[V],
+    ) -> None:
         self._situation = situation
         self._division = division
+        self._retained = retained
         self._gaps = gaps
         self._surplus = gaps.surplus
         self._counts: dict[V, int] = {}
@@ -58,19 +65,18 @@ class Closing(Generic[V]):
     def _close_lasting(self, surplus: Iterable[V]) -> None:
         """Close spares beyond the quota of their backend that are not needed in its place."""
         situation = self._situation
-        size, connected = self._division.size, situation.connected
+        connected, retained = situation.connected, self._retained
         excess = min(
-            connected - situation.retiring - max(size, situation.retained),
-            connected - sum(self._counts.values()) - size,
+            connected - situation.retiring - retained.size,
+            connected - sum(self._counts.values()) - self._division.size,
         )
         if excess <= 0:
             return
-        quotas = retained_quotas(situation, self._division)
         for view in surplus:
             if excess <= 0:
                 return
             if view not in situation.failing or not view.is_half_open:
-                beyond = situation.lasting(view) - quotas[view]
+                beyond = situation.lasting(view) - retained.quotas[view]
                 excess -= self._close(view, min(excess, beyond))
 
     def _close_over_limits(self, surplus: Iterable[V]) -> None:

@@ -50,17 +50,21 @@ def divide(situation: Situation[V]) -> Division[V]:
     return division
 
 
-def retained_quotas(situation: Situation[V], division: Division[V]) -> dict[V, int]:
-    """Return the quotas beyond which connections are surplus.
+def divide_retained(situation: Situation[V], division: Division[V]) -> Division[V]:
+    """Return the division of the retained demand, if that is more than the present one.
 
-    They are those of the retained demand, if that is more than the present one, so that
-    the connections that are retained are spread by weight too.
+    Connections beyond its quotas are surplus. So those that are retained are spread by
+    weight too. Its size is at most the capacity of the priorities in use, because demand
+    that these cannot take is no reason to retain connections of a worse priority.
     """
-    retained = situation.retained - situation.ejected_connected
     if situation.retained <= division.size:
-        return division.quotas
-    quotas = _divide(situation, min(retained, situation.usable_room)).quotas
-    return division.quotas | {v: quotas[v] for v in quotas if v not in situation.ejected}
+        return division
+    retained = situation.retained - situation.ejected_connected
+    lasting = _divide(situation, min(retained, situation.usable_room))
+    kept = {view: division.quotas[view] for view in situation.ejected}
+    lasting.quotas.update(kept)
+    lasting.size = max(division.size, lasting.size + sum(kept.values()))
+    return lasting
 
 
 def probe_rank(view: V) -> tuple[tuple[float, float], float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .closing import Closing
 from .comparison import Comparison
 from .dialling import plan_aborts, plan_opens
-from .division import Division, divide
+from .division import Division, divide, divide_retained
 from .plan import Demand, Plan, Step, V
 from .situation import Situation
 
@@ -23,10 +23,11 @@ def make_plan(views: Sequence[V], demand: Demand, *, rebalance: bool = False) ->
     """
     situation = Situation(views, demand)
     division = divide(situation)
+    retained = divide_retained(situation, division)
     gaps = Comparison(situation, division)
     opens = plan_opens(situation, gaps)
     aborts = plan_aborts(situation, gaps)
-    closing = Closing(situation, division, gaps)
+    closing = Closing(situation, division, retained, gaps)
     closing.close_surplus(sum([step.count for step in aborts]), rebalance=rebalance)
     if not aborts and all(step.view in situation.failing for step in opens):
         closing.make_room(rebalance=rebalance)
@@ -40,7 +41,7 @@ def make_plan(views: Sequence[V], demand: Demand, *, rebalance: bool = False) ->
         demand=situation.demand,
         size=division.size,
         is_saturated=_is_saturated(situation, division),
-        is_settled=not closes and _is_settled(situation, division, gaps),
+        is_settled=not closes and _is_settled(situation, retained, gaps),
         has_backlog=gaps.has_backlog or _is_yielding(situation, division, gaps, opens),
     )
 
@@ -63,7 +64,7 @@ def _is_saturated(situation: Situation[V], division: Division[V]) -> bool:
     return division.is_saturated or situation.usable_demand >= room
 
 
-def _is_settled(situation: Situation[V], division: Division[V], gaps: Comparison[V]) -> bool:
+def _is_settled(situation: Situation[V], retained: Division[V], gaps: Comparison[V]) -> bool:
     """Return True if the rest of the surplus, if any, is in use, and nothing is moving."""
     # The last connection never moves, so the rebalance does not wait for it to move.
     is_stuck = situation.connected == 1 and situation.free == 0 and not situation.closing
@@ -72,11 +73,11 @@ def _is_settled(situation: Situation[V], division: Division[V], gaps: Comparison
     if situation.has_sound_dials():
         return False
     lasting = situation.connected - situation.retiring
-    if lasting <= max(division.size, situation.retained):
+    if lasting <= retained.size:
         return True
     # A connection that is being checked may turn out to be a spare that is surplus.
     return not any(
         view.connected > view.idle + view.claimed
         for view in gaps.surplus
-        if situation.lasting(view) > division.quotas[view]
+        if situation.lasting(view) > retained.quotas[view]
     )
