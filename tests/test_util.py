@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import qorb_trio
 from qorb_trio._util import (
     MAX_ERROR_TEXT,
     error_text,
@@ -146,6 +149,33 @@ def test_d_a_filter_that_raises_in_silence(
         patch.setattr(sys, "stderr", None)
         log_safely(rude, logging.ERROR, "a message")
     assert capsys.readouterr().err == ""
+
+
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+
+
+def log_calls(source: Path) -> list[str]:
+    """Return the places in a module where it calls a logger itself."""
+    return [
+        f"{source.name}:{node.lineno}"
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in LEVELS
+        and "logger" in ast.unparse(node.func.value).lower()
+    ]
+
+
+def test_d_every_line_is_logged_safely() -> None:
+    """No module but `_util` calls a logger, because a filter that raises would end the pool.
+
+    `LoggingInstrument` does: an exception removes the instrument, and ends no pool.
+    """
+    package = Path(qorb_trio.__file__).parent
+    instrument = package / "_events" / "logging_instrument.py"
+    sources = set(package.rglob("*.py")) - {package / "_util.py", instrument}
+    assert [call for source in sorted(sources) for call in log_calls(source)] == []
+    assert log_calls(instrument), "the search works"
 
 
 def test_what_is_logged_safely_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -128,6 +128,30 @@ def test_an_instrument_that_raises_is_removed(
     assert type(error).__name__ in caplog.text
 
 
+def test_d_a_filter_that_raises_spares_the_emitter(capsys: pytest.CaptureFixture[str]) -> None:
+    """An instrument raises, its ``__repr__`` too, and so does a filter of the log: all go on."""
+
+    class Faulty(Raising):
+        def __repr__(self) -> str:
+            raise ZeroDivisionError("a bug in a __repr__")
+
+    class Rude(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise ZeroDivisionError(f"a bug in a filter of {record.getMessage()}")
+
+    after = Counting()
+    emitter = Emitter("p", [Faulty(ValueError("bug")), after])
+    logger = logging.getLogger("qorb_trio.instrument")
+    logger.addFilter(rude := Rude())
+    try:
+        emit(emitter, "claim_start", 1)
+    finally:
+        logger.removeFilter(rude)
+    emit(emitter, "claim_start", 2)
+    assert after.heard == [("claim", 1), ("claim", 2)]
+    assert "a bug in a filter of <Faulty that cannot be shown" in capsys.readouterr().err
+
+
 def test_an_instrument_is_told_once() -> None:
     """An instrument that is added twice is told once, and after its removal not at all."""
     instrument = Counting()

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, final
 
-from .._util import safe_repr
+from .._util import log_safely, printable, safe_repr
 from .candidates import IdleCandidate, IdleSet, candidate_of, sample
 from .least_loaded import LeastLoaded
 from .strategy import Balancer, BalancerError
@@ -63,10 +63,11 @@ class GuardedBalancer(Generic[S]):
         """
         try:
             self._balancer.observe(candidate_of(slot_set), seconds, failed, self._now())
-        except Exception:
+        except Exception as exc:  # noqa: BLE001 - it is logged
             if not self._failed:
                 self._failed = True
-                logger.exception("%s: observe() failed; logged once", self._describe())
+                text = "%s: observe() failed; logged once"
+                log_safely(logger, logging.ERROR, text, printable(self._describe()), exc_info=exc)
 
     def _describe(self) -> str:
         return f"balancer {safe_repr(self._balancer)}"

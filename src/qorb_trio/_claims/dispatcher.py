@@ -36,6 +36,7 @@ from .._slots.slot import Slot
 from .._slots.slot_set import SlotSet
 from .._slots.state import CHECKING, CLAIMED
 from .._slots.totals import Totals
+from .._util import log_safely, printable
 from .admission import Reason
 from .diagnosis import Diagnosis
 from .failure import ClaimFailure
@@ -276,11 +277,13 @@ class Dispatcher(Generic[C]):
         if self._has_warned_nested_claim:
             return
         self._has_warned_nested_claim = True
-        logger.warning(
+        log_safely(
+            logger,
+            logging.WARNING,
             "pool %s: task %s claims while it holds a claim of this pool; when all"
             " connections are in use, such tasks wait for one another",
-            self._pool,
-            current_task().name,
+            printable(self._pool),
+            printable(current_task().name),
         )
 
     # Claims end.
@@ -512,11 +515,13 @@ class Dispatcher(Generic[C]):
 
     def _warn_cut(self, slot: Slot[C]) -> None:
         backend = slot.slot_set.backend
-        logger.warning(
+        log_safely(
+            logger,
+            logging.WARNING,
             "pool %s: the claim of task %s on backend %s is cut off after %.3g s: the pool ends",
-            self._pool,
-            holder_name(slot),
-            backend.name,
+            printable(self._pool),
+            printable(holder_name(slot)),
+            printable(backend.name),
             trio.current_time() - slot.claimed_at,
         )
         if (emit := self.events.claim_cut) is not None:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, final
 import trio
 
 from .._model.backend import Backend
+from .._util import log_safely, printable, safe_repr
 from ..abc import Connector
 
 logger = logging.getLogger("qorb_trio.connector")
@@ -48,7 +49,7 @@ async def _call(hook: Callable[[A], Awaitable[R]], argument: A) -> R:
         cancellation, failures = group.split(trio.Cancelled)
         if cancellation is None or not isinstance(failures, ExceptionGroup):
             raise
-        logger.warning("failed while being cancelled", exc_info=failures)
+        log_safely(logger, logging.WARNING, "failed while being cancelled", exc_info=failures)
         rest = cancellation
     raise rest
 
@@ -167,10 +168,12 @@ class Hooks(Generic[C]):
     def _warn_of_should_recycle(self, verdict: object) -> None:
         if not self.warned_of_should_recycle:
             self.warned_of_should_recycle = True
-            logger.warning(
-                "connector: should_recycle returned %r instead of a bool;"
+            log_safely(
+                logger,
+                logging.WARNING,
+                "connector: should_recycle returned %s instead of a bool;"
                 " such a connection is closed",
-                verdict,
+                printable(safe_repr(verdict)),
             )
 
     def is_failure(self, connection: C, exc: BaseException) -> bool:

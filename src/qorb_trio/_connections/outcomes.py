@@ -171,8 +171,7 @@ class Outcomes(Generic[C]):
         """Tell that a backend has its first connection."""
         self._online += 1
         self.on_online()
-        text = "pool %s: backend %s is online"
-        log_safely(logger, logging.INFO, text, self._pool, printable(slot_set.backend.name))
+        self._say("pool %s: backend %s is online", slot_set)
         if (emit := self._events.slot_set_online) is not None:
             emit(slot_set.backend)
 
@@ -180,14 +179,17 @@ class Outcomes(Generic[C]):
         """Tell, if it is so, that a backend has lost its last connection."""
         if slot_set.connected == 0:
             self._online -= 1
-            text = "pool %s: backend %s is offline"
-            log_safely(logger, logging.INFO, text, self._pool, printable(slot_set.backend.name))
+            self._say("pool %s: backend %s is offline", slot_set)
             if (emit := self._events.slot_set_offline) is not None:
                 emit(slot_set.backend)
             if self._online == 0 and slot_set.is_active:
                 self._retry_others(slot_set)
             self.on_offline()
         self._replan()
+
+    def _say(self, text: str, slot_set: SlotSet[C]) -> None:
+        pool, backend = printable(self._pool), printable(slot_set.backend.name)
+        log_safely(logger, logging.INFO, text, pool, backend)
 
     def _retry_others(self, lost: SlotSet[C]) -> None:
         """Retry backends at once, though they are in back-off: the last online one is lost."""

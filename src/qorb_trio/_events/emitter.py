@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, final
 
 from .._model.backend import Backend
+from .._util import log_safely, printable, safe_repr
 from ..abc import Instrument
 
 logger = logging.getLogger("qorb_trio.instrument")
@@ -130,10 +131,17 @@ class Emitter:
             for instrument, method in listeners:
                 try:
                     method(self._pool, *args)
-                except BaseException:  # noqa: ASYNC103 - see below
+                except BaseException as exc:  # noqa: BLE001, ASYNC103 - see below
                     # As in Trio: whatever an instrument raises, the pool is in the middle of
                     # something, and nobody up the stack has asked for this call.
-                    logger.exception("%r raised in %s; it is removed", instrument, event)
+                    log_safely(
+                        logger,
+                        logging.ERROR,
+                        "%s raised in %s; it is removed",
+                        printable(safe_repr(instrument)),
+                        event,
+                        exc_info=exc,
+                    )
                     with contextlib.suppress(KeyError):  # it may have removed itself
                         self.remove(instrument)
             for watcher in watchers:

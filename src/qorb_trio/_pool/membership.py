@@ -20,6 +20,7 @@ from .._planning.rotation import RotationOrder, last_holder_key
 from .._planning.targets import Targets
 from .._slots.registry import Registry
 from .._slots.slot_set import Shared, SlotSet
+from .._util import log_safely, printable
 from .plan_requests import PlanRequests
 
 logger = logging.getLogger("qorb_trio.pool")
@@ -131,9 +132,13 @@ class Membership(Generic[C]):
                 done = 0
                 await trio.lowlevel.checkpoint()
 
+    def _log(self, message: str, backend: Backend) -> None:
+        pool, name = printable(self._pool), printable(backend.name)
+        log_safely(logger, logging.INFO, message, pool, name)
+
     def _add(self, slot_set: SlotSet[C]) -> None:
         backend = slot_set.backend
-        logger.info("pool %s: backend %s is added", self._pool, backend.name)
+        self._log("pool %s: backend %s is added", backend)
         self._registry.add(slot_set)
         self.start(slot_set)
         if (emit := self._events.backend_added) is not None:
@@ -141,7 +146,7 @@ class Membership(Generic[C]):
 
     def _remove(self, slot_set: SlotSet[C]) -> None:
         backend = slot_set.backend
-        logger.info("pool %s: backend %s is removed", self._pool, backend.name)
+        self._log("pool %s: backend %s is removed", backend)
         self._registry.drain(slot_set)
         slot_set.deactivate()
         self._ejections.forget(slot_set)

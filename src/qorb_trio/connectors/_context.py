@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeVar, final
 import trio
 
 from .._model.errors import MisusedConnectionError, StaleConnectionError
+from .._util import log_safely, printable
 from ..abc import Connector
 from ._exceptions import unwrap
 
@@ -97,9 +98,11 @@ class _Visit(Generic[C]):
         """Log the exception that ended the manager, unless it has been reported."""
         if self._error is not None and not self._is_reported:
             self._is_reported = True
-            logger.warning(
+            log_safely(
+                logger,
+                logging.WARNING,
                 "the context manager of a connection to %s failed",
-                self.backend.name,
+                printable(self.backend.name),
                 exc_info=self._error,
             )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, TypeVarTuple, Un
 
 import trio
 
-from .._util import NoPublicConstructor
+from .._util import NoPublicConstructor, log_safely
 from ..abc import Connector
 from ._exceptions import is_cancellation
 
@@ -117,8 +117,9 @@ class _Cell(Generic[D]):
         for connection in connections:
             try:
                 self._close(connection)
-            except Exception:
-                logger.warning("could not close an abandoned connection", exc_info=True)
+            except Exception as exc:  # noqa: BLE001 - it is logged
+                text = "could not close an abandoned connection"
+                log_safely(logger, logging.WARNING, text, exc_info=exc)
 
 
 @final

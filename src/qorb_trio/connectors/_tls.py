@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import trio
 
 from .. import _validation as _check
+from .._util import log_safely
 from ..abc import Connector
 from ._dial import open_tcp
 from ._sockets import close_socket
@@ -126,7 +127,9 @@ class TlsConnector(Connector[TlsStream]):
         gap = _gap_of(self._context)
         if gap is not None and not self._has_warned:
             self._has_warned = True
-            logger.warning(
+            log_safely(
+                logger,
+                logging.WARNING,
                 "%s: %s, so that anybody who controls the network can read and change what is sent",
                 type(self).__name__,
                 gap,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, final, overload
 import h11
 
 from .. import Pool, _validation as _check
+from .._util import error_text, log_safely, printable
 from ._body import ResponseBody, end_early
 from ._connection import HttpConnection
 from ._errors import LOST, TRANSLATED, BodyError, translate
@@ -120,7 +121,13 @@ class PoolTransport(AsyncBaseTransport):
                 if attempt == self._retries or not call.may_repeat(exchange):
                     raise
                 lost.add(conn.backend)  # its other connections may be lost too
-                logger.debug("%s is repeated: %s", call.label, exc)
+                log_safely(
+                    logger,
+                    logging.DEBUG,
+                    "%s is repeated: %s",
+                    printable(call.label),
+                    error_text(exc),
+                )
             except BaseException as exc:
                 end_early(claim, conn, exc)
                 raise

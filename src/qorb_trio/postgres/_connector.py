@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import Row
 
 from .. import Backend, Connector, IneligibleBackendError
+from .._util import log_safely
 from . import _cleaning, _parameters, _verdicts
 from ._connection import PostgresConnection
 from ._farewell import look_at_idle, reason_of_loss
@@ -218,10 +219,12 @@ class PostgresConnector(Connector[PostgresConnection[Row]], Generic[Row]):
     def _warn_of_open_transaction(self) -> None:
         if not self._has_warned:
             self._has_warned = True
-            logger.warning(
+            log_safely(
+                logger,
+                logging.WARNING,
                 "a claim has ended within a transaction, which is rolled back: commit it, or"
                 " use autocommit=True and `async with connection.transaction()`"
-                " (this is said once)"
+                " (this is said once)",
             )
 
     def needs_recycle(self, conn: PostgresConnection[Row]) -> bool:

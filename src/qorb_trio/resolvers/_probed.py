@@ -14,7 +14,7 @@ import trio
 
 from .. import _validation as _check
 from .._model.backend import Backend
-from .._util import printable, safe_str
+from .._util import log_safely, printable, safe_str
 from ..abc import Resolver
 from ._relay import Sets, Updates, in_full, run_around
 
@@ -86,7 +86,8 @@ def _log(entry: _Entry, error: str) -> None:
     if now >= entry.quiet_until:
         entry.quiet_until = now + _LOG_INTERVAL
         name = printable(entry.backend.name)
-        _LOGGER.warning("probe of %s, which was true before: %s", name, printable(error))
+        text = "probe of %s, which was true before: %s"
+        log_safely(_LOGGER, logging.WARNING, text, name, printable(error))
 
 
 @attrs.frozen
@@ -258,7 +259,8 @@ class ProbedResolver(Resolver):
         now = trio.current_time()
         if members.entries and not members.included and now >= members.quiet_until:
             members.quiet_until = now + _LOG_INTERVAL
-            _LOGGER.warning("%s", printable(self._snapshot(members).trouble))
+            text = printable(self._snapshot(members).trouble)
+            log_safely(_LOGGER, logging.WARNING, "%s", text)
 
     async def _follow(
         self,

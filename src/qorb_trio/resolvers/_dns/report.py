@@ -13,7 +13,7 @@ from typing import Final, final
 
 import attrs
 
-from ..._util import printable
+from ..._util import log_safely, printable
 from .assembly import MAX_BACKENDS
 from .records import Answer
 from .service import MAX_TARGETS, Service
@@ -139,7 +139,7 @@ class Reporter:
         self._distance = min(2 * self._distance, _MAX_INTERVAL)
         self._is_reported = True
         what = "its backends may be out of date" if trouble.is_stale else "cannot be resolved"
-        _LOGGER.warning("service %s: %s: %s", self._service, what, printable(trouble.describe()))
+        self._log(logging.WARNING, f"{what}: {trouble.describe()}")
 
     def _recovered(self, now: float) -> None:
         if self._trouble_since is None:
@@ -151,7 +151,7 @@ class Reporter:
         elif self._may_write(now):
             seconds = self._trouble_until - self._trouble_since
             self._trouble_since, self._is_reported = None, False
-            _LOGGER.info("service %s: resolved again after %.1f s", self._service, seconds)
+            self._log(logging.INFO, f"resolved again after {seconds:.1f} s")
 
     def _may_write(self, now: float) -> bool:
         if now < self._paid_until - _INTERVAL:
@@ -185,4 +185,7 @@ class Reporter:
         self._noted[key] = None
         if len(self._noted) > _MAX_NOTED:
             del self._noted[next(iter(self._noted))]
-        _LOGGER.warning("service %s: %s", self._service, printable(text))
+        self._log(logging.WARNING, text)
+
+    def _log(self, level: int, text: str) -> None:
+        log_safely(_LOGGER, level, "service %s: %s", printable(self._service), printable(text))
