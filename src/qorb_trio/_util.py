@@ -109,7 +109,7 @@ def log_safely(
     It is written to standard error, as `logging.Handler.handleError` does.
     """
     try:
-        logger.log(level, message, *args, exc_info=exc_info)
+        logger.log(level, message, *args, exc_info=exc_info, stacklevel=2)
     except Exception:  # noqa: BLE001 - the user's code
         if logging.raiseExceptions and sys.stderr is not None:
             traceback.print_exc(file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import suppress
 
 import pytest
@@ -15,80 +14,41 @@ from qorb_trio import (
     Connector,
     FixedResolver,
     MisusedConnectionError,
-    Policy,
-    SetConfig,
-    StaleConnectionError,
     TcpConnector,
     open_pool,
 )
 from qorb_trio.testing import RecordingInstrument
 
-
-class Conn:
-    """A connection that a server closes when it has been idle for a while."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.used_at = trio.current_time()
-
-    def use(self) -> None:
-        """Exchange something."""
-        self.used_at = trio.current_time()
-
-
-class Impatient(Connector[Conn]):
-    """Servers that close idle connections, each after its own time."""
-
-    def __init__(self, patience: dict[str, float], *, says_why: bool) -> None:
-        self.patience = patience
-        self.says_why = says_why
-        self.dials = 0
-
-    async def connect(self, backend: Backend) -> Conn:
-        """Take 5 ms."""
-        self.dials += 1
-        await trio.sleep(0.005)
-        return Conn(backend)
-
-    def is_broken(self, conn: Conn) -> bool:
-        """Tell whether the server has closed it, and why if asked to."""
-        idle = trio.current_time() - conn.used_at
-        closed = idle >= self.patience[conn.backend.name]
-        if closed and self.says_why:
-            raise StaleConnectionError("closed by the peer")
-        return closed
-
-
-PRIMARY = Backend(("a.test", 1), name="primary")
-STANDBY = Backend(("b.test", 1), name="standby", priority=1)
+from .impatient import PRIMARY, Conn, Impatient, spend_a_day
 
 
 @pytest.mark.parametrize("says_why", [False, True])
-@pytest.mark.parametrize(("spares", "claims"), [(1, 2400), (8, 200)])
-async def test_a_primary_that_closes_idle_connections_is_not_abandoned(
-    autojump_clock: MockClock,
-    caplog: pytest.LogCaptureFixture,
-    spares: int,
-    claims: int,
-    says_why: bool,
+@pytest.mark.parametrize(("spares", "claims"), [(1, 1200), (8, 200)])
+async def test_ff_a3_a_primary_that_closes_idle_connections_is_not_abandoned(
+    autojump_clock: MockClock, spares: int, claims: int, says_why: bool
 ) -> None:
-    """With a claim every six seconds for hours, the standby gets none, and the log is silent."""
-    caplog.set_level(logging.INFO)
-    connector = Impatient({"primary": 5.0, "standby": math.inf}, says_why=says_why)
-    resolver = FixedResolver([PRIMARY, STANDBY])
-    policy = Policy(spares_wanted=spares, set_config=SetConfig(health_interval=math.inf))
-    async with trio.open_nursery() as nursery:
-        async with open_pool(nursery, resolver, connector, policy=policy) as pool:
-            for _ in range(claims):
-                async with pool.claim() as conn:
-                    conn.use()
-                    assert conn.backend is PRIMARY
-                await trio.sleep(6)
-            stats = pool.stats().backends["primary"]
-            assert stats.failures == 0
-            assert stats.last_error is None
-            assert stats.stale >= claims / 2
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    """With a claim every six seconds for hours, the standby gets none, and the log is short.
+
+    ``python -m tests.simulation --day`` is the same for a whole day.
+    """
+    day = await spend_a_day(claims=claims, spares=spares, says_why=says_why)
+    assert day.served == {"primary": claims}
+    assert day.failures == 0
+    assert day.stale >= claims / 2
+    assert len(day.lines) <= 10
+
+
+@pytest.mark.parametrize("spares", [1, 8])
+async def test_ff_a4_idle_closes_that_are_noticed_make_nobody_wait(
+    autojump_clock: MockClock, spares: int
+) -> None:
+    """With descriptors to watch, a spare is replaced as it is closed, and found by each claim."""
+    day = await spend_a_day(claims=300, spares=spares, watched=True)
+    assert day.served == {"primary": 300}
+    assert day.failures == 0
+    assert day.stale >= 300 * spares
+    assert day.longest_wait <= 0.005, "that is the first, which waits for its dial"
+    assert len(day.lines) <= 10
 
 
 async def test_a_burst_after_idle_closes_waits_as_for_plain_dials(

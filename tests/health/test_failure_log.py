@@ -60,6 +60,23 @@ def test_b_an_outage_has_lines_at_doubling_distances_up_to_thirty_seconds() -> N
     assert lines_of(a_log(), times) == [0, 1, 3, 7, 15, 31, 61, 91, 121, 151, 181]
 
 
+def test_b_a_silent_backend_has_a_line_every_thirty_seconds() -> None:
+    """Health checks that fail have one line at the start, and one every 30 s."""
+    log = a_log()
+    times = [float(now) for now in range(0, 121, 4)]
+    assert [now for now in times if fail(log, now, "health check")] == [0, 32, 64, 96]
+
+
+def test_b_another_failure_is_told_soon_after_a_failed_health_check() -> None:
+    """If a silent backend begins to refuse connections, the log says so within a second."""
+    log = a_log()
+    assert fail(log, 0, "health check") is not None
+    assert fail(log, 0.5, "health check") is None
+    line = fail(log, 1.5)
+    assert "connect failed" in str(line)
+    assert "1 more since the last line" in str(line)
+
+
 def test_d_a_line_has_the_number_of_failures_since_the_last() -> None:
     """Failures without a line of their own are counted in the next one."""
     log = a_log()

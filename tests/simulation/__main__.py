@@ -8,8 +8,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
+import trio
+from trio.testing import MockClock
+
+from ..connections.impatient import spend_a_day
 from .product import main as product
 from .report import Summary, explain, run_seeds
 
@@ -25,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--only", help="of one seed: the numbers of the actions to keep")
     parser.add_argument("--product", action="store_true", help="each hook in every way instead")
+    parser.add_argument("--day", action="store_true", help="a day of idle closes instead")
     args = parser.parse_args(arguments)
+    if args.day:
+        _day()
+        return 0
     if args.product:
         logging.disable(logging.CRITICAL)
         product()
@@ -44,6 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"also failed: {sorted(summary.failed)[3:]}\n")
     sys.stdout.write(f"{summary}; {time.perf_counter() - began:.1f} s\n")
     return min(1, len(summary.failed))
+
+
+def _day() -> None:
+    """Spend a day with a primary that closes idle connections, with few spares and with many."""
+    for spares, watched in [(1, False), (8, False), (1, True), (8, True)]:
+        clock = MockClock(autojump_threshold=0)
+        day = trio.run(partial(spend_a_day, spares=spares, watched=watched), clock=clock)
+        how = "closes noticed at once" if watched else "closes found at the claim"
+        sys.stdout.write(f"{spares} spares, {how}: {day}\n")
 
 
 def _run(seeds: range, processes: int) -> Iterator[Summary]:

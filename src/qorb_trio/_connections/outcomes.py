@@ -171,7 +171,8 @@ class Outcomes(Generic[C]):
         """Tell that a backend has its first connection."""
         self._online += 1
         self.on_online()
-        self._say("pool %s: backend %s is online", slot_set)
+        self._say("pool %s: backend %s is online", slot_set, is_news=not slot_set.was_online)
+        slot_set.was_online = True
         if (emit := self._events.slot_set_online) is not None:
             emit(slot_set.backend)
 
@@ -187,9 +188,14 @@ class Outcomes(Generic[C]):
             self.on_offline()
         self._replan()
 
-    def _say(self, text: str, slot_set: SlotSet[C]) -> None:
-        pool, backend = printable(self._pool), printable(slot_set.backend.name)
-        log_safely(logger, logging.INFO, text, pool, backend)
+    def _say(self, text: str, slot_set: SlotSet[C], *, is_news: bool = False) -> None:
+        """Log that a backend has its first connection, or none any more.
+
+        That is no news but for the first time, because the log tells of each outage and of
+        its end anyway. A backend that closes idle connections comes and goes all day.
+        """
+        level = logging.INFO if is_news else logging.DEBUG
+        log_safely(logger, level, text, printable(self._pool), printable(slot_set.backend.name))
 
     def _retry_others(self, lost: SlotSet[C]) -> None:
         """Retry backends at once, though they are in back-off: the last online one is lost."""

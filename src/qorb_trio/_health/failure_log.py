@@ -15,6 +15,9 @@ FIRST_DISTANCE = 1.0
 #: The longest distance between two lines, in seconds.
 MAX_DISTANCE = 30.0
 
+#: The name of a health check as an attempt.
+HEALTH_CHECK = "health check"
+
 
 @final
 @attrs.frozen
@@ -36,7 +39,9 @@ class FailureLog:
     The first failure of an outage is logged at once. Later ones are counted, and logged with
     their number at distances that double from 1 second to 30. The recovery is logged with the
     duration. An outage that begins soon after the last one goes on with its distances, so that
-    a backend which comes and goes does not fill the log either.
+    a backend which comes and goes does not fill the log either. A failed health check is
+    logged 30 seconds after another line at the earliest, because each probe of a backend that
+    accepts connections and does not answer fails in the same way.
 
     Everything in a line is escaped by `printable`, because the names of backends and the texts
     of errors come from elsewhere.
@@ -48,6 +53,7 @@ class FailureLog:
         "_is_announced",
         "_is_ineligible",
         "_next_at",
+        "_next_check_at",
         "_pool",
         "_quiet_since",
         "_since",
@@ -65,6 +71,8 @@ class FailureLog:
         #: The failures since the last line.
         self._unlogged: int = 0
         self._next_at: float = float("-inf")
+        #: The same for failed health checks.
+        self._next_check_at: float = float("-inf")
         self._distance: float = FIRST_DISTANCE
         #: When the last outage ended.
         self._quiet_since: float = float("-inf")
@@ -92,12 +100,13 @@ class FailureLog:
 
         For a failed ``disconnect``, and for hooks that are at fault themselves.
         """
-        if now < self._next_at:
+        if now < (self._next_check_at if tried == HEALTH_CHECK else self._next_at):
             self._unlogged += 1
             return None
         more = f" ({self._unlogged} more since the last line)" if self._unlogged else ""
         self._unlogged = 0
         self._next_at = now + self._distance
+        self._next_check_at = now + MAX_DISTANCE
         self._distance = min(2.0 * self._distance, MAX_DISTANCE)
         message = "pool %s: backend %s: %s failed: %s%s%s"
         next_try = _next_try(retry_at, now)
@@ -128,7 +137,7 @@ class FailureLog:
         return LogLine(logging.INFO, message, (self._pool, self._backend, _seconds(duration)))
 
     def _start_again(self) -> None:
-        self._next_at = float("-inf")
+        self._next_at = self._next_check_at = float("-inf")
         self._distance = FIRST_DISTANCE
 
 

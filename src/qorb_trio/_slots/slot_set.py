@@ -104,6 +104,7 @@ class SlotSet(Generic[C]):
         "tasks",
         "total_claims",
         "wanted",
+        "was_online",
     )
 
     def __init__(
@@ -134,6 +135,8 @@ class SlotSet(Generic[C]):
         self.retiring: int = 0
         #: Idle connections that the peer has closed.
         self.stale: int = 0
+        #: True if the backend has had a connection. The outcomes'.
+        self.was_online: bool = False
         #: What was logged of the present outage. The outcomes'.
         self.failure_log: FailureLog | None = None
         #: The verdicts on the claims; `None` if ejection is off. The ejections'.
