@@ -80,6 +80,11 @@ class Bench:
         """The connector's."""
         return self.connector.script
 
+    @property
+    def held(self) -> list[Claim[LedgerConnection]]:
+        """The claims that clients hold and give back by hand."""
+        return list(self._held)
+
     def stats(self) -> PoolStats:
         """The pool's."""
         return self.pool.stats()
@@ -98,6 +103,11 @@ class Bench:
         """Let time pass, a hundredth of a second at a time, until the condition holds."""
         while not condition():  # noqa: ASYNC110 - the condition is no event
             await trio.sleep(0.01)
+
+    def reconfigure(self, policy: Policy) -> None:
+        """`Pool.reconfigure`; from then on the checks go by the new policy."""
+        self.watch.reconfigured(policy, self.stats())
+        self.pool.reconfigure(policy)
 
     async def acquire(self, **options: Any) -> Claim[LedgerConnection]:
         """`Pool.acquire`, with a note in the ledger; give it back with `release`."""
@@ -223,7 +233,7 @@ async def open_bench(
                     except BaseException:
                         bench.may_cut(0)
                         raise
-                    bench.may_cut(policy.drain_timeout)
+                    bench.may_cut(pool.policy.drain_timeout)
                 wrong.extend(connector.ledger.at_the_end())
                 wrong.extend(
                     f"{task!r} is still running" for task in (nursery or inner).child_tasks

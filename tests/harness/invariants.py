@@ -145,6 +145,14 @@ class InvariantInstrument(trio.abc.Instrument):
         #: By backend, its last error, and when that was first seen.
         self._errors: dict[Backend, tuple[Exception | None, float]] = {}
         self.on_stats: Callable[[PoolStats], None] | None = None
+        #: By how much a cap that was lowered is passed, in all and by backend.
+        self._excess: Counter[Backend | None] = Counter()
+
+    def reconfigured(self, policy: Policy, stats: PoolStats) -> None:
+        """Go by another policy from now on; what there is now may pass its caps."""
+        self.policy = policy
+        for key, count in self._taken(stats).items():
+            self._excess[key] = count - self._cap(key)
 
     # ---------------------------------------------------------- what trio calls
 
@@ -210,18 +218,45 @@ class InvariantInstrument(trio.abc.Instrument):
 
     def _check_caps(self, stats: PoolStats) -> None:
         ledger = self.ledger
-        used = Counter(conn.backend for conn in ledger.live)
-        used.update(dial.backend for dial in ledger.dialling)
-        if used.total() > self.policy.max_slots:
+        used = self._connections()
+        if self._excess:
+            self._shrink_excess(stats)
+        most_slots = self.policy.max_slots + max(0, self._excess[None])
+        if used.total() > most_slots:
             ledger.violation(f"{used.total()} connections pass max_slots")
-        most = self.policy.set_config.max_count
         for backend, count in used.items():
-            if count > most:
+            if count > self._cap(backend) + max(0, self._excess[backend]):
                 ledger.violation(f"{count} connections to {backend.name} pass max_count")
-        if stats.slots > self.policy.max_slots:
+        if stats.slots > most_slots:
             ledger.violation(f"{stats.slots} slots pass max_slots: {stats!r}")
         if used.total() > stats.slots:
             ledger.violation(f"{used.total()} connections in {stats.slots} slots: {stats!r}")
+
+    def _connections(self) -> Counter[Backend]:
+        used = Counter(conn.backend for conn in self.ledger.live)
+        used.update(dial.backend for dial in self.ledger.dialling)
+        return used
+
+    def _taken(self, stats: PoolStats) -> dict[Backend | None, int]:
+        """Count the slots of each backend, and under `None` all of them."""
+        taken: dict[Backend | None, int] = {**self._connections()}
+        for one in stats.backends.values():
+            here = slots_of(one) + self._departed(one.backend)
+            taken[one.backend] = max(here, taken.get(one.backend, 0))
+        taken[None] = stats.slots
+        return taken
+
+    def _cap(self, backend: Backend | None) -> int:
+        policy = self.policy
+        return policy.max_slots if backend is None else policy.set_config.max_count
+
+    def _shrink_excess(self, stats: PoolStats) -> None:
+        """Count down what passes a lowered cap: it must not grow again."""
+        taken = self._taken(stats)
+        for key, excess in list(self._excess.items()):
+            self._excess[key] = min(excess, taken.get(key, 0) - self._cap(key))
+            if self._excess[key] <= 0:
+                del self._excess[key]
 
     def _check_counts(self, stats: PoolStats) -> None:
         sets = stats.backends.values()
@@ -278,6 +313,7 @@ class InvariantInstrument(trio.abc.Instrument):
             coming += sum(one.unclaimed for one in sets)
         room = stats.slots < self.policy.max_slots and any(
             slots_of(one) + self._departed(one.backend) < self.policy.set_config.max_count
+            and one.connecting < self.policy.set_config.max_connecting
             for one in good
         )
         if room and coming < stats.waiting:
@@ -288,7 +324,7 @@ class InvariantInstrument(trio.abc.Instrument):
     def is_sound(self, one: BackendStats) -> bool:
         """Whether a backend is not known to fail or to hang: nothing ever failed there, or
         something that was dialled afterwards has lasted."""
-        if one.failures or not self._is_good(one.backend):
+        if one.failures or one.ejected_until is not None or not self._is_good(one.backend):
             return False
         error, when = self._errors[one.backend]
         return error is None or any(

@@ -128,6 +128,8 @@ class LedgerConnection:
     number: int
     backend: Backend
     opened: float
+    born: float = -math.inf
+    """When its dial began."""
     dirty: bool = False
     """In the middle of an exchange: nothing can clean it."""
     broken: bool = False
@@ -340,6 +342,7 @@ class PlainLedgerConnector(Connector[LedgerConnection]):
         try:
             await self._acts.take("connect", backend.name).perform()
             conn = ledger.open(backend)
+            conn.born = dial.started
             conn.broken = backend.name in self.born_broken
             conn.departed = dial.departed
             return conn

@@ -75,6 +75,9 @@ class Client:
             except ClaimError as exc:
                 play.tally["refused"] += 1
                 play.note(f"refused: {type(exc).__name__}")
+            except (trio.TooSlowError, ConnectionResetError) as exc:
+                play.tally["failed"] += 1
+                play.note(f"failed: {exc}")
             finally:
                 del play.clients[scope]
         play.tally["cancelled"] += scope.cancelled_caught
@@ -92,7 +95,7 @@ class Client:
 
     async def _in_a_block(self, play: Play) -> None:
         async with play.bench.claim(**self._options(play)) as conn:
-            await self._use(conn)
+            await self._use(conn, play)
 
     async def _by_hand(self, play: Play) -> None:
         if self._is_nowait(play):
@@ -100,8 +103,10 @@ class Client:
         else:
             claim = await play.bench.acquire(**self._options(play))
         try:
-            await self._use(claim.connection)
-        except BaseException:
+            await self._use(claim.connection, play)
+        except BaseException as exc:
+            if not isinstance(exc, trio.Cancelled | BodyError):
+                claim.report(failed=True)
             play.bench.release(claim)
             raise
         if self.end == "discard":
@@ -118,8 +123,13 @@ class Client:
     async def _release_here(self, play: Play, claim: Claim[LedgerConnection]) -> None:
         play.bench.release(claim)
 
-    async def _use(self, conn: LedgerConnection) -> None:
+    async def _use(self, conn: LedgerConnection, play: Play) -> None:
         conn.begin()
+        if conn.backend.name in play.fail_fast:
+            raise ConnectionResetError("the backend fails fast")
+        if conn.backend.name in play.silent:
+            await trio.sleep(0.25)
+            raise trio.TooSlowError("the backend is silent")
         if self.hold:
             await trio.sleep(self.hold)
         if self.end == "raise":

@@ -19,14 +19,20 @@ import trio
 
 from qorb_trio import Instrument, Policy, PoolStats, PoolTerminatedError
 
-from ..harness import OK, Bench, LedgerConnection, LedgerConnector, When, open_bench, run
+from ..harness import OK, Bench, LedgerConnection, LedgerConnector, open_bench, run
 from ..harness.ledger import Dial
 from .actions import AtStep, BodyError, Cue, Set
-from .statements import Loans, NineStatements
+from .loans import Loans
+from .saboteur import Saboteur
+from .statements import NineStatements
+from .watched import Wired
 from .worlds import HOOKS, NAMES, World, make_world
 
 #: What a run counts.
-COUNTS = ("granted", "cancelled", "refused", "raised", "discarded", "leaked", "dials", "cues")
+COUNTS = (
+    *("granted", "cancelled", "refused", "raised", "failed", "discarded", "leaked", "dials"),
+    *("cues", "hung up", "from threads"),
+)
 
 
 #: Marks a violation in a trace.
@@ -44,41 +50,6 @@ class Outcome:
 
 
 @final
-class Saboteur(trio.abc.Instrument):
-    """Cancels tasks at the steps that were aimed at."""
-
-    def __init__(self) -> None:
-        self._aims: dict[trio.lowlevel.Task, tuple[int, When, trio.CancelScope]] = {}
-
-    def aim(self, k: int, when: When, scope: trio.CancelScope) -> None:
-        """Cancel `scope` at the k-th step of this task from now on."""
-        self._aims[trio.lowlevel.current_task()] = (k, when, scope)
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """It has been woken."""
-        self._step(task, When.WOKEN)
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """It has yielded."""
-        self._step(task, When.YIELDED)
-
-    def task_exited(self, task: trio.lowlevel.Task) -> None:
-        """It is beyond reach."""
-        self._aims.pop(task, None)
-
-    def _step(self, task: trio.lowlevel.Task, edge: When) -> None:
-        aim = self._aims.get(task)
-        if aim is None or aim[1] is not edge:
-            return
-        k, when, scope = aim
-        if k > 1:
-            self._aims[task] = (k - 1, when, scope)
-        else:
-            del self._aims[task]
-            scope.cancel()
-
-
-@final
 class Play:
     """One run of a world, while it lasts: what the actions work on."""
 
@@ -92,6 +63,9 @@ class Play:
         self.body = trio.CancelScope()
         self.leaving = trio.CancelScope()
         self.leave_by: BodyError | None = None
+        #: The backends that fail each claim at once, and those that never answer.
+        self.fail_fast: set[str] = set()
+        self.silent: set[str] = set()
         self.body_left = False
         self.final = False
         self.ended = False
@@ -160,7 +134,7 @@ class Play:
         """The whole of it."""
         world = self.world
         watches_loans = issubclass(world.kind, LedgerConnector)
-        loans = Loans(calm=world.calm, choosy=world.is_choosy)
+        loans = Loans(calm=world.calm and not world.has_extras, choosy=world.is_choosy)
         instruments: Sequence[Instrument] = [loans] if watches_loans else []
         try:
             with self.body:
@@ -176,6 +150,7 @@ class Play:
                     watch = self.bench.watch
                     assert isinstance(watch, NineStatements)
                     loans.watch = watch
+                    watch.is_calm = world.calm
                     if self.trace is not None:
                         watch.on_stats = self.show
                     try:
@@ -186,6 +161,9 @@ class Play:
         except BodyError as exc:
             if exc is not self.leave_by:
                 raise
+        finally:
+            if isinstance(self.connector, Wired):
+                self.connector.close_wires()
 
     async def _body(self) -> None:
         with self.leaving:
@@ -205,12 +183,14 @@ class Play:
         self.mended = True
         bench.pool.resume()
         if not self.ended:
-            bench.pool.reconfigure(without_rules(world.policy))
+            bench.reconfigure(without_rules(world.policy))
         self.cues.clear()
         for hook in HOOKS:
             for backend in (None, *NAMES):
                 bench.script.always(hook, OK, backend=backend)
         self.connector.born_broken.clear()
+        self.fail_fast.clear()
+        self.silent.clear()
         Set(world.backends).do(self)
         self.note("* all is well again")
         config = world.policy.set_config
@@ -282,9 +262,24 @@ class Play:
 
 
 def without_rules(policy: Policy) -> Policy:
-    """The same policy, by which no claimant is refused before its deadline."""
+    """The same policy, but no claimant is refused, nothing grows old, and none is ejected."""
     off = math.inf
-    return attrs.evolve(policy, max_waiting=off, fail_fast_after=off, queue_target=off)
+    config = attrs.evolve(
+        policy.set_config,
+        max_lifetime=off,
+        idle_timeout=off,
+        max_uses=off,
+        max_connecting=off,
+        slow_start=0,
+    )
+    return attrs.evolve(
+        policy,
+        max_waiting=off,
+        fail_fast_after=off,
+        queue_target=off,
+        ejection=None,
+        set_config=config,
+    )
 
 
 def _time_to_recover(policy: Policy) -> float:

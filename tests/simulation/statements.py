@@ -20,6 +20,8 @@ What the harness checks is checked here too; this adds what only a simulation gi
   8   at each loan: the least loaded of those alike; at      once all is well again: by weight
       each dial: no worse priority than one that is online   within the best priority
   9   all of the above, while claimants are cancelled        the same
+ 10   calm: an idle connection that its peer closes is no
+      failure
 ====  =====================================================  ==================================
 
 Statement 3's cover and statement 6 are promises about plans, which a task of the pool
@@ -35,7 +37,7 @@ from collections.abc import Iterable
 import attrs
 import trio
 
-from qorb_trio import Backend, BackendStats, Instrument, Policy, PoolStats
+from qorb_trio import Backend, BackendStats, Policy, PoolStats
 
 from ..harness import InvariantInstrument, LedgerConnection, PlainLedgerConnector
 from ..harness.invariants import PROBATION
@@ -74,12 +76,20 @@ class NineStatements(InvariantInstrument):
         self.longest_dial = 0.0
         self.ending = False
         """Set as soon as somebody has begun to end the pool."""
+        self.is_calm = False
+        """Whether nothing goes wrong but claims, and idle connections that peers close."""
         self._judged = 0
-        self._priorities: dict[Backend, int] = {}
+        #: By backend, its priority, and whether it is ejected.
+        self._ranks: dict[Backend, tuple[int, bool]] = {}
+        #: By connection, how often it was lent; and the limit of that, unless it has changed.
+        self._uses: Counter[LedgerConnection] = Counter()
+        self._max_uses = policy.set_config.max_uses
         self._told_at = 0.0
         #: By backend, its dials under way or to come, and when there were last more of them.
         self._decided: dict[Backend, tuple[int, float]] = {}
         self._asking: dict[trio.lowlevel.Task, int] = {}
+        #: The dials of each backend, while there are more than a lowered limit allows.
+        self._dials: Counter[Backend] = Counter()
 
     # ------------------------------------------------------------------- the ledger's
 
@@ -87,6 +97,9 @@ class NineStatements(InvariantInstrument):
         """The ledger has a note: of a client served, or of a dial's end."""
         if what == "lent":
             self._asking.pop(trio.lowlevel.current_task(), None)
+        if what == self._handed_out:
+            assert isinstance(whom, LedgerConnection)
+            self._check_age(whom)
         if what != "connect ends":
             return
         assert isinstance(whom, Dial)
@@ -105,6 +118,25 @@ class NineStatements(InvariantInstrument):
         timed_out = lasted >= self.policy.set_config.connect_timeout
         if timed_out or isinstance(whom.error, Exception):
             record.dead = not any(conn.backend == whom.backend for conn in self.ledger.live)
+
+    @property
+    def _handed_out(self) -> str:
+        return "on_acquire begins" if self.ledger.dirty_hooks else "lent"
+
+    def reconfigured(self, policy: Policy, stats: PoolStats) -> None:
+        """Go by another policy from now on."""
+        super().reconfigured(policy, stats)
+        if policy.set_config.max_uses != self._max_uses:
+            self._max_uses = math.inf
+
+    def _check_age(self, conn: LedgerConnection) -> None:
+        """Statement 5: what is lent has not expired."""
+        age = trio.current_time() - conn.born
+        if age >= self.policy.set_config.max_lifetime:
+            self.ledger.violation(f"[5] lent at age {age:.6g}: {conn!r}")
+        self._uses[conn] += 1
+        if self._uses[conn] > self._max_uses:
+            self.ledger.violation(f"[5] lent for the {self._uses[conn]}th time: {conn!r}")
 
     def arrive(self) -> int:
         """A client asks."""
@@ -127,6 +159,7 @@ class NineStatements(InvariantInstrument):
         self._check_newcomers(stats)
         self._check_states(stats)
         self._check_priorities(stats)
+        self._check_limits(stats)
         if stats.claims != self.ledger.granted:
             self.ledger.violation(
                 f"[4] {stats.claims} claims are said to be granted, not {self.ledger.granted}"
@@ -182,12 +215,27 @@ class NineStatements(InvariantInstrument):
             ):
                 ledger.violation(f"[2] {dict(here)}, but {one!r}")
 
+    def _check_limits(self, stats: PoolStats) -> None:
+        """Invariant 10, and the limit of concurrent dials to one backend."""
+        if self.is_calm and any(one.failures for one in stats.backends.values()):
+            self.ledger.violation(f"[10] nothing has failed, but {stats!r}")
+            self.is_calm = False
+        most = self.policy.set_config.max_connecting
+        dials = Counter(dial.backend for dial in self.ledger.dialling if not dial.departed)
+        for backend, count in dials.items():
+            if count > max(most, self._dials.get(backend, 0)):
+                self.ledger.violation(f"[3] {count} dials to {backend.name} at once, of {most}")
+        self._dials = dials if any(count > most for count in dials.values()) else Counter()
+
     def _check_priorities(self, stats: PoolStats) -> None:
         """Statement 8: no new dial beyond the best priority that has anybody online."""
         now, dials = trio.current_time(), self.ledger.dials
-        priorities = {one.backend: one.backend.priority for one in stats.backends.values()}
-        if priorities != self._priorities:
-            self._priorities, self._told_at = priorities, now
+        ranks = {
+            one.backend: (one.backend.priority, one.ejected_until is not None)
+            for one in stats.backends.values()
+        }
+        if ranks != self._ranks:
+            self._ranks, self._told_at = ranks, now
         for one in stats.backends.values():
             before, when = self._decided.get(one.backend, (0, now))
             when = now if one.connecting > before else when
@@ -201,10 +249,14 @@ class NineStatements(InvariantInstrument):
         early = min([early, *(self._decided.get(it.backend, (0, now))[1] for it in judged)])
         # What could not be cleaned is being closed before the ledger hears of it.
         sets = stats.backends.values()
-        online = {one.backend for one in sets if one.online and not one.closing}
+        online = {
+            one.backend
+            for one in sets
+            if one.online and not one.closing and one.ejected_until is None
+        }
         best = min(
             (
-                priorities.get(conn.backend, math.inf)
+                ranks[conn.backend][0]
                 for conn in self.ledger.live
                 if not (conn.closes or conn.broken or conn.departed)
                 and conn.backend in online
@@ -213,7 +265,7 @@ class NineStatements(InvariantInstrument):
             default=math.inf,
         )
         for dial in judged:
-            if priorities.get(dial.backend, 0) > best:
+            if ranks.get(dial.backend, (0,))[0] > best:
                 self.ledger.violation(f"[8] {dial!r}, while priority {best} is online")
         self._judged = len(dials)
 
@@ -233,10 +285,12 @@ class NineStatements(InvariantInstrument):
         waiting = len(self._asking) - being_set_up
         if stats.waiting != waiting:
             self.ledger.violation(f"[4] {stats.waiting} are said to wait, but {waiting} do")
+        if not stats.waiting or (self.pool is not None and self.pool.is_suspended):
+            return
         for conn in self.ledger.idle:
-            suspended = self.pool is not None and self.pool.is_suspended
-            if stats.waiting and not (suspended or conn.departed or conn.broken or conn.dirty):
-                self.ledger.violation(f"[3] {stats.waiting} wait beside {conn!r}")
+            if conn.departed or conn.broken or conn.dirty or self._ranks[conn.backend][1]:
+                continue
+            self.ledger.violation(f"[3] {stats.waiting} wait beside {conn!r}")
 
     def _check_failing(self, stats: PoolStats) -> None:
         """Statement 6: how much the failing ones take, and that each has its turn."""
@@ -275,8 +329,9 @@ class NineStatements(InvariantInstrument):
         config, now = self.policy.set_config, trio.current_time()
         sets = stats.backends.values()
         best = min((one.backend.priority for one in sets if one.online), default=math.inf)
-        spares = sum(one.unclaimed for one in sets)
-        connected = sum(one.unclaimed + one.checking + one.claimed for one in sets)
+        lending = [one for one in sets if one.ejected_until is None]
+        spares = sum(one.unclaimed for one in lending)
+        connected = sum(one.unclaimed + one.checking + one.claimed for one in lending)
         closing = sum(one.closing for one in sets) + stats.departed
         free = self.policy.max_slots - stats.slots
         room = free > 0 or (spares > 0 and connected > 1)
@@ -288,6 +343,7 @@ class NineStatements(InvariantInstrument):
                 or closing
                 or not self.policy.spares_wanted
                 or one.backend.priority > best
+                or one.ejected_until is not None
                 or any(True for _ in self._begun(one.backend))
             ):
                 record.probed_at = now
@@ -304,51 +360,3 @@ def _state(conn: LedgerConnection) -> str:
     if conn.in_body or conn.hook == "on_acquire":
         return "lent"
     return "tended" if conn.hook else "idle"
-
-
-class Loans(Instrument):
-    """Statements 3 and 8 at each loan and each close, from the pool's own events.
-
-    Only for connectors with hooks: where nobody watches, the pool takes a shorter way,
-    and that one is to be simulated too.
-    """
-
-    def __init__(self, *, calm: bool, choosy: bool = False) -> None:
-        self.calm = calm
-        #: Whether something else than the load decides.
-        self.choosy = choosy
-        self.watch: NineStatements | None = None
-
-    def slot_state_change(
-        self, pool: str, slot_id: int, backend: Backend, old: str, new: str
-    ) -> None:
-        """A spare is taken, or closed."""
-        if old != "unclaimed" or self.watch is None or self.watch.pool is None:
-            return
-        stats = self.watch.pool.stats()
-        if new == "claimed":
-            self._judge_loan(stats, backend)
-        elif new == "closing" and self.calm:
-            self._judge_close(stats, backend)
-
-    def _judge_loan(self, stats: PoolStats, backend: Backend) -> None:
-        assert self.watch is not None
-        chosen = stats.backends[backend.name]
-        load = chosen.claimed - 1
-        for other in stats.backends.values():
-            if other is chosen or not other.unclaimed:
-                continue
-            better = other.backend.priority < chosen.backend.priority or (
-                other.backend.priority == chosen.backend.priority
-                and not self.choosy
-                and other.claimed < load
-                and other.backend.weight >= chosen.backend.weight
-            )
-            if better:
-                self.watch.ledger.violation(f"[8] lent from {chosen!r}, rather than {other!r}")
-
-    def _judge_close(self, stats: PoolStats, backend: Backend) -> None:
-        assert self.watch is not None
-        ledger, policy = self.watch.ledger, self.watch.policy
-        if policy.rebalance_interval == math.inf and not self.watch.ending:
-            ledger.violation(f"[3] a spare of {backend.name} is closed, and nothing has changed")

@@ -47,6 +47,7 @@ from .actions import (
     Set,
     Suspend,
 )
+from .extras import Extras
 
 HOOKS: tuple[Hook, ...] = ("connect", "is_valid", "on_acquire", "on_recycle", "disconnect")
 
@@ -90,11 +91,16 @@ class World:
     balancer: Balancer
     """Which backend serves a claim."""
 
+    has_extras: bool
+    """True if connections grow old, or if anything of `extras` happens."""
+
     @property
     def is_choosy(self) -> bool:
         """Whether something else than the load decides which backend serves a claim."""
         clients = [it for _, action in self.actions for it in _clients_of(action)]
-        return self.balancer != LeastLoaded() or any(it.key or it.avoid for it in clients)
+        if self.balancer != LeastLoaded() or self.has_extras:
+            return True
+        return any(it.key or it.avoid for it in clients)
 
 
 def _clients_of(action: Action) -> list[Client]:
@@ -113,14 +119,18 @@ def make_world(seed: int) -> World:
         LedgerConnector,
         PlainLedgerConnector,
     ]
+    kind = rng.choice(kinds)
+    extras = Extras(seed, drawn.names, drawn.policy, calm=calm)
+    actions = drawn.suspended(drawn.actions())
     return World(
         seed=seed,
-        kind=rng.choice(kinds),
+        kind=extras.wire(kind),
         backends=drawn.first,
-        policy=drawn.policy,
-        actions=tuple(drawn.suspended(drawn.actions())),
+        policy=extras.policy,
+        actions=tuple(extras.added_to(actions)),
         calm=calm,
         balancer=drawn.balancer,
+        has_extras=extras.is_on,
     )
 
 
