@@ -239,7 +239,8 @@ class InvariantInstrument(trio.abc.Instrument):
 
     def _taken(self, stats: PoolStats) -> dict[Backend | None, int]:
         """Count the slots of each backend, and under `None` all of them."""
-        taken: dict[Backend | None, int] = {**self._connections()}
+        taken: dict[Backend | None, int] = {}
+        taken.update(self._connections().items())
         for one in stats.backends.values():
             here = slots_of(one) + self._departed(one.backend)
             taken[one.backend] = max(here, taken.get(one.backend, 0))
