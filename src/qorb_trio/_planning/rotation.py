@@ -68,6 +68,21 @@ class RotationOrder:
             self._remember(name, place)
         return place.origin + place.wait / weight
 
+    def preview(self, name: str, weight: float) -> float:
+        """Return what `key` would return, without remembering the place of a newcomer.
+
+        For the thousands of backends that a pool knows, but does not use.
+        """
+        if name in self._places:
+            return self.key(name, weight)
+        return self._now + self._step(name, 0) / weight
+
+    def remember(self, name: str, weight: float, key: float) -> None:
+        """Remember the place of a newcomer, whose key `preview` has returned."""
+        if name not in self._places:
+            wait = self._step(name, 0)
+            self._remember(name, _Place(max(0.0, key - wait / weight), wait, 0))
+
     def end_turn(self, name: str, weight: float) -> float:
         """Return the new key of a backend that has had its turn."""
         self._now = max(self._now, self.key(name, weight))

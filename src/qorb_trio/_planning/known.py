@@ -1,0 +1,252 @@
+"""`KnownBackends`: all backends of a pool, and the order of those that it does not use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from heapq import heappush
+from typing import Final, final
+
+import attrs
+
+from .._model.backend import Backend, effective_weight
+from .inactive_queue import InactiveQueue
+from .known_set import KnownSet, key_of, name_of, pack
+from .rotation import MAX_REMEMBERED, RotationOrder
+
+#: Number of backends of a new set that are read in one go, in about half a millisecond.
+CHUNK: Final = 100
+
+
+@final
+@attrs.define
+class Replacement:
+    """The consequences of a new set for the active backends."""
+
+    removed: list[Backend] = attrs.field(factory=list)
+    """Active ones that are not in the new set. They are active no more."""
+
+    changed: list[Backend] = attrs.field(factory=list)
+    """Active ones that have another priority, weight or target, as they are now."""
+
+
+@final
+class KnownBackends:
+    """All backends that the resolver knows; some of them are active.
+
+    A set of the resolver is read in chunks (`read`), replaces the one before in one step
+    (`replace`), and the rest of the old one is freed in chunks (`tidy`). In each pause,
+    backends may become active and inactive. All else takes O(log n) per backend that does so.
+    """
+
+    def __init__(self, order: RotationOrder) -> None:
+        self._order = order
+        self._set = KnownSet(0)
+        self._queues: dict[int, InactiveQueue] = {}
+        self._active: dict[str, Backend] = {}
+        #: The number of active backends of each priority.
+        self._active_counts: Counter[int] = Counter()
+        #: The set that is being read, and its new entries by priority, in heaps.
+        self._next = KnownSet(0)
+        self._pending: dict[int, list[bytes]] = {}
+        #: Backends that were deactivated while a set was being read.
+        self._moved: dict[str, None] = {}
+        self._old = KnownSet(0)
+
+    def __len__(self) -> int:
+        return len(self._set)
+
+    def is_active(self, backend: Backend) -> bool:
+        """Return True if a backend is active and still known."""
+        return self._active.get(backend.name) == backend
+
+    def position(self, name: str) -> int:
+        """Return the place of a backend in the resolver's order; an unknown one comes last."""
+        position = self._set.position(name)
+        return len(self._set) if position is None else position
+
+    @property
+    def has_inactive(self) -> bool:
+        """True if more backends are known than are active."""
+        return len(self._set) > len(self._active)
+
+    def inactive(self, priority: int) -> int:
+        """Return the number of inactive backends of a priority."""
+        return self._set.counts[priority] - self._active_counts[priority]
+
+    def priorities(self) -> list[int]:
+        """Return the priorities of all inactive backends, best first."""
+        return sorted(filter(self.inactive, self._set.counts))
+
+    def key(self, backend: Backend) -> float:
+        """Return the rotation key of a backend that is known."""
+        if backend.name in self._active:
+            return self._order.key(backend.name, effective_weight(backend.weight))
+        return self._present_key(backend.name)
+
+    def _present_key(self, name: str) -> float:
+        """Return the key of a backend as it was when it became known, or inactive."""
+        return key_of(self._set.entry(self.position(name)))
+
+    # A new set.
+
+    def read(self, backends: Iterable[Backend], size: int) -> Iterator[None]:
+        """Read a set of about `size` backends; the caller may do other things at each pause.
+
+        Nothing has changed until `replace`.
+
+        Raises:
+          ValueError: two backends have the same name and different addresses.
+        """
+        self._next, self._pending, self._moved = KnownSet(size), {}, {}
+        for count, backend in enumerate(backends, 1):
+            self._read_one(backend)
+            if count % CHUNK == 0:
+                yield
+
+    def _read_one(self, backend: Backend) -> None:
+        twin = self._next.get(backend.name)
+        if twin is None:
+            self._next.add(backend, self._entry_of(backend))
+        elif twin != backend:
+            raise ValueError(
+                f"two backends named {backend.name!r}: {twin.address!r} and {backend.address!r}"
+            )
+
+    def _entry_of(self, backend: Backend) -> bytes:
+        """Return the entry of a backend of the next set; it is new if its place has changed."""
+        name, weight = backend.name, effective_weight(backend.weight)
+        position = self._set.position(name)
+        if position is None:
+            return self._enter(backend, pack(self._order.preview(name, weight), name))
+        old = self._set.backend(position)
+        if (old.priority, old.weight) == (backend.priority, backend.weight):
+            return self._set.entry(position)
+        self._remember(old)
+        return self._enter(backend, pack(self._order.key(name, weight), name))
+
+    def _enter(self, backend: Backend, entry: bytes) -> bytes:
+        heappush(self._pending.setdefault(backend.priority, []), entry)
+        return entry
+
+    def _remember(self, backend: Backend) -> None:
+        """Have the order remember the place of a backend of the present set."""
+        weight = effective_weight(backend.weight)
+        self._order.remember(backend.name, weight, self._present_key(backend.name))
+
+    def replace(self) -> Replacement:
+        """Let the set that was read take the place of the one before, in one step."""
+        replacement = Replacement()
+        for name, backend in list(self._active.items()):
+            self._replace_active(name, backend, replacement)
+        for name in self._moved:
+            self._replace_moved(name)
+        self._old, self._set, self._next = self._set, self._next, KnownSet(0)
+        self._active_counts = Counter([it.priority for it in self._active.values()])
+        for priority, heap in self._pending.items():
+            self._queue(priority).extend(heap)
+        self._pending = {}
+        return replacement
+
+    def _replace_active(self, name: str, backend: Backend, replacement: Replacement) -> None:
+        new = self._next.get(name)
+        if new != backend:
+            replacement.removed.append(backend)
+            del self._active[name]
+            if new is not None:
+                self._reenter(new)
+            return
+        assert new is not None
+        self._active[name] = new
+        if _details(new) != _details(backend):
+            replacement.changed.append(new)
+
+    def _replace_moved(self, name: str) -> None:
+        """Take account of a backend that became inactive after it had been read, perhaps."""
+        new = self._next.get(name)
+        if new is not None and name not in self._active:
+            self._reenter(new)
+
+    def _reenter(self, backend: Backend) -> None:
+        """Give a backend of the next set an entry that is in the queue for sure."""
+        key = self._order.key(backend.name, effective_weight(backend.weight))
+        self._next.move(backend, self._enter(backend, pack(key, backend.name)))
+
+    def tidy(self) -> Iterator[None]:
+        """Free what the latest replacement has left, with pauses."""
+        old, self._old = self._old, KnownSet(0)
+        if len(old) <= MAX_REMEMBERED:
+            yield from self._remember_gone(old)
+        yield from old.clear()
+        for priority, queue in list(self._queues.items()):
+            yield from queue.tidy(self.inactive(priority))
+            if not (queue or self._set.counts[priority]):
+                del self._queues[priority]
+
+    def _remember_gone(self, old: KnownSet) -> Iterator[None]:
+        """Keep the places of inactive backends that have left, in case that they return."""
+        for position, backend in enumerate(old):
+            if self._set.position(backend.name) is None:
+                weight = effective_weight(backend.weight)
+                self._order.remember(backend.name, weight, key_of(old.entry(position)))
+            if position % CHUNK == CHUNK - 1:
+                yield
+
+    # The active backends.
+
+    def _queue(self, priority: int) -> InactiveQueue:
+        queue = self._queues.get(priority)
+        if queue is None:
+
+            def is_valid(entry: bytes) -> bool:
+                return self._is_valid(entry, priority)
+
+            queue = self._queues[priority] = InactiveQueue(is_valid)
+        return queue
+
+    def _is_valid(self, entry: bytes, priority: int) -> bool:
+        """Return True if an entry in the queue of a priority stands for an inactive backend."""
+        name = name_of(entry)
+        position = self._set.position(name)
+        if position is None or name in self._active or self._set.entry(position) != entry:
+            return False
+        return self._set.backend(position).priority == priority
+
+    def activate_next(self, priority: int) -> Backend | None:
+        """Make the first inactive backend of a priority active, and return it."""
+        queue = self._queues.get(priority)
+        entry = queue.pop() if queue is not None else None
+        backend = None if entry is None else self._set.get(name_of(entry))
+        if backend is not None:
+            self._activate(backend)
+        return backend
+
+    def activate_all(self) -> list[Backend]:
+        """Make all inactive backends active; return them in the resolver's order."""
+        backends = [backend for backend in self._set if backend.name not in self._active]
+        for backend in backends:
+            self._activate(backend)
+        return backends
+
+    def _activate(self, backend: Backend) -> None:
+        self._remember(backend)
+        self._active[backend.name] = backend
+        self._active_counts[backend.priority] += 1
+
+    def deactivate(self, backend: Backend, *, behind: float | None = None) -> None:
+        """Make an active backend inactive; with `behind`, at a larger key than that."""
+        backend = self._active.pop(backend.name)
+        name, weight = backend.name, effective_weight(backend.weight)
+        self._active_counts[backend.priority] -= 1
+        key = self._order.key(name, weight)
+        if behind is not None:
+            key = self._order.postpone(name, weight, behind=max(key, behind))
+        entry = pack(key, name)
+        self._set.move(backend, entry)
+        self._queue(backend.priority).push(entry)
+        self._moved[name] = None
+
+
+def _details(backend: Backend) -> tuple[int, int, str | None]:
+    """Return what may change of a backend that stays the same."""
+    return backend.priority, backend.weight, backend.target
