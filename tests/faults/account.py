@@ -92,7 +92,8 @@ class Account:
 class AccountedConnector(EchoConnector):
     """An `EchoConnector` that keeps an account."""
 
-    def __init__(self, policy: Policy | None = None) -> None:
+    def __init__(self, policy: Policy | None = None, *, greets: bool = True) -> None:
+        super().__init__(greets=greets)
         self.account = Account()
         if policy is not None:
             self.account.max_slots = policy.max_slots

@@ -84,9 +84,15 @@ class EchoConnector(qorb_trio.Connector[Echo]):
 
     tcp = qorb_trio.TcpConnector()
 
+    def __init__(self, *, greets: bool = True) -> None:
+        #: False if a server that accepts counts as connected, though it never says a word.
+        self._greets = greets
+
     async def connect(self, backend: qorb_trio.Backend) -> Echo:
         """Connect, and see whether somebody is there."""
         conn = Echo(await self.tcp.connect(backend), backend)
+        if not self._greets:
+            return conn
         try:
             await conn.ask()
         except BaseException:  # a cancellation too: nobody else knows of this stream yet
@@ -105,6 +111,10 @@ class EchoConnector(qorb_trio.Connector[Echo]):
     async def disconnect(self, conn: Echo) -> None:
         """Close it."""
         await conn.stream.aclose()
+
+    def fileno(self, conn: Echo) -> int | None:
+        """Return the socket, so that the pool notices when the server closes it."""
+        return self.tcp.fileno(conn.stream)
 
     def is_broken(self, conn: Echo) -> bool:
         """Whether it is closed, or has something to say that nobody asked for."""

@@ -34,6 +34,8 @@ class Link:
     server: trio.SocketStream | None = None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     half_closed: bool = False
+    used_at: float = attrs.field(factory=trio.current_time)
+    """When something passed last."""
 
     def sockets(self) -> list[int]:
         """The descriptors that belong to it."""
@@ -86,6 +88,14 @@ class FaultProxy:
         self.fault = None
         self._over.set()
 
+    def close_idle(self, seconds: float) -> int:
+        """Close the connections that have been idle for so long; return how many."""
+        late = trio.current_time() - seconds
+        idle = [link for link in self.links if link.used_at <= late]
+        for link in idle:
+            link.scope.cancel()
+        return len(idle)
+
     async def serve(
         self, task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED
     ) -> None:
@@ -126,6 +136,7 @@ class FaultProxy:
         is_reply = source is link.server
         try:
             async for data in source:
+                link.used_at = trio.current_time()
                 if is_reply and link.half_closed:
                     continue
                 await self._treat(bytes(data), sink, is_reply)

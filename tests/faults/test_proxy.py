@@ -100,6 +100,17 @@ async def test_reset() -> None:
         await until(lambda: not proxy.links, "the proxy has forgotten them")
 
 
+async def test_idle_connections_are_closed() -> None:
+    """A connection that nobody has used for a while is closed, and one in use is not."""
+    async with proxied() as (proxy, client):
+        await ask(client, b"hello")
+        assert proxy.close_idle(5) == 0
+        await ask(client, b"still there")
+        await trio.sleep(0.02)
+        assert proxy.close_idle(0.01) == 1
+        assert await client.receive_some() == b""
+
+
 async def test_half_close() -> None:
     """The server has ended and still reads: what is sent neither fails nor is answered."""
     async with proxied() as (proxy, client):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from collections.abc import Callable
 
 import attrs
 import trio
 
 import qorb_trio
-from qorb_trio import Pool
+from qorb_trio import Backend, Pool
 from tests.faults.account import Account
 from tests.faults.echo import Echo, WrongReplyError, frame
 
@@ -34,6 +35,8 @@ class Load:
     pool: Pool[Echo]
     account: Account
     rng: random.Random
+    fails_fast: Callable[[Backend], bool] = lambda _: False
+    """Tells whether a claim on a backend is to fail at once."""
     claims: Counter[str] = attrs.field(factory=Counter)
     """What became of the claims."""
     replies: int = 0
@@ -70,6 +73,8 @@ class Load:
     async def turn(self, name: str) -> str:
         """One claim; what became of it."""
         chance = self.rng.random()
+        if chance > 0.9995:
+            return await self._call_from_a_thread()
         patience = self.rng.uniform(0, 0.003) if chance < 0.03 else math.inf
         try:
             with trio.move_on_after(patience) as scope:
@@ -83,6 +88,17 @@ class Load:
         except BROKEN as error:
             return f"exchange failed: {type(error).__name__}"
         return "cancelled by the client" if scope.cancelled_caught else "done"
+
+    async def _call_from_a_thread(self) -> str:
+        """Call a method in a thread that is not the pool's: it must be refused."""
+        method = self.rng.choice([self.pool.suspend, self.pool.recycle, self.pool.claim_nowait])
+        try:
+            await trio.to_thread.run_sync(method)
+        except RuntimeError as error:
+            if "another thread" in str(error):
+                return "refused, as from a foreign thread"
+        self.account.violations.append(f"{method.__name__} in a foreign thread was accepted")
+        return "accepted from a foreign thread"
 
     async def _claim(self, name: str, chance: float) -> None:
         begun = trio.current_time()
@@ -104,6 +120,8 @@ class Load:
 
     async def _use(self, conn: Echo, name: str, chance: float) -> None:
         with self.account.holding(conn, name), trio.fail_after(REPLY):
+            if self.fails_fast(conn.backend):
+                raise ConnectionResetError("the backend fails fast")
             if 0.1 < chance < 0.12:
                 await conn.stream.send_all(frame(0))  # and nobody reads the reply
                 raise BodyError

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 import qorb_trio
-from qorb_trio import Policy, SetConfig
+from qorb_trio import Ejection, Policy, SetConfig
 from tests.faults.account import Account, AccountedConnector
 from tests.faults.left import descriptors, tasks
 
@@ -28,6 +28,7 @@ POLICY = Policy(
     claim_timeout=3,
     rebalance_interval=2,
     drain_timeout=1,
+    ejection=Ejection(base_time=0.5, max_time=2),
     set_config=SetConfig(
         max_count=12,
         max_connection_backoff=0.5,
@@ -35,6 +36,10 @@ POLICY = Policy(
         health_check_timeout=0.5,
         connect_timeout=1,
         disconnect_timeout=0.5,
+        max_lifetime=20,
+        idle_timeout=10,
+        max_uses=2000,
+        slow_start=1,
     ),
 )
 #: The pools that come and go are small.
@@ -69,12 +74,13 @@ class Soak:
         """Run it; whether nothing was violated."""
         rng = random.Random(self.seed)
         began, before = trio.current_time(), (len(descriptors()), tasks())
-        connector = AccountedConnector(POLICY)
+        # A server that accepts is taken to be connected, so that one may accept and be silent.
+        connector = AccountedConnector(POLICY, greets=False)
         async with open_world(rng) as world, trio.open_nursery() as nursery:
             async with qorb_trio.open_pool(
                 nursery, world.resolver(), connector, policy=POLICY, name="soak"
             ) as pool:
-                load = Load(pool, connector.account, rng)
+                load = Load(pool, connector.account, rng, world.fails_fast)
                 storm = Storm(world, rng, self.pause)
                 checks = Checks(pool, connector.account, load, world, self.violations)
                 async with trio.open_nursery() as crowd:
@@ -145,7 +151,7 @@ class Soak:
             async with qorb_trio.open_pool(
                 nursery, world.resolver(), connector, policy=SIDE, name="side"
             ) as pool:
-                load = Load(pool, connector.account, rng)
+                load = Load(pool, connector.account, rng, world.fails_fast)
                 load.resume()
                 for number in range(8):
                     nursery.start_soon(self._side_client, load, number)
@@ -175,6 +181,7 @@ class Soak:
         self._count("claims", load.claims, f", that is {total / took:,.0f} a second")
         self.say(f"{load.replies:,} replies")
         self._count("faults", storm.faults)
+        self.say(f"{storm.closed_idle:,} connections closed by their server because they were idle")
         self.say(
             f"{account.dials:,} dials; {account.opened:,} connections opened,"
             f" {account.closed:,} closed, {len(account.live)} left"

@@ -14,6 +14,11 @@ from tests.faults.proxy import Fault
 
 from .world import Site, World
 
+#: How long a connection may be idle at a server that closes idle ones, and how often that
+#: server looks, in seconds.
+IDLE = 0.05
+LOOK = 0.02
+
 #: How long a fault may last, in pauses between two of them.
 LONGEST = 6
 
@@ -30,6 +35,8 @@ class Storm:
     """Seconds from one fault to the next, on average."""
     faults: Counter[str] = attrs.field(factory=Counter)
     """What was done, and how often."""
+    closed_idle: int = 0
+    """Connections that were closed because they were idle."""
 
     async def blow(self, seconds: float) -> None:
         """Do harm for so long; return when all is mended."""
@@ -44,10 +51,11 @@ class Storm:
         site = self.rng.choice(self.world.sites)
         seconds = self.rng.uniform(0, LONGEST * self.pause)
         kinds: list[Harm] = [self._kill, self._move, self._stop, self._unlist, self._reweigh]
+        kinds.append(self._fail_fast)
         if self.rng.random() < 0.5:
             kinds += [self._break_dns, self._unlist_all]
         if site.proxy is not None:
-            kinds += [self._break_proxy] * 7
+            kinds += [self._break_proxy] * 7 + [self._close_idle] * 2
         harm = self.rng.choice(kinds)
         if not site.harmed:
             site.harmed = True
@@ -62,6 +70,21 @@ class Storm:
         await trio.sleep(seconds)
         site.proxy.heal()
 
+    async def _close_idle(self, site: Site, seconds: float) -> None:
+        """Close idle connections, as servers and balancers do; that is no failure."""
+        assert site.proxy is not None
+        self.faults["proxy: idle connections are closed"] += 1
+        with trio.move_on_after(seconds):
+            while True:
+                self.closed_idle += site.proxy.close_idle(IDLE)
+                await trio.sleep(LOOK)
+
+    async def _fail_fast(self, site: Site, seconds: float) -> None:
+        self.faults["server: fails each claim at once"] += 1
+        site.fails_fast = True
+        await trio.sleep(seconds)
+        site.fails_fast = False
+
     async def _kill(self, site: Site, seconds: float) -> None:
         self.faults["server: kill -9"] += 1
         await site.server.kill()
@@ -75,7 +98,7 @@ class Storm:
         self.world.publish()
 
     async def _stop(self, site: Site, seconds: float) -> None:
-        self.faults["server: SIGSTOP"] += 1
+        self.faults["server: SIGSTOP, so that it accepts and is silent"] += 1
         site.server.stop()
         await trio.sleep(seconds)
         site.server.resume()

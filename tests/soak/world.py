@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import attrs
 import trio
 
-from qorb_trio import DnsResolver, DnsResolverConfig
+from qorb_trio import Backend, DnsResolver, DnsResolverConfig
 from qorb_trio.testing import DnsServer
 from tests.faults.proxy import FaultProxy
 from tests.faults.servers import EchoServer, open_servers
@@ -28,6 +28,8 @@ class Site:
     weight: int = 1
     listed: bool = True
     """Whether DNS tells of it."""
+    fails_fast: bool = False
+    """Whether it fails each claim at once, and is well otherwise."""
     harmed: bool = False
     """Whether something is wrong with it just now."""
 
@@ -69,6 +71,10 @@ class World:
             query_retry_if_no_records_found=0.2,
         )
         return DnsResolver(SERVICE, nameservers=[self.dns.address], config=config)
+
+    def fails_fast(self, backend: Backend) -> bool:
+        """Whether a claim on that backend is to fail at once."""
+        return any(site.fails_fast and site.port == backend.port for site in self.sites)
 
     def links(self) -> int:
         """How many connections pass through the proxies."""
