@@ -1,4 +1,4 @@
-"""What all tests share: Hypothesis profiles, and a switch that forbids skipping."""
+"""Settings that all tests share: Hypothesis profiles, and a switch that forbids skipping."""
 
 from __future__ import annotations
 

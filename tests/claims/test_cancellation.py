@@ -331,7 +331,7 @@ def test_sweep_wait_ready() -> None:
 
 @pytest.mark.parametrize("act", [OK, Do(steps=2), slow(0.5), HANG, fails(OSError)])
 def test_ff07_sweep_terminate(act: Do) -> None:
-    """Cancelling `terminate` at any step leaks nothing: the pool is closed all the same."""
+    """Cancelling `terminate` at any step leaks nothing, and the pool is closed regardless."""
 
     async def scenario(one: Sweep) -> None:
         connector = LedgerConnector()
@@ -458,7 +458,7 @@ async def test_ff06_a_cold_pool_gets_warm_under_impatient_clients(
 async def test_the_timeout_and_the_release_at_one_instant(
     autojump_clock: MockClock, kind: type[PlainLedgerConnector]
 ) -> None:
-    """When the connection comes at the very deadline, it is either lent or kept."""
+    """A connection that is released at a claim's very deadline is either claimed or kept."""
     async with open_bench(connector=kind(), policy=policy_of(max_slots=1)) as bench:
         served = 0
 

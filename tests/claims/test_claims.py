@@ -33,7 +33,7 @@ KINDS = [LedgerConnector, PlainLedgerConnector]
 
 
 def acquired(connector: PlainLedgerConnector) -> int:
-    """How often ``on_acquire`` was called."""
+    """Return the number of calls of ``on_acquire``."""
     return connector.ledger.calls["on_acquire"]
 
 
@@ -56,7 +56,7 @@ async def test_a_claim_lends_a_connection(
 
 
 async def test_the_context_manager_is_the_claim(autojump_clock: MockClock) -> None:
-    """What `claim` returns is a `Claim`, which knows its connection and its backend."""
+    """`claim` returns a `Claim`, which knows its connection and its backend."""
     async with open_bench() as bench:
         claim = bench.pool.claim()
         assert isinstance(claim, qorb_trio.Claim)
@@ -260,7 +260,7 @@ async def test_the_timeout_covers_on_acquire(autojump_clock: MockClock) -> None:
 
 
 async def test_an_impatient_claim_is_no_failure_of_the_backend(autojump_clock: MockClock) -> None:
-    """That a claim's own time is up during ``on_acquire`` says nothing about the backend."""
+    """A claim that times out during ``on_acquire`` is not counted against the backend."""
     async with open_bench(policy=policy_of(max_slots=1, health_check_timeout=4)) as bench:
         bench.script.next("on_acquire", HANG)
         with pytest.raises(ClaimTimeoutError):
@@ -273,7 +273,7 @@ async def test_an_impatient_claim_is_no_failure_of_the_backend(autojump_clock: M
 async def test_a_claim_whose_time_is_up_takes_no_other_spare(
     autojump_clock: MockClock, act: Do
 ) -> None:
-    """When the timeout ends inside an ``on_acquire``, the other spares are left alone."""
+    """A claim that times out inside an ``on_acquire`` does not try another spare."""
     async with open_bench(policy=policy_of(spares_wanted=5, health_check_timeout=60)) as bench:
         await bench.pool.wait_ready(5)
         bench.script.always("on_acquire", act)

@@ -111,7 +111,7 @@ async def test_the_cause_is_the_latest_error(autojump_clock: MockClock) -> None:
 
 
 async def test_the_cause_is_an_error_of_a_connect(autojump_clock: MockClock) -> None:
-    """That a connection could not be closed either is not why there is none."""
+    """The error's cause is the last failed connect, not a later failure to disconnect."""
     refused = ConnectionRefusedError("nobody home")
     connector = LedgerConnector()
     policy = policy_of(max_slots=2, spares_wanted=0, min_connection_backoff=20)
@@ -151,7 +151,7 @@ async def test_all_claims_used(autojump_clock: MockClock, timeout: float) -> Non
 
 
 async def test_on_acquire_failed(autojump_clock: MockClock) -> None:
-    """When each connection failed its ``on_acquire``, the error is caused by the last."""
+    """The error's cause is the last failure of ``on_acquire`` if each connection failed it."""
     error = ValueError("wrong password")
     async with open_bench() as bench:
         await bench.pool.wait_ready()
@@ -186,7 +186,7 @@ async def test_a_departed_claim_is_no_excuse(autojump_clock: MockClock) -> None:
 
 
 async def test_departed_claims_may_use_up_the_cap(autojump_clock: MockClock) -> None:
-    """Where claims on backends that have left fill the cap, all claims are used."""
+    """Claims on removed backends count towards the cap, and so can make all claims used."""
     async with open_bench("a", policy=policy_of(max_slots=1)) as bench, bench.claim():
         bench.resolver.set(backends("b"))
         with pytest.raises(AllClaimsUsedError):
@@ -244,7 +244,7 @@ async def test_errors_can_be_copied(
 
 
 def test_public_names() -> None:
-    """What the contract names can be imported, and knows its public place."""
+    """Each name of the contract can be imported, and its `__module__` is the public one."""
     names = [
         *["open_pool", "Pool", "Claim", "Policy", "SetConfig", "Backend", "Connector"],
         *["Resolver", "Instrument", "FixedResolver", "DnsResolver", "DnsResolverConfig"],

@@ -31,11 +31,11 @@ KINDS = [LedgerConnector, PlainLedgerConnector]
 
 
 class BodyError(Exception):
-    """What a body raises."""
+    """An exception that the body of a claim raises."""
 
 
 class Exit(BaseException):
-    """What is no `Exception`."""
+    """A `BaseException` that is no `Exception`."""
 
 
 # ---------------------------------------------------------------- the body's own
@@ -50,7 +50,7 @@ async def test_ff38_the_body_of_a_claim(
     raised: type[BaseException],
     with_context: bool,
 ) -> None:
-    """What the body of a claim raises comes out as the same object, in no group."""
+    """An exception of a claim's body comes out as the same object, in no group."""
     exc = raised("the body's")
     context = LookupError() if with_context else None
     exc.__context__ = context
@@ -215,7 +215,7 @@ def leaves_of(exc: BaseException) -> list[BaseException]:
 async def test_ff40_on_acquire_belongs_to_the_claimant(
     autojump_clock: MockClock, make: Any, after: float
 ) -> None:
-    """What is no `Exception` in ``on_acquire`` reaches the claimant; the slot is not lost."""
+    """A fatal exception of ``on_acquire`` reaches the claimant, and the slot is not lost."""
     fatal = make()
     async with open_bench(policy=policy_of(max_slots=1)) as bench:
         await bench.pool.wait_ready()

@@ -114,7 +114,7 @@ async def test_ff16_discards_wake_the_queue(
 async def test_ff17_a_newcomer_does_not_pass(
     autojump_clock: MockClock, kind: type[PlainLedgerConnector]
 ) -> None:
-    """Who asks in the tick of a release does not get what a parked one was promised."""
+    """A claim made in the tick of a release does not get a parked claimant's connection."""
     served: list[int] = []
     async with open_bench(connector=kind(), policy=policy_of(max_slots=1)) as bench:
         claim = await bench.acquire()

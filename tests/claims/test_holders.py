@@ -1,4 +1,4 @@
-"""Who holds the connections: `Pool.holders`, the errors and the warnings that tell of it."""
+"""Holders of connections: `Pool.holders`, and the errors and warnings that name holders."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_the_holders_of_a_pool(autojump_clock: MockClock) -> None:
 
 
 async def test_a_handed_over_connection_has_its_new_holder(autojump_clock: MockClock) -> None:
-    """What goes from one claimant to the next at once is held by the next, from then on."""
+    """A connection that is handed over is held by the next claimant from that instant on."""
     async with open_bench("a", policy=policy_of(max_slots=1)) as bench:
         await bench.settle()
         claim = await bench.acquire()
@@ -102,7 +102,7 @@ async def test_the_error_says_who_holds_them(autojump_clock: MockClock) -> None:
 
 
 async def test_holders_can_be_asked_for_at_any_moment(autojump_clock: MockClock) -> None:
-    """Who asks in the middle of a claim or a release gets an answer, not an error."""
+    """`Pool.holders` can be called in the middle of a claim or a release without an error."""
 
     class Asks(Instrument):
         def __init__(self) -> None:

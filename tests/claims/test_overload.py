@@ -71,7 +71,7 @@ async def test_waiting_claimants_are_demand(
 async def test_spares_are_kept_beyond_what_is_claimed(
     claimed: int, autojump_clock: MockClock
 ) -> None:
-    """However many claims there are, so many spares are ready as the cap allows."""
+    """Beyond the claimed connections, the pool keeps the spares wanted, within the cap."""
     connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, make_backends(3)) as rig, trio.open_nursery() as nursery:
         await pass_time(1)
@@ -139,7 +139,7 @@ async def test_a_pool_under_permanent_overload_stays_at_its_cap(
 
 
 async def test_the_error_of_an_overloaded_pool_says_so(autojump_clock: MockClock) -> None:
-    """Who waits in vain for a connection in use is told that all of them are."""
+    """A claimant that waits in vain while all connections are in use is told so."""
     connector = FatedConnector()
     async with a_pool(connector, make_backends(1), Policy(max_slots=2)) as rig:
         claims = [await rig.pool.acquire() for _ in range(2)]
@@ -151,8 +151,8 @@ async def test_the_error_of_an_overloaded_pool_says_so(autojump_clock: MockClock
 
 
 async def test_overload_keeps_no_new_backend_out(autojump_clock: MockClock) -> None:
-    """Where claimants wait for whatever comes back, a new backend gets its share all the same,
-    by one connection after the other, and nothing moves after that."""
+    """Under sustained overload a new backend gets its share, one connection after the other,
+    and no connection moves after that."""
     old, new = make_backends(2)
     connector = FatedConnector(connect_delay=0.01)
     counts: list[int] = []
@@ -169,7 +169,7 @@ async def test_overload_keeps_no_new_backend_out(autojump_clock: MockClock) -> N
 
 
 async def test_overload_keeps_no_dead_backend_from_its_probes(autojump_clock: MockClock) -> None:
-    """Where claimants wait for whatever comes back, a better backend that is back is found."""
+    """Under sustained overload the pool probes a better backend and notices its recovery."""
     (best,), (other,) = make_backends(1, "best"), make_backends(1, "other", priority=1)
     connector = FatedConnector(connect_delay=0.01)
     policy = Policy(max_slots=4, set_config=SetConfig(max_connection_backoff=5))

@@ -116,7 +116,7 @@ async def test_an_endless_longest_backoff_goes_on_doubling(autojump_clock: MockC
 
 
 async def test_ff47_a_jump_of_the_clock_is_one_pass(autojump_clock: MockClock) -> None:
-    """When the clock leaps by an hour, each connection is checked once, and nothing moves."""
+    """After the clock jumps by an hour each connection is checked once, and none is replaced."""
     connector = FatedConnector(check_delay=0.01)
     async with a_pool(connector, make_backends(4)) as rig:
         await pass_time(10)

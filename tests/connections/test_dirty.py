@@ -108,7 +108,7 @@ async def test_ff12_broken_while_idle(
 
 
 async def test_ff12_all_spares_are_broken(autojump_clock: MockClock) -> None:
-    """When every spare is broken the claimant waits for a new connection."""
+    """A claimant that finds every spare broken waits for a new connection."""
     policy = policy_of(max_slots=4, spares_wanted=4)
     async with open_bench(policy=policy) as bench:
         await bench.pool.wait_ready(4)
@@ -119,7 +119,7 @@ async def test_ff12_all_spares_are_broken(autojump_clock: MockClock) -> None:
 
 
 async def test_ff12_handed_over_broken(autojump_clock: MockClock) -> None:
-    """A connection that breaks during its recycling is not handed to who waits."""
+    """A connection that breaks during its recycling is not handed to a waiting claimant."""
     async with open_bench(policy=policy_of(max_slots=1)) as bench:
         bench.script.next("on_recycle", slow(1))
         first = await bench.use()
@@ -221,7 +221,7 @@ async def test_a_backend_leaves_while_it_is_being_claimed(autojump_clock: MockCl
 
 
 class OurError(Exception):
-    """What a body may raise and still leave a clean connection."""
+    """An exception that a body may raise and still leave a clean connection."""
 
 
 @pytest.mark.parametrize("exc", [None, OurError(), GeneratorExit()])
@@ -282,7 +282,7 @@ async def test_by_default_an_exception_discards(
 async def test_an_exception_discards_where_nothing_is_overridden(
     autojump_clock: MockClock,
 ) -> None:
-    """Where a connector can do nothing but connect, an exception ends the connection too."""
+    """An exception also discards the connection of a connector that only has `connect`."""
 
     class Bare(Connector[object]):
         async def connect(self, backend: Backend) -> object:

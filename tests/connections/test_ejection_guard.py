@@ -24,7 +24,7 @@ def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def fail_all(scene: Scene, times: int = 200) -> None:
-    """Have so many claims end badly, whichever backends serve them."""
+    """Have `times` claims end badly, on any backends."""
     for _ in range(times):
         claim = await scene.pool.acquire()
         claim.report(failed=True)
@@ -106,7 +106,7 @@ async def test_a_backend_that_never_was_online_is_no_reserve(autojump_clock: Moc
 async def test_when_the_others_go_all_come_back(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    """When the last backend that works goes, the ejected ones serve who waits, at once."""
+    """Once the last working backend is gone, the ejected ones serve the waiting claimants."""
     watcher = Watcher()
     async with a_scene(2, spares=4, instruments=(watcher,)) as scene:
         bad, good = scene.backends

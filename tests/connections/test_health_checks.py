@@ -54,7 +54,7 @@ async def test_an_interval_of_infinity_means_never(autojump_clock: MockClock) ->
 
 
 async def test_a_connection_in_use_is_not_checked(autojump_clock: MockClock) -> None:
-    """What is claimed, or was not idle for the interval, is left alone."""
+    """A connection that is claimed, or was idle for less than the interval, is not checked."""
     connector = FatedConnector()
     policy = Policy(spares_wanted=1, max_slots=1)
     async with a_pool(connector, make_backends(1), policy) as rig:
@@ -225,7 +225,7 @@ async def test_an_outage_that_only_checks_notice_ends_in_recovery(
 
 
 async def test_checks_go_on_under_load(autojump_clock: MockClock) -> None:
-    """Spares that a steady load never reaches are checked all the same."""
+    """Spares that a steady load never reaches are still checked."""
     connector = FatedConnector(check_delay=0.01)
     async with a_pool(connector, make_backends(2)) as rig:
         await pass_time(1)

@@ -164,7 +164,7 @@ class ValidOnly(PlainLedgerConnector):
 async def test_is_valid_stands_in_for_on_recycle(
     autojump_clock: MockClock, act: Do, takes: float | None
 ) -> None:
-    """Where ``on_recycle`` is not overridden, a returned connection is checked."""
+    """A returned connection is checked by ``is_valid`` if ``on_recycle`` is not overridden."""
     async with open_bench(connector=ValidOnly(), policy=ONE) as bench:
         first = await bench.use()
         await bench.settle()
@@ -328,7 +328,7 @@ async def test_an_on_acquire_failure_dials_no_faster(autojump_clock: MockClock) 
 
 @pytest.mark.parametrize(("act", "takes"), BAD)
 async def test_on_recycle_fails(autojump_clock: MockClock, act: Do, takes: float | None) -> None:
-    """A connection that cannot be cleaned is closed, and who waits gets another."""
+    """A connection that cannot be cleaned is closed, and a waiting claimant gets another."""
     async with open_bench(policy=ONE) as bench:
         bench.script.next("on_recycle", act)
         first = await bench.use()
@@ -355,7 +355,7 @@ async def test_on_recycle_is_off_the_claimants_path(autojump_clock: MockClock) -
 
 @pytest.mark.parametrize(("act", "takes"), BAD)
 async def test_disconnect_fails(autojump_clock: MockClock, act: Do, takes: float | None) -> None:
-    """A failed or hung disconnect frees the slot all the same, but not before it ended."""
+    """A disconnect that fails or hangs still frees the slot, but not before it has ended."""
     async with open_bench(policy=ONE) as bench:
         bench.script.next("disconnect", act)
         claim = await bench.pool.acquire()

@@ -88,7 +88,7 @@ async def test_every_order_of_failures_and_late_connects(
 async def a_full_cap(
     connector: PlainLedgerConnector,
 ) -> AsyncIterator[tuple[Bench, list[Claim[LedgerConnection]]]]:
-    """Three backends, of which one is dead and due, and two connections, both in use."""
+    """Yield a bench with two connections, both in use, and a dead backend due for a probe."""
     for name in "abc":
         connector.script.always("connect", fails(OSError), backend=name)
     policy = policy_of(
@@ -108,7 +108,7 @@ async def a_full_cap(
 async def test_a_spare_gives_way_as_soon_as_there_is_one(
     autojump_clock: MockClock, kind: type[PlainLedgerConnector]
 ) -> None:
-    """When all of a full cap is in use as a dead backend is due, it is probed after that."""
+    """A dead backend that is due while the whole cap is in use is probed after a release."""
     connector = kind()
     async with a_full_cap(connector) as (bench, held):
         dials = len(bench.ledger.dials)

@@ -22,7 +22,7 @@ HOOKS: list[Any] = [
 
 
 class Fatal(BaseException):
-    """What is no `Exception`."""
+    """A `BaseException` that is no `Exception`."""
 
 
 FAILURES: list[Callable[[], BaseException]] = [
@@ -59,7 +59,7 @@ async def life(connector: LedgerConnector, *, crashes: bool) -> None:
 
 
 def outcomes(hook: Any, make: Callable[[], BaseException]) -> list[BaseException | None]:
-    """What comes out of a life in which the k-th call of a hook raises, for each k."""
+    """Return the outcome of each life in which the k-th call of `hook` raises, for each k."""
     found: list[BaseException | None] = []
     for k in itertools.count(1):
         connector = LedgerConnector()
@@ -93,7 +93,7 @@ def test_no_hook_is_forgotten() -> None:
 @pytest.mark.parametrize("make", FAILURES, ids=["Exception", "ExceptionGroup"])
 @pytest.mark.parametrize("hook", HOOKS)
 def test_sweep_a_hook_that_fails(hook: Any, make: Callable[[], BaseException]) -> None:
-    """At whichever call a hook fails, all clients are served all the same."""
+    """All clients are served although some call of a hook fails, for each of its calls."""
     found = outcomes(hook, make)
     assert len(found) >= 3
     assert not any(found)
@@ -102,7 +102,7 @@ def test_sweep_a_hook_that_fails(hook: Any, make: Callable[[], BaseException]) -
 @pytest.mark.parametrize("make", CRASHES, ids=["KeyboardInterrupt", "BaseException", "group"])
 @pytest.mark.parametrize("hook", HOOKS)
 def test_sweep_a_hook_that_crashes(hook: Any, make: Callable[[], BaseException]) -> None:
-    """At whichever call a hook raises what is no failure, it comes out of the nursery."""
+    """A fatal exception at any call of a hook comes out of the nursery."""
     found = outcomes(hook, make)
     assert len(found) >= 3
     for crash in found:

@@ -18,7 +18,7 @@ from .ejecting import Scene, Unlucky, Watcher, a_scene, lines
 
 
 async def hold_all(scene: Scene, count: int) -> list[Claim[FakeConnection]]:
-    """Claim so many connections."""
+    """Claim `count` connections."""
     return [await scene.pool.acquire() for _ in range(count)]
 
 
@@ -182,7 +182,7 @@ async def test_claims_from_before_do_not_end_it(autojump_clock: MockClock) -> No
 
 
 async def test_a_waiting_claimant_gets_the_trial(autojump_clock: MockClock) -> None:
-    """Who waits while the trial becomes due is handed the connection at that instant."""
+    """A waiting claimant is handed the trial's connection at the instant it becomes due."""
     async with a_scene() as scene:
         bad = scene.backends[0]
         due = await scene.eject(bad)
@@ -205,7 +205,7 @@ async def test_a_waiting_claimant_gets_the_trial(autojump_clock: MockClock) -> N
 
 
 async def test_returned_connections_are_not_handed_on(autojump_clock: MockClock) -> None:
-    """What comes back to an ejected backend is kept, although somebody waits."""
+    """A connection released to an ejected backend is kept, although a claimant waits."""
     async with a_scene() as scene:
         bad = scene.backends[0]
         old = await scene.claim_on(bad)

@@ -302,7 +302,7 @@ async def test_ff49_connect_returns_none(autojump_clock: MockClock) -> None:
 
 
 class Slips(Numbers):
-    """A connector by somebody who has forgotten an ``async`` and a ``return``."""
+    """A connector whose author forgot an ``async`` and a ``return``."""
 
     def connect(self, backend: Backend) -> Any:
         """A connection, and not a promise of one."""
@@ -344,7 +344,7 @@ async def test_a_check_without_a_verdict(autojump_clock: MockClock, idle: bool) 
 
 
 class NoTrouble:
-    """What a resolver tells of itself, for a person and not for us."""
+    """A resolver's snapshot that is meant for people, not for the pool."""
 
     trouble = 3
 
@@ -360,7 +360,7 @@ async def test_a_resolver_that_does_not_tell_its_trouble(
             """Know of no backend."""
 
         def snapshot(self) -> object:
-            """What it was told to tell."""
+            """Return, or raise, the value that the test gave."""
             if isinstance(snapshot, Exception):
                 raise snapshot
             return snapshot

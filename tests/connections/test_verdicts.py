@@ -136,7 +136,7 @@ async def test_the_connector_decides(autojump_clock: MockClock) -> None:
 async def test_an_is_failure_that_raises(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What `is_failure` raises is logged, is no verdict, and does not replace the exception."""
+    """An exception of `is_failure` is logged, is no verdict, and does not replace the body's."""
     async with a_scene(connector=Judge(RuntimeError("oops"))) as scene:
         for _ in range(6):
             await end_by(scene, ConnectionResetError())
@@ -286,6 +286,6 @@ async def test_half_of_the_claims_within_half_a_minute(autojump_clock: MockClock
 
 
 def test_the_default_is_documented() -> None:
-    """What is a failure by default is part of the contract of `Connector`."""
+    """The docstring of `Connector.is_failure` lists the default failures."""
     text = Connector.is_failure.__doc__ or ""
     assert all(name in text for name in ("ConnectionError", "BrokenResourceError", "TooSlowError"))

@@ -430,7 +430,7 @@ async def test_a_pool_without_instruments_again(autojump_clock: MockClock) -> No
 async def test_any_event_may_raise(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, event: str
 ) -> None:
-    """Whichever event an instrument raises in, the pool goes on as if nothing were."""
+    """An exception of an instrument, in any of its events, does not disturb the pool."""
     calls = 0
 
     def method(self: Instrument, *args: Any) -> None:
