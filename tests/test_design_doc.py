@@ -1,11 +1,9 @@
-"""The pages for readers say what the code does: the states of a slot, and the guide's programs."""
+"""The design document says what the code does: the states of a slot, and the owners of fields."""
 
 from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +11,8 @@ import pytest
 from qorb_trio._slots.state import NEXT, State
 
 from .owners import RECORDS, Unknown, fields_of_records, find_writers, writers
-from .test_readme import Program, programs_of
 
 DOCS = Path(__file__).parent.parent / "docs"
-GUIDE = programs_of((DOCS / "guide.md").read_text())
 
 
 def table_of_states() -> set[tuple[str, str]]:
@@ -100,24 +96,3 @@ def test_unknown_variables_are_reported() -> None:
     tree = ast.parse("def steal(loot):\n    loot.state = 1")
     with pytest.raises(Unknown, match=r"loot\.state"):
         find_writers([tree], {"Slot": {"state"}}, ())
-
-
-@pytest.mark.real
-@pytest.mark.parametrize(
-    "program", [program for program in GUIDE if program.reason is None], ids=str
-)
-def test_guide(program: Program, tmp_path: Path) -> None:
-    """A program of the guide runs to its end, without warnings or complaints."""
-    file = tmp_path / "guide.py"
-    # With as many lines before it as in the guide, so that a traceback's numbers are right.
-    file.write_text("\n" * (program.line - 1) + program.code)
-    result = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", file.name],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (result.returncode, result.stderr) == (0, ""), result.stdout

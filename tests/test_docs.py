@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from .test_readme import Program, programs_of
+from .pages import Program, programs_of, run_program
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 #: Pages whose programs no other test runs.
-PAGES = ("tutorial", "using", "requests", "resolvers", "connectors", "watching")
+PAGES = ("guide", "tutorial", "using", "requests", "resolvers", "connectors", "watching")
 
 
 def programs() -> list[tuple[str, Program]]:
@@ -30,19 +28,7 @@ def programs() -> list[tuple[str, Program]]:
 @pytest.mark.parametrize(("page", "program"), programs(), ids=str)
 def test_a_program_of_a_page(page: str, program: Program, tmp_path: Path) -> None:
     """A program runs to its end, without warnings or complaints."""
-    file = tmp_path / f"{page}.py"
-    # With as many lines before it as in the page, so that a traceback's numbers are right.
-    file.write_text("\n" * (program.line - 1) + program.code)
-    result = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", file.name],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    run_program(program, tmp_path / f"{page}.py")
 
 
 def test_every_page_is_in_the_contents() -> None:

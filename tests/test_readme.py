@@ -1,51 +1,15 @@
-"""The README does what it says: its programs run.
-
-Each fenced ``python`` block of README.md is a complete program. One that is not to be run
-says why, in an HTML comment on the line above it: ``<!-- not run: needs a database -->``.
-"""
+"""The README does what it says: its programs run."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import attrs
 import pytest
 
+from .pages import Program, programs_of, run_program
+
 README = Path(__file__).parent.parent / "README.md"
-
-_FENCE = re.compile(
-    r"^(?:<!-- not run: (?P<reason>\S.*?) -->\n+)?```python\n(?P<code>.*?)^```$",
-    re.MULTILINE | re.DOTALL,
-)
-
-
-@attrs.frozen
-class Program:
-    """A fenced block of Python, where it begins, and why it is not run, if it is not."""
-
-    line: int
-    code: str
-    reason: str | None
-
-    def __str__(self) -> str:
-        return f"line-{self.line}"
-
-
-def programs_of(markdown: str) -> list[Program]:
-    """The Python blocks of a page, in order."""
-    return [
-        Program(
-            line=markdown.count("\n", 0, match.start("code")) + 1,
-            code=match["code"],
-            reason=match["reason"],
-        )
-        for match in _FENCE.finditer(markdown)
-    ]
-
-
 PROGRAMS = programs_of(README.read_text())
 
 
@@ -70,16 +34,4 @@ def test_the_readme_shows_a_program() -> None:
 )
 def test_program_runs(program: Program, tmp_path: Path) -> None:
     """A program of the README runs to its end, without warnings or complaints."""
-    file = tmp_path / "README.py"
-    # With as many lines before it as in the README, so that a traceback's numbers are right.
-    file.write_text("\n" * (program.line - 1) + program.code)
-    result = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", file.name],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    run_program(program, tmp_path / "README.py")

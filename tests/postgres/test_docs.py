@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages import Program, programs_of
 from tests.postgres.kit import NEEDS_SERVERS, USER, PostgresServer
-from tests.test_readme import Program, programs_of
 
 pytestmark = NEEDS_SERVERS
 

@@ -12,7 +12,7 @@ import trio
 import _services
 from _services import RedisServer, redis_servers
 
-from ..test_readme import Program, programs_of
+from ..pages import Program, programs_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "redis.md"
 PROGRAMS = [program for program in programs_of(PAGE.read_text()) if program.reason is None]
