@@ -102,11 +102,11 @@ class Terminal:
 
     @property
     def screen(self) -> str:
-        """What is shown, without its colours: all since the cursor last went home."""
+        """Return the text on the screen, without colours: all since the cursor last went home."""
         return _CONTROL.sub("", self.received.rpartition("\x1b[H")[2])
 
     def is_as_before(self) -> bool:
-        """Whether the terminal's mode is what it was before the program came."""
+        """Return True if the terminal's mode is the one from before the program started."""
         return termios.tcgetattr(self._slave) == self._before
 
     async def type(self, keys: str) -> None:

@@ -9,7 +9,7 @@ from ._programs import run
 
 @pytest.mark.real
 async def test_no_claim_sees_the_notes_of_another() -> None:
-    """What one claim leaves on its connection is cleaned away before the next."""
+    """Notes that one claim leaves on its connection are cleaned away before the next claim."""
     done = await run("custom_connector.py")
     assert (done.returncode, done.stderr) == (0, "")
     words = [line.rpartition(" ")[2] for line in done.stdout.splitlines()]

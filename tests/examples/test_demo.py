@@ -26,7 +26,7 @@ HUNG_UP = ConnectionError("the server hung up")
 def outcome(
     backend: qorb_trio.Backend, granted: float, ended: float, error: Exception | None = None
 ) -> Outcome:
-    """What became of a claim that was granted at once."""
+    """Make the outcome of a claim that was granted at once."""
     return Outcome(
         claimer="claimer 1",
         asked=granted,
@@ -66,7 +66,7 @@ async def test_demo_is_colourful_on_a_terminal() -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"PYTHONIOENCODING": "latin-1"}])
 async def test_demo_on_a_simple_terminal(environment: dict[str, str]) -> None:
-    """Where there are no colours or not our signs, there are letters; no line is too long."""
+    """A terminal without colours, or without our signs, gets letters in lines of 80 at most."""
     async with on_a_terminal("demo.py", "--seconds", "60", **environment) as terminal:
         await terminal.wait_until(lambda screen: screen.count("claims/s") > 3)
         assert terminal.received.isascii()
@@ -92,7 +92,7 @@ async def test_demo_leaves_nothing_behind(how: signal.Signals) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process."""
+    """Return True if there is a process with this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

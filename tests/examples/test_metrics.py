@@ -11,7 +11,7 @@ from ._programs import run
 
 @pytest.mark.real
 async def test_metrics_tell_which_server_is_which() -> None:
-    """The metrics show who is slow and who is down, and the program ends by itself."""
+    """The metrics tell the slow and the dead server apart, and the program ends by itself."""
     done = await run("metrics.py")
     assert (done.returncode, done.stderr) == (0, "")
     _, _, times = done.stdout.partition("db.client.connection.create_time (s)")

@@ -40,7 +40,7 @@ def test_keys_are_told_apart(typed: bytes, keys: list[str], rest: bytes) -> None
 
 
 def backend(number: int, *, online: bool = True, error: Exception | None = None) -> BackendStats:
-    """What the pool might have at one backend."""
+    """Make statistics that a pool might have for one backend."""
     return BackendStats(
         backend=qorb_trio.Backend(("::1", 6000 + number), name=f"echo{number}"),
         online=online,
@@ -103,7 +103,7 @@ def a_screen(*backends: BackendStats, claimers: int) -> Screen:
 
 
 def picture(screen: Screen, width: int = 100, height: int = 30) -> str:
-    """What is to be seen."""
+    """Return the screen as text."""
     console = Console(file=io.StringIO(), width=width, height=height)
     with console.capture() as capture:
         console.print(screen.draw(height, width), height=height)
@@ -188,9 +188,9 @@ async def test_any_terminal_will_do(size: tuple[int, int]) -> None:
 
 
 async def test_the_log_is_shown_below() -> None:
-    """What is logged is on the screen, and not over it; the last lines only."""
+    """The last lines of the log are part of the screen, and are not printed over it."""
     screen = a_screen(backend(1), claimers=1)
-    logger = logging.Logger("example")  # noqa: LOG001 - one that is nobody else's
+    logger = logging.Logger("example")  # noqa: LOG001 - used by this test only
     logger.addHandler(screen.log)
     for number in range(10):
         logger.warning("message %d\nand more", number)

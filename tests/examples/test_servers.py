@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real
 
 
 async def test_echo_server_echoes() -> None:
-    """What a client sends comes back, to several clients and in pieces of any size."""
+    """The server sends back the bytes of each client, in pieces of any size."""
     async with running("tcp_echo_server.py", "[::1]:0") as server:
         port = int((await server.wait_for("listening on [::1]:")).rpartition(":")[2])
         for _ in range(2):

@@ -38,7 +38,7 @@ async def test_plain_workload() -> None:
 
 
 async def test_plain_workload_without_backends_is_a_failure() -> None:
-    """Where no claim was granted, the status is 1."""
+    """The exit status is 1 if no claim was granted."""
     async with echo_service(servers=0) as dns:
         done = await run(
             "tcp_echo_workload.py",
@@ -72,7 +72,7 @@ async def test_workload_watched_by_qtop() -> None:
 
 
 async def test_a_port_that_is_taken() -> None:
-    """Where qtop cannot be served, the workload says why, in one line, and does not begin."""
+    """A workload that cannot serve qtop says why, in one line, and does not begin."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     done = await run("tcp_echo_workload.py", "--qtop", str(port))
@@ -94,7 +94,7 @@ async def test_wrong_arguments(arguments: tuple[str, str]) -> None:
 
 
 async def test_a_reader_who_has_seen_enough() -> None:
-    """When nobody reads its lines any more, the workload ends without a complaint."""
+    """The workload ends without a complaint once the reader of its output is gone."""
     process = await trio.lowlevel.open_process(
         command("tcp_echo_workload.py", "--nameserver", "127.0.0.1:9", "--claimers", "0"),
         stdout=subprocess.PIPE,
@@ -148,7 +148,7 @@ async def test_a_terminal_without_a_screen(environment: dict[str, str], lacking:
     ],
 )
 def test_where_qtop_is_served(text: str, expected: tuple[str, int]) -> None:
-    """A port alone is one of this machine, for nobody else."""
+    """A port alone means the loopback address."""
     from tcp_echo_workload import host_and_port
 
     assert host_and_port(text) == expected

@@ -20,7 +20,7 @@ from .echo import Echo, EchoConnector
 
 @attrs.define(eq=False)
 class Account:
-    """What was opened and closed, and by whom it was held."""
+    """A record of the connections opened and closed, and of their holders."""
 
     max_slots: float = math.inf
     max_count: float = math.inf

@@ -1,4 +1,4 @@
-"""What holds for every test that opens something here: it leaves nothing behind."""
+"""A fixture for every test here that opens something: the test must leave nothing behind."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class EchoConnector(qorb_trio.Connector[Echo]):
             return conn
         try:
             await conn.ask()
-        except BaseException:  # a cancellation too: nobody else knows of this stream yet
+        except BaseException:  # a cancellation too: no other code has this stream yet
             await trio.aclose_forcefully(conn.stream)
             raise
         return conn
@@ -117,5 +117,5 @@ class EchoConnector(qorb_trio.Connector[Echo]):
         return self.tcp.fileno(conn.stream)
 
     def is_broken(self, conn: Echo) -> bool:
-        """Whether it is closed, or has something to say that nobody asked for."""
+        """Return True if the stream is closed, or has unsolicited bytes to read."""
         return self.tcp.is_broken(conn.stream)

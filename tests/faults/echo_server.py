@@ -67,5 +67,5 @@ def be_modest() -> None:
 if __name__ == "__main__":
     be_modest()
     with listen(sys.argv[1], int(sys.argv[2])) as listener:
-        print(listener.getsockname()[1], flush=True)  # noqa: T201 - whoever started it reads it
+        print(listener.getsockname()[1], flush=True)  # noqa: T201 - the parent process reads it
         serve(listener)

@@ -1,4 +1,4 @@
-"""What a process has at hand: descriptors, tasks, objects of this package."""
+"""Resources of this process: descriptors, tasks, objects of this package."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def descriptors() -> dict[int, str]:
 
 
 def tasks() -> int:
-    """How many tasks there are in all."""
+    """Return the number of living tasks."""
     return trio.lowlevel.current_statistics().tasks_living
 
 
 def objects() -> Counter[str]:
-    """How many objects of which class there are, of this package and of its sockets."""
+    """Count the objects of each class of this package, and Trio's socket streams."""
     gc.collect()
     kinds = (type(thing) for thing in gc.get_objects())
     names = (f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
@@ -56,7 +56,7 @@ def objects() -> Counter[str]:
 
 
 def grown(before: Counter[str], allowed: int = 0) -> Counter[str]:
-    """The classes of which there are more than before."""
+    """Return the classes with more objects than before, beyond `allowed` each."""
     return Counter({name: more for name, more in (objects() - before).items() if more > allowed})
 
 

@@ -2,9 +2,10 @@
 
     unshare --user --map-root-user --net python -m tests.faults.partition
 
-It makes itself two servers, each in a network namespace with one cable to it, and pulls the
-cable of one: first at the server's end, which is silence, and then at its own, where the
-system knows that there is no way. Nothing of it reaches the network of the machine.
+The program starts two servers, each in a network namespace with one cable to it, and cuts
+the cable of one of them. It first cuts the server's end: packets then vanish in silence. It
+then cuts its own end: the system then knows that there is no route. No packet reaches the
+network of the machine.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Island:
 
     @property
     def backend(self) -> Backend:
-        """Where it is found."""
+        """Return the backend at the island's address."""
         return Backend((f"10.99.{self.number}.2", self.server.port))
 
     @property
@@ -69,7 +70,7 @@ async def ip(*arguments: str) -> None:
 
 @asynccontextmanager
 async def islands(count: int) -> AsyncIterator[list[Island]]:
-    """So many, all connected."""
+    """Yield `count` islands, all connected."""
     found = []
     try:
         for number in range(count):

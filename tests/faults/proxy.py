@@ -15,7 +15,7 @@ RESETTING_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
 
 class Fault(enum.Enum):
-    """What a proxy does wrong, to connections that there are and to those that come."""
+    """A fault that a proxy inflicts on its existing connections and on new ones."""
 
     DELAY = "every chunk takes its time"
     STALL = "nothing passes until the fault is over, and then everything does"
@@ -77,19 +77,19 @@ class FaultProxy:
     _over: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def inflict(self, fault: Fault, *, odds: float = 1.0) -> None:
-        """From now on do this wrong, with so many of the connections, or of the chunks."""
+        """Inflict a fault from now on, on the part `odds` of the connections or chunks."""
         self.heal()
         self.fault, self._odds, self._over = fault, odds, trio.Event()
         for link in list(self.links):
             self._strike(link)
 
     def heal(self) -> None:
-        """From now on do it well. What was reset or closed stays so."""
+        """Stop the fault. Connections that were reset or closed stay so."""
         self.fault = None
         self._over.set()
 
     def close_idle(self, seconds: float) -> int:
-        """Close the connections that have been idle for so long; return how many."""
+        """Close the connections that have been idle for `seconds`, and return their number."""
         late = trio.current_time() - seconds
         idle = [link for link in self.links if link.used_at <= late]
         for link in idle:
@@ -99,7 +99,7 @@ class FaultProxy:
     async def serve(
         self, task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Listen on any port of this host, which is told to whoever started this."""
+        """Listen on any free port of this host, and report the address to `task_status`."""
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.address = listener.socket.getsockname()
         async with listener:

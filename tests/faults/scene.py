@@ -63,7 +63,7 @@ class Scene:
             await trio.sleep(0.001)
 
     async def exchange(self, who: str, *, reply: float = REPLY) -> None:
-        """Ask once, wait for the reply for so many seconds, and take down what came of it."""
+        """Make one exchange, wait for its reply for `reply` seconds, and count the result."""
         backend = None
         try:
             async with self.pool.claim() as conn:
@@ -77,7 +77,7 @@ class Scene:
             self.broken[backend] += 1
 
     async def serves(self, *backends: Backend, more: int = 20) -> None:
-        """Wait until each of these backends has sent so many more replies."""
+        """Wait until each of these backends has sent `more` further replies."""
         goals = {backend: self.served[backend] + more for backend in backends}
         await self.until(
             lambda: all(self.served[backend] >= goal for backend, goal in goals.items()),

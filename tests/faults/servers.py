@@ -31,7 +31,7 @@ class EchoServer:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """Return the host and the port on which the server listens."""
         return self.host, self.port
 
     @property
@@ -91,7 +91,7 @@ class EchoServer:
 
 @asynccontextmanager
 async def open_servers(count: int) -> AsyncIterator[list[EchoServer]]:
-    """So many servers, started at the same time."""
+    """Yield `count` servers, started at the same time."""
     servers = [EchoServer() for _ in range(count)]
     try:
         async with trio.open_nursery() as nursery:

@@ -138,7 +138,7 @@ async def test_a_reply_in_pieces() -> None:
 
 
 def test_damaged() -> None:
-    """A frame of which one bit has changed is none."""
+    """A frame with one changed bit is rejected."""
     assert number_of(frame(7)) == 7
     for place in range(len(frame(7))):
         data = bytearray(frame(7))

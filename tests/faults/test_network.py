@@ -58,7 +58,7 @@ async def test_a_fault_and_its_end(fault: Fault) -> None:
 
 
 async def test_some_connections_suffer() -> None:
-    """A fault that strikes one connection or chunk in three stops nobody for good."""
+    """Both backends serve again after faults that strike one connection or chunk in three."""
     async with open_network() as (proxy, far, near):
         async with open_scene(ManualResolver([far, near])) as scene:
             for fault in Fault:

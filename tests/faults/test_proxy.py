@@ -47,7 +47,7 @@ async def ask(client: trio.SocketStream, request: bytes) -> None:
 
 
 async def silent(client: trio.SocketStream) -> bool:
-    """Whether nothing comes for a while."""
+    """Return True if the client receives nothing for 0.1 seconds."""
     with trio.move_on_after(0.1):
         await client.receive_some()
         return False
@@ -55,7 +55,7 @@ async def silent(client: trio.SocketStream) -> bool:
 
 
 async def test_delay() -> None:
-    """What is delayed comes whole, and no earlier than it should."""
+    """A delayed message arrives whole, and no earlier than after both delays."""
     async with proxied() as (proxy, client):
         proxy.inflict(Fault.DELAY)
         start = trio.current_time()
@@ -64,7 +64,7 @@ async def test_delay() -> None:
 
 
 async def test_stall() -> None:
-    """What is stalled comes when the fault is over."""
+    """A stalled message arrives when the fault is over."""
     async with proxied() as (proxy, client):
         proxy.inflict(Fault.STALL)
         await client.send_all(b"wait")
@@ -74,7 +74,7 @@ async def test_stall() -> None:
 
 
 async def test_blackhole() -> None:
-    """What vanishes does not come, not even later, and new connections get no answer."""
+    """Messages that vanish never arrive, even later, and new connections get no answer."""
     async with proxied() as (proxy, client):
         proxy.inflict(Fault.BLACKHOLE)
         await client.send_all(b"lost")

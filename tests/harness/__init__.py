@@ -1,8 +1,8 @@
-"""What the tests of the pool stand on: a ledger, invariants, a bench, and a sweep.
+"""Tools for the tests of the pool: a ledger, invariants, a bench, and a sweep.
 
-Everything runs on ``MockClock(autojump_threshold=0)``. The ledger is kept by the
-connector and knows nothing of what the pool believes; `InvariantInstrument` holds the one
-against the other after every single task step.
+Everything runs on ``MockClock(autojump_threshold=0)``. The connector keeps the ledger,
+independently of the pool's own state; `InvariantInstrument` compares the two after every
+single task step.
 
 Replaying. Trio shuffles the tasks of each batch with a random source of its own, and so
 the same test may take another path each time. `seed_scheduler` makes that source, and with

@@ -171,7 +171,7 @@ class Bench:
         await self.pool.terminate()
 
     def may_cut(self, after: float) -> None:
-        """So many seconds from now on, the pool may close what is lent out."""
+        """Allow the pool to close claimed connections, from `after` seconds from now on."""
         self.ledger.hold_until = min(self.ledger.hold_until, trio.current_time() + after)
 
 

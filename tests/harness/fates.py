@@ -26,22 +26,22 @@ from .ledger import Dial, Hook, LedgerConnection, PlainLedgerConnector
 #: What a hook does once its delay is over.
 Act: TypeAlias = Literal["ok", "fail", "hang"]
 
-#: So many dials are not made by any sane pool within one test: let the test fail, not spin.
+#: No sane pool makes this many dials within one test, so the test fails instead of spinning.
 RUNAWAY = 50_000
 
 
 @attrs.define
 class Fate:
-    """What becomes of the calls that concern one backend; may be changed at any time."""
+    """The outcome of all calls that concern one backend; it may be changed at any time."""
 
     connect: Act = "ok"
     #: Seconds, or a range of them to draw from.
     connect_delay: float | tuple[float, float] = 0.0
-    #: A cancelled dial takes so many seconds more, shielded.
+    #: Seconds that a cancelled dial takes to end, shielded.
     connect_linger: float = 0.0
-    #: A cancelled dial returns a connection all the same.
+    #: True if a cancelled dial still returns a connection.
     connect_stubborn: bool = False
-    #: The server accepts and closes at once.
+    #: True if the server accepts a connection and closes it at once.
     born_broken: bool = False
     check: Act = "ok"
     check_delay: float = 0.0
@@ -115,7 +115,7 @@ class Fates:
         self._fates[backend] = fate
 
     def take(self, hook: Hook, backend: str) -> FatedAct:
-        """What the call that is being made does."""
+        """Return the act for the call that is being made."""
         return FatedAct(self.of(backend), hook, backend, self._rng)
 
 
@@ -187,7 +187,7 @@ class FatedConnector(PlainLedgerConnector):
 
     @property
     def load(self) -> int:
-        """How many connections are opening, open or closing."""
+        """The number of connections that are opening, open or closing."""
         return len(self.ledger.live) + len(self.ledger.dialling)
 
     def open_to(self, backend: Backend) -> list[LedgerConnection]:
@@ -199,7 +199,7 @@ class FatedConnector(PlainLedgerConnector):
         return [dial for dial in self.dials if dial.backend in backends]
 
     def dialling(self, *backends: Backend) -> int:
-        """How many dials to these backends are under way."""
+        """Return the number of dials to these backends that are under way."""
         return sum(dial.backend in backends for dial in self.ledger.dialling)
 
     def assert_clean(self) -> None:
@@ -316,7 +316,7 @@ async def a_pool(
 
 
 def make_backends(count: int, prefix: str = "b", *, priority: int = 0) -> list[Backend]:
-    """So many backends, ``b0``, ``b1``, ... at different addresses."""
+    """Make `count` backends, ``b0``, ``b1``, ... at different addresses."""
     return [
         Backend(
             (f"{prefix}{number}.test", 1000 + number), name=f"{prefix}{number}", priority=priority
@@ -343,7 +343,7 @@ async def pass_time_to(when: float) -> None:
 
 
 async def watch(seconds: float, step: float, look: Callable[[], None]) -> None:
-    """Call `look` at every quiescent `step`, for so many seconds."""
+    """Call `look` for `seconds`, after each `step`, when all tasks are blocked."""
     for _ in range(round(seconds / step)):
         await pass_time(step)
         look()
@@ -351,14 +351,14 @@ async def watch(seconds: float, step: float, look: Callable[[], None]) -> None:
 
 @attrs.define
 class Served:
-    """What a load of claimants met with."""
+    """The results of a load of claimants."""
 
     by_backend: Counter[str] = attrs.field(factory=Counter)
     longest_wait: float = 0.0
 
     @property
     def total(self) -> int:
-        """How many claims were granted."""
+        """The number of claims that were granted."""
         return self.by_backend.total()
 
 
@@ -371,7 +371,7 @@ async def run_load(
     pause: float = 0.0,
     timeout: float | None = None,
 ) -> Served:
-    """Claim over and over, in so many tasks, for so long; a claim that fails is raised."""
+    """Claim over and over for `seconds`, in `claimants` tasks; raise if a claim fails."""
     served = Served()
     end = trio.current_time() + seconds
 
@@ -392,7 +392,7 @@ async def run_load(
 
 
 async def hold_many(pool: Pool[LedgerConnection], count: int, seconds: float) -> None:
-    """Hold so many claims at the same time, for so long."""
+    """Hold `count` claims at the same time, for `seconds`."""
     async with trio.open_nursery() as nursery:
         for _ in range(count):
             nursery.start_soon(hold, pool, seconds)
@@ -401,13 +401,13 @@ async def hold_many(pool: Pool[LedgerConnection], count: int, seconds: float) ->
 async def hold(
     pool: Pool[LedgerConnection], seconds: float, timeout: float | None = math.inf
 ) -> None:
-    """Hold one claim for so long."""
+    """Hold one claim for `seconds`."""
     async with pool.claim(timeout=timeout):
         await trio.sleep(seconds)
 
 
 def connected(stats: PoolStats) -> dict[str, int]:
-    """How many established connections each backend has, by name."""
+    """Return the number of established connections of each backend, by name."""
     return {
         name: each.unclaimed + each.checking + each.claimed for name, each in stats.backends.items()
     }
@@ -429,7 +429,7 @@ def assert_consistent(rig: Rig) -> None:
 
 
 def tries_within(seconds: float, config: SetConfig | None = None) -> int:
-    """The most tries that one prober can make in so many seconds, if each of them fails."""
+    """Return the maximum number of tries of one prober in `seconds`, if each of them fails."""
     config = SetConfig() if config is None else config
     tries, spent = 1, 0.0
     while True:

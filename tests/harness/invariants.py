@@ -1,13 +1,13 @@
 """`InvariantInstrument`: the statements of the contract, checked after every task step.
 
-What can be seen from outside, that is: the ledger on the one side, ``stats()`` and the
-pool's events on the other. Two kinds of check:
+The checks use public information only: the connector's ledger, ``stats()`` and the pool's
+events. There are two kinds of check:
 
-* after every task step: caps, one state and one holder for each connection, nobody parked
-  beside a spare, counts that add up, no dial to a removed backend;
-* when nothing is runnable: every parked claimant is covered by a connection on its way
-  (planning happens in a task, so not at every step), no spare of a removed backend, and
-  the pool has exactly the connections that the ledger has.
+* after every task step: caps, one state and one holder for each connection, no claimant
+  parked beside a spare, counts that add up, no dial to a removed backend;
+* when no task is runnable: there is a connection on its way for every parked claimant, no
+  spare of a removed backend, and the pool has exactly the connections of the ledger. These
+  can be false between two steps, because the pool plans in a task of its own.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .ledger import Ledger, LedgerConnection, PlainLedgerConnector
 
 EVENTS = [name for name in vars(Instrument) if not name.startswith("_")]
 
-#: A backend whose dials take longer than so many seconds may be taken to hang.
+#: Seconds of a dial after which the pool may suspect that the backend hangs.
 SLOW = 1.0
 
-#: So many seconds a connection may be asked to last before its backend is trusted again.
+#: Maximum time in seconds that a connection must last before its backend is trusted again.
 PROBATION = 1.0
 
 #: A test that takes more steps than this is in a loop.
@@ -92,7 +92,7 @@ for _event in EVENTS:
 
 
 def _fails(one: BackendStats) -> bool:
-    """Whether something has failed that tells of the backend; a close does not."""
+    """Return True if a failure counts against the backend; a failed close does not."""
     return one.failures > 0 and not str(one.last_error).startswith("disconnect took")
 
 
@@ -323,8 +323,8 @@ class InvariantInstrument(trio.abc.Instrument):
             )
 
     def is_sound(self, one: BackendStats) -> bool:
-        """Whether a backend is not known to fail or to hang: nothing ever failed there, or
-        something that was dialled afterwards has lasted."""
+        """Return True if a backend is not known to fail or to hang: it never failed, or a
+        connection that was dialled after its last failure has lasted."""
         if one.failures or one.ejected_until is not None or not self._is_good(one.backend):
             return False
         error, when = self._errors[one.backend]

@@ -24,11 +24,11 @@ ErrorSource: TypeAlias = "BaseException | Callable[[], BaseException]"
 @final
 @attrs.frozen
 class Do:
-    """What one call of a hook does: take some steps, wait, and then raise or return.
+    """The behaviour of one call of a hook: take some steps, wait, and then raise or return.
 
-    By default it returns without a checkpoint. ``delay=math.inf`` never ends, and a
-    shielded one does not hear of its cancellation before the delay is over. Whatever it waits
-    for, it waits for `until` too; and all of it happens in a block that `inside` makes.
+    By default the call returns without a checkpoint. With ``delay=math.inf`` it never ends by
+    itself. After the delay it waits for `until`. If `shielded`, a cancellation interrupts
+    neither wait. All of this happens in a block that `inside` makes.
     """
 
     delay: float = 0
@@ -74,22 +74,22 @@ def fails(error: ErrorSource, *, after: float = 0) -> Do:
 
 
 class Act(Protocol):
-    """What one call of a hook does."""
+    """One call of a hook, with its behaviour."""
 
     async def perform(self) -> bool:
         """Do it; the result matters to ``is_valid`` alone."""
 
 
 class Acts(Protocol):
-    """What decides what each call of each hook does: a `Script`, or `Fates`."""
+    """The source of the acts, one for each call of a hook: a `Script`, or `Fates`."""
 
     def take(self, hook: Hook, backend: str) -> Act:
-        """What the call that is being made does."""
+        """Return the act for the call that is being made."""
 
 
 @final
 class Script:
-    """Which `Do` each call of each hook gets: the next of a queue, or the standing one."""
+    """The `Do` of each call of each hook: the next of a queue, or the standing one."""
 
     def __init__(self, standing: Do) -> None:
         self._standing = standing
@@ -101,7 +101,7 @@ class Script:
         self._next[hook, backend].extend(acts)
 
     def is_waiting(self, hook: Hook, *, backend: str | None = None) -> bool:
-        """Whether a call that something was planned for has not come."""
+        """Return True if a queued act has not been used yet."""
         return bool(self._next[hook, backend])
 
     def always(self, hook: Hook, act: Do, *, backend: str | None = None) -> None:
@@ -109,11 +109,11 @@ class Script:
         self._always[hook, backend] = act
 
     def standing(self, hook: Hook, backend: str) -> Do:
-        """What a call does when there is nothing in the queue."""
+        """Return the act for a call when the queue is empty."""
         return self._always.get((hook, backend), self._always.get((hook, None), self._standing))
 
     def take(self, hook: Hook, backend: str) -> Do:
-        """What the call that is being made does."""
+        """Return the act for the call that is being made."""
         for key in ((hook, backend), (hook, None)):
             if self._next[key]:
                 return self._next[key].popleft()
@@ -306,7 +306,7 @@ class Ledger:
         return [conn for conn in self.connections if conn.closed_at is not None]
 
     def at_the_end(self) -> list[str]:
-        """What is wrong when the pool has ended: each was closed, and exactly once."""
+        """List the connections that were not closed exactly once, and the unfinished dials."""
         wrong = [
             f"{conn!r} was disconnected {conn.closes} times: {' '.join(conn.history)}"
             for conn in self.connections

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def base_seed() -> int:
-    """What every seed is mixed with: ``QORB_TEST_SEED``, by default 0."""
+    """Return the seed that is mixed into every other one: ``QORB_TEST_SEED``, by default 0."""
     return int(os.environ.get("QORB_TEST_SEED", "0"))
 
 

@@ -152,7 +152,7 @@ async def test_departed(autojump_clock: MockClock) -> None:
 
 
 async def test_a_new_weight_shows(autojump_clock: MockClock) -> None:
-    """When only weight or priority of a backend change, its statistics show them."""
+    """A change of only the weight or priority of a backend appears in its statistics."""
     async with open_bench([Backend(("a", 1))]) as bench:
         await bench.settle()
         bench.resolver.set([Backend(("a", 1), weight=7, priority=3)])

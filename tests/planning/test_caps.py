@@ -206,7 +206,7 @@ ENDLESS = SetConfig(
 async def test_extreme_policies_are_obeyed_and_serve(
     policy: Policy, count: int, at_rest: int, autojump_clock: MockClock
 ) -> None:
-    """Whatever the policy, the pool holds what it wants at rest and serves every claimant."""
+    """Under an extreme policy the pool keeps its spares at rest and serves every claimant."""
     connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, make_backends(count), policy) as rig:
         await pass_time(1)

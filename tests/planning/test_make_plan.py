@@ -232,7 +232,7 @@ def test_a_replacement_of_a_due_claim_gives_no_way() -> None:
 
 
 def test_due_connections_of_a_failing_backend_count() -> None:
-    """They cannot be replaced, so a rebalance counts them as what is there."""
+    """A rebalance counts them as existing ones, because they cannot be replaced."""
     views = ordered([View(idle=6), View(idle=2, retiring_idle=2, is_failing=True)])
     plan = make_plan(views, Demand(max_slots=16, spares=4), rebalance=True)
     assert places(views, plan.closes) == [(0, 4)]

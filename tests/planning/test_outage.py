@@ -47,7 +47,7 @@ def gaps(times: list[float]) -> list[float]:
 
 
 def dial_times(connector: FatedConnector, backend: Backend, since: float = 0.0) -> list[float]:
-    """When `backend` was dialled."""
+    """Return the times at which dials to `backend` began, from `since` on."""
     return [dial.started for dial in connector.dials_to(backend) if dial.started >= since]
 
 
@@ -257,7 +257,7 @@ async def test_a_claim_that_was_served_ends_the_probation(autojump_clock: MockCl
 
 
 async def test_a_proof_is_good_for_those_who_wait(autojump_clock: MockClock) -> None:
-    """When a claim has proved that a backend is back, those who still wait are dialled for."""
+    """The pool dials for waiting claimants once a claim has proved a backend to be back."""
     (backend,) = make_backends(1)
     connector = Silent(connect="fail", connect_delay=0.1)
     policy = Policy(spares_wanted=0, set_config=SetConfig(min_connection_backoff=10))
@@ -274,7 +274,7 @@ async def test_a_proof_is_good_for_those_who_wait(autojump_clock: MockClock) -> 
 async def test_slow_backends_that_take_turns_get_longer_each_time(
     autojump_clock: MockClock,
 ) -> None:
-    """Where all backends take longer to connect than seems usual, one is waited for in the end."""
+    """The pool waits long enough for one of several slow backends, after a few dials."""
     connector = FatedConnector(connect_delay=3)
     policy = Policy(spares_wanted=1, max_slots=1)
     async with a_pool(connector, make_backends(3), policy) as rig:
@@ -285,8 +285,8 @@ async def test_slow_backends_that_take_turns_get_longer_each_time(
 
 @pytest.mark.parametrize("stubborn", [False, True])
 async def test_a_dial_is_given_up_for_others(stubborn: bool, autojump_clock: MockClock) -> None:
-    """That the pool gives a dial up is no error of the backend; and if the dial connects all the
-    same, the connection is closed, and never lent."""
+    """A dial that the pool abandons is no error of the backend; if it still connects, the
+    connection is closed, and never claimed."""
     errors: list[BaseException] = []
 
     class Errors(Instrument):
@@ -375,7 +375,7 @@ async def test_a_live_backend_is_found_among_many_hung_ones(
 async def test_a_backend_that_begins_to_hang_does_not_use_up_the_cap(
     autojump_clock: MockClock,
 ) -> None:
-    """Where connections break and redials hang, the other backend takes the demand."""
+    """A backend whose connections break and whose redials hang leaves the load to the other."""
     a, b = make_backends(2)
     connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, [a, b], Policy(max_slots=8)) as rig:
@@ -393,7 +393,7 @@ async def test_a_backend_that_begins_to_hang_does_not_use_up_the_cap(
 async def test_one_spare_gives_way_to_a_probe(
     act: Act, cap: int, autojump_clock: MockClock
 ) -> None:
-    """Where live spares fill the cap, one of them gives way to the probe of a new backend."""
+    """One of the live spares that fill the cap gives way to the probe of a new backend."""
     a, b = make_backends(2)
     connector = FatedConnector(connect_delay=0.01)
     connector.fate(b).connect = act

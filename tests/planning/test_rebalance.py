@@ -124,7 +124,7 @@ async def test_ff31_a_new_backend_works_before_an_old_connection_goes(
 async def test_ff31_each_new_connection_replaces_an_old_one_at_once(
     autojump_clock: MockClock,
 ) -> None:
-    """Where the dials to a new backend end one by one, so do the connections that they replace."""
+    """Each dial to a new backend that ends closes the connection that it replaces at once."""
     a, b = make_backends(2)
     connector = FatedConnector()
     connector.fate(b).connect_delay = (0.1, 0.9)
@@ -174,7 +174,7 @@ def _assert_at_least(connector: FatedConnector, count: int) -> None:
 async def test_a_new_weight_alone_closes_nothing(
     interval: float, autojump_clock: MockClock
 ) -> None:
-    """When only weights change, no connection is closed before the next rebalancing."""
+    """A change of weights alone closes no connection before the next rebalance."""
     a, b = make_backends(2)
     connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, [a, b], Policy(rebalance_interval=interval)) as rig:
@@ -244,7 +244,7 @@ class Counting(Recorder):
     """A recorder that counts plans from a mark on."""
 
     def plans_since(self, mark: int) -> int:
-        """How many plans were begun since there were `mark` of them."""
+        """Return the number of plans begun since there were `mark` of them."""
         return len(self.plans) - mark
 
 
@@ -296,8 +296,8 @@ async def test_a_pool_at_rest_plans_at_the_interval_only(autojump_clock: MockClo
 async def test_claims_cause_no_plans_while_a_rebalance_cannot_go_on(
     max_slots: int, autojump_clock: MockClock
 ) -> None:
-    """That a slow dial is waited for, or that the last connection cannot move to a better
-    backend, is no reason to plan whenever a claim ends."""
+    """Claims that end cause no plans while a rebalance waits for a slow dial, or while the
+    last connection cannot move to a better backend."""
     (best,), (other,) = make_backends(1, "best"), make_backends(1, "other", priority=1)
     connector = FatedConnector(recycle_delay=0.001)
     recorder = Counting()
@@ -349,7 +349,7 @@ async def test_surplus_is_what_was_idle_for_longest(autojump_clock: MockClock) -
 
 
 async def test_claims_that_end_during_a_rebalance_close_nothing(autojump_clock: MockClock) -> None:
-    """What was needed when a rebalance began is kept while it goes on, though claims end then."""
+    """Claims that end during a rebalance do not make it close connections."""
     a, b = make_backends(2)
     connector = FatedConnector()
     connector.fate(b).connect_delay = 0.9

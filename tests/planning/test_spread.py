@@ -48,7 +48,7 @@ async def test_spares_follow_weight(
     shares: list[tuple[int, int]],
     autojump_clock: MockClock,
 ) -> None:
-    """Each backend holds its share of the spares: soon after the start, and for good."""
+    """Each backend holds its share of the spares one second after the start, and keeps it."""
     connector = FatedConnector(connect_delay=delay)
     policy = Policy(spares_wanted=slots, max_slots=20)
     async with a_pool(connector, weighted(*weights), policy) as rig:
@@ -160,7 +160,7 @@ async def test_one_survivor_keeps_the_best_tier_in_use(autojump_clock: MockClock
 
 @pytest.mark.parametrize("act", ["fail", "hang"])
 async def test_the_next_tier_takes_over_and_gives_back(act: str, autojump_clock: MockClock) -> None:
-    """When the best tier dies, claims go to the next one; when it recovers, they come back."""
+    """Claims go to the next tier when the best one dies, and back when it recovers."""
     best, rest = tiers()
     connector = FatedConnector(connect_delay=0.01)
     recorder = Recorder()
@@ -217,7 +217,7 @@ def with_priority(backend: Backend, *, priority: int) -> Backend:
 async def test_claims_on_the_next_tier_outlive_the_recovery_of_the_best(
     autojump_clock: MockClock,
 ) -> None:
-    """When the best tier is back, connections in use elsewhere are left alone until released."""
+    """Connections in use on the next tier stay open until their release after a recovery."""
     best, rest = tiers()
     connector = FatedConnector(connect_delay=0.01)
     connector.crash(*best)

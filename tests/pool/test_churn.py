@@ -68,7 +68,7 @@ async def test_claims_on_a_removed_backend_finish_and_are_closed(
 
 
 async def test_a_dial_to_a_removed_backend_is_cancelled(autojump_clock: MockClock) -> None:
-    """What is being dialled when a backend leaves is given up, in that instant."""
+    """Dials to a backend are cancelled in the instant in which it is removed."""
     a, b = make_backends(2)
     connector = FatedConnector()
     connector.fate(a).connect = "hang"
@@ -279,7 +279,7 @@ async def test_instruments_hear_of_backends_that_come_and_go(autojump_clock: Moc
 
 
 async def test_a_resolver_that_returns_has_had_the_last_word(autojump_clock: MockClock) -> None:
-    """When `run` returns the pool carries on with the last set, outages included."""
+    """After `run` returns the pool carries on with the last set, through an outage too."""
     connector = FatedConnector()
     (backend,) = make_backends(1)
     async with a_pool(connector, [backend]) as rig:
@@ -430,7 +430,7 @@ class _Sore(Resolver):
 async def test_a_resolver_that_raises_as_it_stops_is_heard(
     body: Exception | None, autojump_clock: MockClock
 ) -> None:
-    """Its error comes out of the nursery; that of the body comes out of the block all the same."""
+    """Its error comes out of the nursery, and the body's error still comes out of the block."""
     error = OSError("cannot stop")
     connector = FatedConnector()
     came_out: Exception | None = None
@@ -449,7 +449,7 @@ async def test_a_resolver_that_raises_as_it_stops_is_heard(
 
 
 async def test_a_crash_during_the_drain_ends_the_drain(autojump_clock: MockClock) -> None:
-    """When the caller's nursery is cancelled while claims drain, nobody waits for them."""
+    """A cancellation of the caller's nursery during the drain ends the wait for claims."""
     connector = FatedConnector()
     boom = RuntimeError("elsewhere")
 
@@ -491,7 +491,7 @@ class Late(Instrument):
 
 
 async def test_many_backends_leave_as_their_checks_fall_due(autojump_clock: MockClock) -> None:
-    """However many spares are to be closed, nobody begins to check one whose backend has left."""
+    """No check begins on a spare of a removed backend, although there are many to close."""
     old, new = make_backends(250, "old"), make_backends(2, "new")
     connector = FatedConnector()
     late = Late(autojump_clock)
@@ -527,7 +527,7 @@ class LateDials(Instrument):
 
 
 async def test_many_backends_leave_as_they_are_dialled(autojump_clock: MockClock) -> None:
-    """However many dials are to be given up, none begins at a backend that has left."""
+    """No dial begins to a removed backend, although there are many dials to cancel."""
     (rest,) = make_backends(1, "rest")
     instrument = LateDials()
     policy = Policy(spares_wanted=250, max_slots=500)

@@ -1,4 +1,4 @@
-"""What was found at the edges of a pool's life, and of its users' code."""
+"""Cases at the edges of a pool's life, and of its users' code."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_failing_while_being_cancelled_harms_no_pool(autojump_clock: MockC
 async def test_failing_while_all_is_cancelled_is_no_crash(
     autojump_clock: MockClock, at: float
 ) -> None:
-    """Where the caller's nursery is cancelled, what a hook raises besides does not come out."""
+    """An error that a hook raises while the caller's nursery is cancelled does not come out."""
     connector = Untidy()
     async with trio.open_nursery() as nursery:
         resolver = ManualResolver(["a.test:1", "bad.test:1"])
@@ -87,7 +87,7 @@ async def test_failing_while_all_is_cancelled_is_no_crash(
 async def test_failing_in_a_clean_up_that_is_cancelled_is_no_crash(
     autojump_clock: MockClock,
 ) -> None:
-    """Where all is cancelled as a connection is cleaned, what that raises does not come out."""
+    """An error of a clean-up that is cancelled with the caller's nursery does not come out."""
     connector = Untidy()
     async with trio.open_nursery() as nursery:
         resolver = ManualResolver(["a.test:1"])
@@ -256,7 +256,7 @@ async def test_an_error_that_cannot_be_shown(
 
 
 async def test_what_is_ready_stays_ready(autojump_clock: MockClock) -> None:
-    """What `wait_ready` has waited for is not closed at once because it is surplus."""
+    """Connections that `wait_ready` waited for are not closed at once as surplus."""
     policy = Policy(spares_wanted=0)
     async with trio.open_nursery() as nursery:
         resolver = ManualResolver(["a.test:1"])

@@ -30,7 +30,7 @@ Args = dict[str, Any]
 
 
 def good_arguments() -> Args:
-    """What `open_pool` takes, besides the nursery."""
+    """Return valid arguments of `open_pool`, without the nursery."""
     return {"resolver": ManualSets(backends("a")), "connector": LedgerConnector()}
 
 
@@ -144,7 +144,7 @@ async def test_the_rng_makes_a_run_repeatable(autojump_clock: MockClock) -> None
 
 
 async def test_leaving_closes_every_connection_once(autojump_clock: MockClock) -> None:
-    """When the block is left, each connection has been disconnected exactly once."""
+    """Each connection has been disconnected exactly once when the block has ended."""
     async with open_bench("ab", policy=policy_of(spares_wanted=6)) as bench:
         await bench.pool.wait_ready(6)
     assert len(bench.ledger.closed) == len(bench.ledger.connections) >= 6
@@ -251,11 +251,11 @@ async def test_after_the_end(autojump_clock: MockClock) -> None:
 
 
 class BodyError(Exception):
-    """What the body raises."""
+    """An exception that the body raises."""
 
 
 class BodyExit(BaseException):
-    """What the body raises, and is no `Exception`."""
+    """A `BaseException` that the body raises, and that is no `Exception`."""
 
 
 @pytest.mark.parametrize("kind", [BodyError, BodyExit, KeyboardInterrupt, SystemExit])
@@ -444,7 +444,7 @@ class EndingResolver(Resolver):
 
 
 async def test_a_resolver_that_returns(autojump_clock: MockClock) -> None:
-    """When the resolver has returned, its last set is final, and the pool goes on."""
+    """The pool goes on with the last set of a resolver that has returned."""
     connector = LedgerConnector()
     async with (
         trio.open_nursery() as nursery,
@@ -482,7 +482,7 @@ async def test_terminate_does_early_what_leaving_does(
 
 
 async def test_two_tasks_terminate(autojump_clock: MockClock) -> None:
-    """When two tasks terminate a pool, everything is closed once, and both come back."""
+    """Two tasks can terminate a pool: each connection is closed once, and both calls return."""
     connector = LedgerConnector()
     connector.script.always("disconnect", slow(0.5))
     async with open_bench("ab", connector=connector) as bench:

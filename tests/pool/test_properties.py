@@ -75,7 +75,7 @@ index = st.integers(0, len(BACKENDS) - 1)
 
 @attrs.frozen
 class Claims:
-    """So many claimants come, with this patience, and hold for so long."""
+    """The arrival of `count` claimants, with `timeout`, each holding for `seconds`."""
 
     count: int
     seconds: float
@@ -132,14 +132,14 @@ histories = st.lists(steps, min_size=1, max_size=25)
 
 
 class WorkError(Exception):
-    """What ends the work of some claimants."""
+    """An exception that ends the work of some claimants."""
 
 
 Held: TypeAlias = dict[LedgerConnection, None]
 
 
 async def claimant(pool: Pool[LedgerConnection], what: Claims, held: Held) -> None:
-    """Claim once; whoever is served must be the only holder of something usable."""
+    """Claim once; if served, check that the connection is usable and has no other holder."""
     try:
         async with pool.claim(timeout=what.timeout) as conn:
             assert conn not in held
@@ -229,7 +229,7 @@ def test_any_history_keeps_the_caps_and_ends_clean(
     seed: int,
     schedule: random.Random,
 ) -> None:
-    """Whatever happens to a pool, the caps hold, it recovers, and nothing is left open."""
+    """A pool keeps its caps, recovers and leaves nothing open, in every drawn history."""
     trio._core._run._r.seed(schedule.getrandbits(32))
     trio.run(live, policy, first, history, seed, clock=MockClock(autojump_threshold=0))
 

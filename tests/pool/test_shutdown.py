@@ -95,7 +95,7 @@ class _Mute(Resolver):
 
 @attrs.frozen
 class Hazard:
-    """What the pool is in the middle of when it is left."""
+    """A state of the pool at the time at which its block is left."""
 
     fate: Fate
     resolver: type[Resolver] = _Hung
@@ -244,7 +244,7 @@ async def test_no_drain_in_a_hurry(way: Way, autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_waiting_claimants_are_told_at_once(way: Way, autojump_clock: MockClock) -> None:
-    """Who is parked when the pool is left fails then, and not after the drain."""
+    """Parked claimants fail when the pool is left, and not after the drain."""
     connector = FatedConnector()
     told: list[float] = []
     policy = Policy(max_slots=1)
@@ -407,7 +407,7 @@ async def test_ending_from_several_tasks_at_once(autojump_clock: MockClock) -> N
 
 
 async def test_ending_from_inside_a_claim(autojump_clock: MockClock) -> None:
-    """Who ends the pool while holding a claim waits for the drain, not for ever."""
+    """`terminate`, called while holding a claim, waits for the drain, not for ever."""
     connector = FatedConnector()
     async with a_pool(connector, make_backends(1)) as rig:
         async with rig.pool.claim() as conn:

@@ -131,7 +131,7 @@ async def test_opening_does_not_wait_for_a_backend(autojump_clock: MockClock) ->
 async def test_a_claim_made_before_the_first_answer_is_served_by_it(
     autojump_clock: MockClock,
 ) -> None:
-    """Who waits while no backend is known gets a connection as soon as one is."""
+    """A claimant that waits while no backend is known is served as soon as one is."""
     connector = FatedConnector(connect_delay=0.5)
     async with a_pool(connector, None) as rig, trio.open_nursery() as nursery:
         nursery.start_soon(hold, rig.pool, 1.0)
@@ -190,7 +190,7 @@ async def test_wait_ready_counts_no_backend_that_has_left(autojump_clock: MockCl
 
 
 async def test_wait_ready_fails_when_the_pool_ends_first(autojump_clock: MockClock) -> None:
-    """Who waits for connections that can never come is told so."""
+    """`wait_ready` raises `PoolTerminatedError` if the pool ends before or during the call."""
     async with a_pool(FatedConnector(connect="hang"), make_backends(1)) as rig:
         async with trio.open_nursery() as nursery:
 
@@ -209,7 +209,7 @@ async def test_wait_ready_fails_when_the_pool_ends_first(autojump_clock: MockClo
 async def test_wait_ready_has_opened_what_it_waits_for(
     spares: int, slots: int, autojump_clock: MockClock
 ) -> None:
-    """Who waits for more connections than are spares wanted gets them, for a while."""
+    """`wait_ready` opens more connections than the spares wanted, and these close later."""
     connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, make_backends(3), Policy(spares_wanted=spares)) as rig:
         await rig.pool.wait_ready(slots)

@@ -113,5 +113,5 @@ async def storm(kind: type[PlainLedgerConnector], seed: int) -> None:
 @pytest.mark.parametrize("kind", [LedgerConnector, PlainLedgerConnector])
 @pytest.mark.parametrize("seed", range(25))
 def test_storm(kind: type[PlainLedgerConnector], seed: int) -> None:
-    """Whatever happens, every statement of the contract holds after every single step."""
+    """Every invariant of the contract holds after every single step of a random storm."""
     run(storm, kind, seed, seed=seed)
