@@ -1,4 +1,4 @@
-"""What claims cost, counted in calls, plans, blocks and task steps, never in seconds."""
+"""The costs of claims, counted in calls, plans, blocks and task steps, never in seconds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PlainConnector(Connector[FakeConnection]):
 
 
 def some_backends(count: int, *, network: int = 0) -> list[Backend]:
-    """So many backends, others for each `network`."""
+    """Make `count` backends, with other addresses for each `network`."""
     return [Backend((f"10.{network}.{i // 250}.{i % 250}", 80)) for i in range(count)]
 
 
@@ -86,7 +86,7 @@ async def claim_and_release(pool: Pool[FakeConnection]) -> None:
 
 @contextmanager
 def counting_calls() -> Iterator[Counter[str]]:
-    """The functions of this project that are called in the block, by whichever task."""
+    """Count the calls of this project's functions in the block, by any task."""
     calls: Counter[str] = Counter()
 
     def note(frame: FrameType, event: str, arg: object) -> None:
@@ -114,7 +114,7 @@ async def most_calls(pool: Pool[FakeConnection]) -> int:
 
 
 class CountingPlans(Instrument):
-    """How often the planner has run."""
+    """An instrument that counts the runs of the planner."""
 
     def __init__(self) -> None:
         self.plans = 0
@@ -124,7 +124,7 @@ class CountingPlans(Instrument):
 
 
 class CountingSteps(trio.abc.Instrument):
-    """How many steps each task has taken."""
+    """An instrument that counts the steps of each task."""
 
     def __init__(self) -> None:
         self.steps: Counter[str] = Counter()
@@ -148,7 +148,7 @@ async def count_steps(pool: Pool[FakeConnection], claims: int) -> Counter[str]:
 
 
 async def blocks_of_claims(pool: Pool[FakeConnection], claims: int = 10) -> int:
-    """The memory blocks that so many claims take while they are held: the least of some tries."""
+    """Return the memory blocks that `claims` held claims take: the least of five tries."""
     blocks = []
     for _ in range(5):
         gc.collect()
@@ -182,7 +182,7 @@ async def test_a_pool_with_one_spare_per_backend_pays_no_more() -> None:
 
 
 async def test_the_calls_of_a_claim_are_few() -> None:
-    """A budget, so that whoever adds a call to every claim does it on purpose."""
+    """A claim stays within a budget of calls, so that no change adds one by accident."""
     async with full_pool(*SHAPES[0]) as pool:
         calls = await count_calls(pool)
     assert calls.total() <= 22, calls
@@ -217,7 +217,7 @@ async def test_a_plan_serves_many_claimants() -> None:
 async def park(
     pool: Pool[FakeConnection], waiters: int, nursery: trio.Nursery
 ) -> list[trio.CancelScope]:
-    """So many tasks wait in line, until they are cancelled; who is served keeps what it has."""
+    """Start `waiters` tasks that wait in the queue; a task that is served keeps its claim."""
 
     async def claim_and_keep(scope: trio.CancelScope) -> None:
         with scope:
@@ -232,7 +232,7 @@ async def park(
 
 
 async def calls_in_line(waiters: int) -> list[Counter[str]]:
-    """What it takes to come, to be served, and to leave, behind so many others."""
+    """Count the calls to be served, to join and to leave a queue of `waiters` claimants."""
     async with full_pool(1, 16) as pool, trio.open_nursery() as nursery:
         claims = [await pool.acquire() for _ in range(16)]
         await park(pool, waiters, nursery)
@@ -295,7 +295,7 @@ async def test_slots_of_a_big_pool_take_no_more_calls() -> None:
 
 
 async def calls_of_a_refusal(slots: int) -> int:
-    """The calls that it takes to refuse a claim while so many are outstanding."""
+    """Return the number of calls to refuse a claim while `slots` claims are held."""
     async with full_pool(1, slots) as pool, AsyncExitStack() as claims:
         for _ in range(slots):
             await claims.enter_async_context(pool.claim())
@@ -306,7 +306,7 @@ async def calls_of_a_refusal(slots: int) -> int:
 
 
 async def test_many_claims_do_not_make_a_refusal_dear() -> None:
-    """Who is refused while 5,000 claims are outstanding costs the same calls as with five."""
+    """A refusal takes the same number of calls with 5,000 held claims as with five."""
     assert await calls_of_a_refusal(5000) == await calls_of_a_refusal(5)
 
 

@@ -86,7 +86,7 @@ def test_owned_fields_exist() -> None:
     ],
 )
 def test_writers_are_found(code: str) -> None:
-    """A write is found whichever statement makes it, and is charged to the class around it."""
+    """A write by any kind of statement is found, and is charged to the class around it."""
     tree = ast.parse("class Thief:\n    def steal(self, slot):\n        " + code)
     assert find_writers([tree], {"Slot": {"state"}}, {"state"}) == {("Slot", "state"): {"Thief"}}
 

@@ -1,4 +1,4 @@
-"""What is promised about the package as a whole: imports, names, docstrings, versions."""
+"""Promises of the package as a whole: imports, names, docstrings, versions."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def offenders(files: str, forbidden: str, *, but: str = "^$") -> list[str]:
 
 
 def test_pure_modules_know_nothing_of_trio() -> None:
-    """What only calculates imports no trio."""
+    """Modules that only calculate do not import trio."""
     pure = (
         r"(_health|_planning|_balancing)/|_model/(backend|policy|stats)\.py|_slots/expiry\.py"
         r"|_events/correlator\.py|_slots/(state|totals|registry)\.py|_validation\.py"
@@ -246,12 +246,12 @@ def test_every_test_says_what_must_hold(file: Path) -> None:
 
 
 def is_one_sentence(text: str) -> bool:
-    """Whether a text ends as a sentence does, and no other sentence begins within it."""
+    """Return True if a text ends as a sentence does, and no other sentence begins within it."""
     return text.endswith((".", "?", "!")) and not re.search(r"\w{3,}[`)\"']*[.?!]\s+[A-Z]", text)
 
 
 def test_version_is_that_of_the_project() -> None:
-    """What is installed has the version of pyproject.toml."""
+    """The installed package has the version of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert importlib.metadata.version("qorb-trio") == project["version"]
     assert qorb_trio.__version__ == project["version"]

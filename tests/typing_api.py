@@ -104,7 +104,7 @@ class Slow(qorb_trio.EventInstrument):
 
 
 class Nearest:
-    """A balancer of one's own, which need not inherit from `Balancer`."""
+    """A balancer of one's own, which does not inherit from `Balancer`."""
 
     def choose(
         self, candidates: Sequence[qorb_trio.Candidate], rng: random.Random, now: float
@@ -135,7 +135,7 @@ def balancers() -> list[qorb_trio.Balancer]:
 
 
 def backends() -> None:
-    """What a backend may be made of, and what it tells."""
+    """Make backends of all kinds of address, and check the types of the fields."""
     backend = qorb_trio.Backend(("::1", 80), name="a", priority=1, weight=5)
     assert_type(backend.name, str)
     assert_type(backend.host, str | None)
@@ -186,7 +186,7 @@ async def is_primary(backend: qorb_trio.Backend) -> bool:
 
 
 def wrapped_resolvers() -> None:
-    """What the resolvers around others tell, and take."""
+    """Check the arguments and the snapshots of resolvers that wrap others."""
     mapped = qorb_trio.MappedResolver(Once(), list)
     mapped.refresh()
     assert_type(mapped.snapshot(), object)
@@ -200,7 +200,7 @@ def wrapped_resolvers() -> None:
 
 
 async def connectors(backend: qorb_trio.Backend) -> None:
-    """What each connector's connections are."""
+    """Check the type of each connector's connections."""
     assert_type(await qorb_trio.TcpConnector().connect(backend), trio.SocketStream)
     assert_type(await qorb_trio.UnixConnector().connect(backend), trio.SocketStream)
     tls = qorb_trio.TlsConnector(ssl.create_default_context(), server_hostname="a.example")
@@ -350,7 +350,7 @@ async def pools(nursery: trio.Nursery) -> None:
 
 
 def statistics(stats: qorb_trio.PoolStats) -> None:
-    """What a snapshot holds."""
+    """Check the types in a snapshot of the statistics."""
     assert_type(stats.backends, Mapping[str, qorb_trio.BackendStats])
     assert_type(stats.claims + stats.waiting + stats.slots + stats.departed, int)
     assert_type(stats.shed + stats.known, int)

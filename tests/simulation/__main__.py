@@ -18,7 +18,7 @@ from ..connections.impatient import spend_a_day
 from .product import main as product
 from .report import Summary, explain, run_seeds
 
-#: So many seeds are one errand for a process.
+#: Number of seeds that a process simulates at a time.
 CHUNK = 50
 
 

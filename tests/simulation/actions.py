@@ -1,7 +1,7 @@
-"""What can happen in a simulation: plain data, each with a `do` that makes it happen.
+"""The actions of a simulation: plain data, each with a `do` that performs it.
 
-All numbers are drawn when the world is made, none while it runs, so that leaving an action
-out changes nothing for the others: the reducer lives on that.
+All numbers are drawn when the world is made, none while it runs. So an action that is left
+out changes nothing for the others; the reducer depends on that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EndOfPool: TypeAlias = Literal["leave", "raise", "cancel", "terminate", "aclose"
 
 
 class BodyError(Exception):
-    """What the body of a claim raises, or that of a pool."""
+    """An exception that the body of a claim, or of a pool, raises."""
 
 
 class Action(Protocol):
@@ -140,7 +140,7 @@ class Client:
 
 @attrs.frozen
 class Ready:
-    """Somebody waits for so many slots to be connected."""
+    """A task waits until `slots` slots are connected."""
 
     slots: int
     patience: float
@@ -166,7 +166,7 @@ class Suspend:
     """The pool lends nothing any more."""
 
     def do(self, play: Play) -> None:
-        """Tell it, unless all is to be well again."""
+        """Suspend the pool, unless the world is already mended for the last checks."""
         if not play.mended:
             play.bench.pool.suspend()
 
@@ -324,10 +324,10 @@ class EndPool:
 
 @attrs.frozen
 class Cue:
-    """When something happens for the n-th time from now on, so does something else.
+    """An action that is performed at the n-th occurrence of an event from now on.
 
-    In the very step in which it happens, or so many ticks later: the worst moment for
-    an update of the set, a cancellation, or the end of the pool.
+    It is performed in the step of that event, or `ticks` ticks later: the worst moment for an
+    update of the set, a cancellation, or the end of the pool.
     """
 
     event: str

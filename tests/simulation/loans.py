@@ -14,13 +14,13 @@ from .statements import NineStatements
 class Loans(Instrument):
     """Statements 3 and 8 at each loan and each close, from the pool's own events.
 
-    Only for connectors with hooks: where nobody watches, the pool takes a shorter way,
-    and that one is to be simulated too.
+    Only connectors with hooks are watched. Without an instrument the pool takes a shorter
+    path, which the simulation must cover too.
     """
 
     def __init__(self, *, calm: bool, choosy: bool = False) -> None:
         self.calm = calm
-        #: Whether something else than the load decides.
+        #: True if the choice of a backend depends on more than the load.
         self.choosy = choosy
         self.watch: NineStatements | None = None
 

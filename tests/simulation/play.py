@@ -41,7 +41,7 @@ WRONG = "!!!"
 
 @attrs.frozen
 class Outcome:
-    """What came of one simulation."""
+    """The result of one simulation."""
 
     steps: int
     tally: Counter[str]
@@ -80,7 +80,7 @@ class Play:
 
     @contextmanager
     def cancelling(self, cancel: AtStep | float) -> Iterator[trio.CancelScope]:
-        """A block that is cancelled after so many seconds, or at a step of this task."""
+        """Cancel the block after `cancel` seconds, or at a step of this task."""
         deadline = math.inf
         if not isinstance(cancel, AtStep):
             deadline = trio.current_time() + cancel
@@ -101,7 +101,7 @@ class Play:
             self.trace.append(f"{trio.current_time():9.2f} {self.bench.watch.steps:6} {text}")
 
     def show(self, stats: PoolStats) -> None:
-        """How the pool stands, for the trace, if that has changed; and what is wrong."""
+        """Note the pool's state, if it has changed, and new violations in the trace."""
         sets = (
             f"{name}: {one.connecting}/{one.unclaimed}/{one.checking}/{one.claimed}/{one.closing}"
             for name, one in stats.backends.items()
@@ -213,9 +213,10 @@ class Play:
         await bench.settle(1)
 
     def collect(self, *, thoroughly: bool = False) -> None:
-        """Find the claims that were lost: they may be in a cycle.
+        """Let go of the claims that were lost: they may be in a cycle.
 
-        Or in a frame of whoever cancelled somebody else, which that cancellation knows.
+        A lost claim may also be in a frame of a task that cancelled another one, because the
+        traceback of that cancellation refers to the frame.
         """
         self.connector.ledger.returned.clear()
         if thoroughly or self.tally["leaked"]:
@@ -254,7 +255,7 @@ class Play:
                 assert fair or not has, f"{one!r} has {held}, {other!r} only {has}"
 
     def outcome(self, wrong: list[str]) -> Outcome:
-        """What came of it."""
+        """Return the result of the simulation."""
         ledger = self.connector.ledger
         self.tally["granted"] = ledger.granted
         self.tally["dials"] = len(ledger.dials)
@@ -283,7 +284,7 @@ def without_rules(policy: Policy) -> Policy:
 
 
 def _time_to_recover(policy: Policy) -> float:
-    """How long it may take until everything is as it should be, at rest."""
+    """Return the maximum time in seconds until the pool has recovered and is at rest."""
     config = policy.set_config
     if config.connect_timeout == math.inf:
         return 150  # a backend that seems to hang is given ever more time

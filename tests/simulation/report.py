@@ -19,7 +19,7 @@ COMMAND = "nox -s simulate -- --seeds 1 --first"
 
 @attrs.define
 class Summary:
-    """What has been run so far."""
+    """The totals of the simulations that have been run so far."""
 
     seeds: int = 0
     steps: int = 0
@@ -29,7 +29,7 @@ class Summary:
     violations: int = 0
 
     def add(self, seed: int, outcome: Outcome) -> None:
-        """One more."""
+        """Add the outcome of one simulation."""
         self.seeds += 1
         self.steps += outcome.steps
         self.tally.update(outcome.tally)
@@ -38,7 +38,7 @@ class Summary:
             self.failed.append(seed)
 
     def merge(self, other: Summary) -> None:
-        """What another process has run."""
+        """Add the totals of another process."""
         self.seeds += other.seeds
         self.steps += other.steps
         self.tally.update(other.tally)
@@ -62,7 +62,7 @@ def run_seeds(seeds: Iterable[int]) -> Summary:
 
 
 def explain(seed: int, only: Sequence[int] | None = None) -> str:
-    """What went wrong with that seed, shrunk, with its trace and how to replay it."""
+    """Explain the failure of a seed: its reduced actions, its trace, and how to replay it."""
     world = make_world(seed)
     everything = range(len(world.actions)) if only is None else only
 

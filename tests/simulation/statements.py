@@ -1,6 +1,6 @@
-"""`NineStatements`: the whole of the contract's nine statements, held against the ledger.
+"""`NineStatements`: the contract's nine statements, all compared with the ledger.
 
-What the harness checks is checked here too; this adds what only a simulation gives rise to.
+The checks of the harness are included; this adds those that only a simulation can violate.
 
 ====  =====================================================  ==================================
  no.  at every task step                                     whenever time is about to pass
@@ -8,15 +8,15 @@ What the harness checks is checked here too; this adds what only a simulation gi
   1   ledger and pool within ``max_slots``, ``max_count``
   2   each connection in one state, backend by backend, as   no more connections, and no fewer,
       the ledger sees it; one holder (at each loan)          than the pool says that it has
-  3   nobody waits beside a spare; calm: no spare is closed  every claimant is covered, and none
+  3   none waits beside a spare; calm: no spare is closed    every claimant is covered, and none
                                                              waits beside an idle connection
   4   order of grants, by arrival and by the pool's events;  the pool's claimants are exactly
-      as many claims as were granted                         the ledger's
+      number of claims granted                               the ledger's
   5   at each loan: clean, recycled, asked ``is_broken``,
       not of a removed backend
   6                                                          dead and hung ones hold half of the
                                                              cap at most; each has its turn
-  7   no dial to a removed backend; who comes back is fresh  no idle connection to one
+  7   no dial to a removed backend; a returning one is new   no idle connection to one
   8   at each loan: the least loaded of those alike; at      once all is well again: by weight
       each dial: no worse priority than one that is online   within the best priority
   9   all of the above, while claimants are cancelled        the same
@@ -24,8 +24,8 @@ What the harness checks is checked here too; this adds what only a simulation gi
       failure
 ====  =====================================================  ==================================
 
-Statement 3's cover and statement 6 are promises about plans, which a task of the pool
-makes: between its steps they need not hold, but no time passes before they do.
+Statement 3's cover and statement 6 are promises about plans. A task of the pool makes the
+plans, so both can be false between the steps of that task, but they hold before time passes.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ from ..harness import InvariantInstrument, LedgerConnection, PlainLedgerConnecto
 from ..harness.invariants import PROBATION
 from ..harness.ledger import Dial
 
-#: A dial that takes longer may be taken to hang (seconds), ...
+#: Seconds of a dial after which the pool may suspect that it hangs, ...
 SLOW_DIAL = 1.0
 
-#: ... unless dials have lately taken long: then, so many times as long, ...
+#: ... or this multiple of the longest recent dial, if that is longer, ...
 SLOW_FACTOR = 3.0
 
-#: ... doubled with each failure, so many times at most.
+#: ... doubled with each failure, at most this number of times.
 MOST_DOUBLINGS = 6
 
 
 @attrs.define
 class Record:
-    """What the ledger knows of the dials to one backend since it joined the set."""
+    """The ledger's view of the dials to one backend since it joined the set."""
 
     dead: bool = False
     """The last dial failed, and nothing was connected."""
     streak: int = 0
-    """Dials that came to nothing since the last that did not."""
+    """Consecutive dials that failed, up to now."""
     probed_at: float = 0
     """When it was last dialled, or could not have been."""
 
@@ -280,7 +280,7 @@ class NineStatements(InvariantInstrument):
         self._check_failing(stats)
 
     def _check_parked(self, stats: PoolStats) -> None:
-        """Statements 3 and 4: who waits is who asked, and none waits beside a spare."""
+        """Statements 3 and 4: those that asked wait, and none of them beside a spare."""
         being_set_up = sum(conn.hook == "on_acquire" for conn in self.ledger.live)
         waiting = len(self._asking) - being_set_up
         if stats.waiting != waiting:

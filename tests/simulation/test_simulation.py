@@ -10,7 +10,7 @@ from .product import PRODUCT, play_product
 from .report import Summary, explain
 from .worlds import make_world
 
-#: So many seeds are run here, and as many as one likes by ``nox -s simulate``.
+#: Number of seeds that are run here; ``nox -s simulate`` can run any number.
 SEEDS = 120
 CHUNK = 10
 

@@ -26,7 +26,7 @@ from .__main__ import main
 from .play import WRONG, simulate
 from .reduce import reduce
 
-#: A fault must be found in so many simulations.
+#: Number of simulations within which a fault must be found.
 ENOUGH = 100
 
 
@@ -61,7 +61,7 @@ def forgotten_while_closing(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_wake_up_is_skipped(patch: pytest.MonkeyPatch) -> None:
-    """A connection that becomes free is made a spare, whoever waits."""
+    """A connection that becomes free is made a spare, although a claimant waits."""
     patch.setattr(Dispatcher, "offer", lambda self, slot: slot.slot_set.push_idle(slot))
 
 
@@ -217,7 +217,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_reduce() -> None:
-    """Whatever is needed is kept, whatever is not is left out."""
+    """`reduce` keeps the actions that are needed, and leaves out the others."""
     for needed in itertools.combinations(range(8), 3):
         assert reduce(range(8), lambda kept: set(needed) <= set(kept)) == list(needed)
     assert reduce(range(100), lambda kept: True) == []

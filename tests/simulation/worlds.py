@@ -96,7 +96,7 @@ class World:
 
     @property
     def is_choosy(self) -> bool:
-        """Whether something else than the load decides which backend serves a claim."""
+        """True if the choice of the backend for a claim depends on more than the load."""
         clients = [it for _, action in self.actions for it in _clients_of(action)]
         if self.balancer != LeastLoaded() or self.has_extras:
             return True
@@ -154,7 +154,7 @@ class _Drawn:
         self.first = self._some_backends(self.names)
 
     def actions(self) -> list[tuple[float, Action]]:
-        """What happens, in order."""
+        """Draw the actions, each with its time, in order."""
         rng, now = self.rng, 0.0
         length = rng.choice([10, 20, 40])
         busy = rng.choice([0.2, 0.5, 0.8])

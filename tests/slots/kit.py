@@ -17,7 +17,7 @@ from qorb_trio.abc import Instrument
 
 
 class Index:
-    """Takes note of which sets have a spare."""
+    """A record of the sets that have a spare."""
 
     def __init__(self) -> None:
         self.members: list[SlotSet[str]] = []
@@ -74,7 +74,7 @@ class Scene:
         return slot
 
     def counts(self) -> dict[str, int]:
-        """What the set counts; it must be what the slots' states tell."""
+        """Return the set's counts, after checking them against the states of its slots."""
         slot_set, totals = self.slot_set, self.totals
         states = [slot.state for slot in slot_set.slots]
         found = {

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def note(soak: Soak, unraisable: sys.UnraisableHookArgs) -> None:
-    """A `ResourceWarning`, or whatever else an object's end has raised, is a violation."""
+    """Record a violation for any exception of a finalizer, such as a `ResourceWarning`."""
     soak.violations.append(f"{unraisable.exc_value!r} from {unraisable.object!r}")
 
 

@@ -1,4 +1,4 @@
-"""What must be true whenever the storm has passed and the clients pause."""
+"""Conditions that must hold whenever the storm has passed and the clients pause."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Storm:
     """Connections that were closed because they were idle."""
 
     async def blow(self, seconds: float) -> None:
-        """Do harm for so long; return when all is mended."""
+        """Inflict faults for `seconds`, and return when all are mended."""
         end = trio.current_time() + seconds
         async with trio.open_nursery() as nursery:
             while (left := end - trio.current_time()) > 0:

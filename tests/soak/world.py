@@ -1,4 +1,4 @@
-"""What the pool of the soak stands on: servers, proxies, and the DNS that tells of them."""
+"""The world of the soak: servers, proxies, and the DNS server that publishes them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Site:
     proxy: FaultProxy | None
     weight: int = 1
     listed: bool = True
-    """Whether DNS tells of it."""
+    """True if DNS names it."""
     fails_fast: bool = False
-    """Whether it fails each claim at once, and is well otherwise."""
+    """True if it fails each claim at once, and works otherwise."""
     harmed: bool = False
-    """Whether something is wrong with it just now."""
+    """True while a fault is inflicted on it."""
 
     @property
     def port(self) -> int:
-        """Where clients find it."""
+        """The port to which clients connect."""
         return self.server.port if self.proxy is None else self.proxy.address[1]
 
 
@@ -46,7 +46,7 @@ class World:
     sites: list[Site]
     dns: DnsServer
     hidden: int = 0
-    """How many are of the opinion that DNS should tell of nobody."""
+    """Number of faults under way that make DNS name no backend."""
 
     def publish(self) -> None:
         """Let DNS tell what is true."""
@@ -73,11 +73,11 @@ class World:
         return DnsResolver(SERVICE, nameservers=[self.dns.address], config=config)
 
     def fails_fast(self, backend: Backend) -> bool:
-        """Whether a claim on that backend is to fail at once."""
+        """Return True if a claim on that backend has to fail at once."""
         return any(site.fails_fast and site.port == backend.port for site in self.sites)
 
     def links(self) -> int:
-        """How many connections pass through the proxies."""
+        """Return the number of connections through the proxies."""
         return sum(len(one.proxy.links) for one in self.sites if one.proxy is not None)
 
     def sockets(self) -> set[int]:

@@ -1,4 +1,4 @@
-"""Whatever can be awaited, cancelled at each of its steps.
+"""A sweep of every public await: each is cancelled at each of its steps.
 
 `awaits` finds every public await by introspection, and `registry` has the scenarios that
 sweep them, which are in the modules named ``of_...``. `test_every_await` runs each of them,

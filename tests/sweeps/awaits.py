@@ -16,7 +16,7 @@ import qorb_trio
 
 Await: TypeAlias = Callable[..., Any]
 
-#: What a function returns that is to be awaited, or entered, or gone through.
+#: Types of returned objects that a caller awaits, enters or iterates over.
 AWAITABLE = (
     collections.abc.Awaitable,
     collections.abc.AsyncIterator,

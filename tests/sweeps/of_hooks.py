@@ -105,7 +105,7 @@ async def tending(one: Sweep, *, hook: Hook, act: Do, event: Callable[[Scene], N
 
 
 async def lose_one(scene: Scene) -> None:
-    """A connection is to be closed."""
+    """Make the pool close a connection."""
     with suppress(ClaimError):
         scene.bench.discard(await scene.bench.acquire())
 

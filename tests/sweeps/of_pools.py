@@ -101,7 +101,7 @@ async def with_a_set_up(scene: Scene) -> None:
 
 @attrs.frozen
 class Situation:
-    """How a pool stands as a claim is made, and what may then happen besides `ANYWHERE`."""
+    """A state of the pool when a claim is made, and the events to try, beyond `ANYWHERE`."""
 
     prepare: Callable[[Scene], Awaitable[None]]
     events: tuple[str, ...]

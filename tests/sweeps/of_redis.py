@@ -23,7 +23,7 @@ def answer(command: list[bytes]) -> bytes:
 
 
 async def exchange(conn: RedisConnection, number: int) -> None:
-    """Run two exchanges whose replies nobody else may get."""
+    """Run two exchanges, and check that each gets its own replies."""
     assert await conn.execute("ECHO", number) == b"%d" % number
     echoes = await conn.pipeline(("ECHO", number + 1), ("ECHO", number + 2))
     assert echoes == [b"%d" % (number + 1), b"%d" % (number + 2)]

@@ -34,14 +34,14 @@ POLICY = policy_of(max_slots=2, spares_wanted=2, claim_timeout=PATIENCE, drain_t
 
 @attrs.define
 class Scene:
-    """What a scenario has on its stage."""
+    """The objects that a scenario works with."""
 
     one: Sweep
     bench: Bench
     others: trio.Nursery
-    """For what others than the target do."""
+    """The nursery for the tasks other than the target."""
     gate: trio.Event = attrs.field(factory=trio.Event)
-    """A hook that is told to waits for this."""
+    """An event that hooks can be scripted to wait for."""
     held: list[Claim[LedgerConnection]] = attrs.field(factory=list)
     ended: bool = False
     late: bool = False
@@ -114,7 +114,7 @@ class Scene:
         self.bench.pool.suspend()
 
     def resume(self) -> None:
-        """What is free is lent again."""
+        """Free connections can be claimed again."""
         self.bench.pool.resume()
 
     def break_(self) -> None:
@@ -184,8 +184,9 @@ class Scene:
 def strike(scene: Scene, event: Callable[[Scene], None], lag: int) -> Callable[[], None]:
     """Let something happen in one tick with the cancellation of the target.
 
-    With every other seed, the cancellation comes first; or, where it takes the pool so many
-    ticks to hear of what happens, so many ticks later.
+    With even seeds, the event comes first. With odd seeds, the cancellation comes first if
+    `lag` is 0; otherwise it comes `lag` ticks after the event, because the pool takes that
+    many ticks to notice the event.
     """
     one = scene.one
 

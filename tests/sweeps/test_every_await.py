@@ -46,7 +46,7 @@ PARAMS = [
 
 
 def code_of(function: Await) -> CodeType:
-    """What a frame of the function runs."""
+    """Return the code object of a function, without its wrappers."""
     code = inspect.unwrap(function).__code__
     assert isinstance(code, CodeType)
     return code
@@ -54,7 +54,7 @@ def code_of(function: Await) -> CodeType:
 
 @pytest.mark.parametrize("scenario", PARAMS)
 def test_sweep(scenario: Scenario) -> None:
-    """Cancelled at whichever of its steps, an await loses nothing, and leaves nothing open."""
+    """An await that is cancelled at any of its steps loses nothing, and leaves nothing open."""
     stopped_in: set[CodeType] = set()
     fired = sweep(
         scenario.run, seeds=scenario.seeds, virtual=not scenario.real, stopped_in=stopped_in
@@ -65,7 +65,7 @@ def test_sweep(scenario: Scenario) -> None:
 
 
 def test_no_await_is_forgotten() -> None:
-    """Whatever can be awaited has a sweep, or has no step to be cancelled at."""
+    """Each public await has a sweep, or has no step to be cancelled at."""
     swept = {name_of(one) for scenario in SCENARIOS for one in scenario.of}
     assert swept | {name_of(one) for one in NEVER_WAIT} == set(public_awaits())
 
@@ -119,7 +119,7 @@ def test_what_is_left_open_is_found() -> None:
 
 
 def test_a_strike_that_fails_is_found() -> None:
-    """What is raised as the target is struck comes out, though Trio would only log it."""
+    """An exception of the strike comes out, although Trio would only log it."""
 
     async def scenario(one: Sweep) -> None:
         one.strike = lambda: pipes[0]
@@ -131,7 +131,7 @@ def test_a_strike_that_fails_is_found() -> None:
 
 
 def test_an_await_that_was_not_reached_is_found() -> None:
-    """A scenario in which the target never waits in what is to be swept does not pass."""
+    """A scenario whose target never waits in the await that it sweeps does not pass."""
     scenario = scenario_named("none left, nothing else", Claim.__aenter__)
     with pytest.raises(AssertionError, match=r"Pool\.wait_ready"):
         test_sweep(attrs.evolve(scenario, by=(Pool.wait_ready,)))
