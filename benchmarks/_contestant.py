@@ -38,7 +38,7 @@ def leave_out(name: str, reason: str) -> None:
 
 
 def installed(package: str) -> bool:
-    """Whether a package of the `bench` group is here; if not, say so."""
+    """Return True if a package of the `bench` group is installed; otherwise print a note."""
     there = importlib.util.find_spec(package) is not None
     if not there:
         leave_out(package, "not installed")

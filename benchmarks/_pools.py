@@ -1,4 +1,4 @@
-"""What is compared, each behind the same small face: lend something, for a while.
+"""The pools that are compared, each behind the same small interface, `Lend`.
 
 To add another pool, write one more async context manager that yields a `Lend`.
 """
@@ -18,7 +18,7 @@ from qorb_trio import Backend, Connector, FixedResolver, Policy, Pool, SetConfig
 
 @final
 class NoConnection:
-    """What `NoopConnector` connects to: nothing, at no cost."""
+    """A connection of `NoopConnector`: an empty object, which costs nothing."""
 
     __slots__ = ()
 
@@ -32,12 +32,12 @@ class NoopConnector(Connector[NoConnection]):
 
 
 def some_backends(count: int, *, network: int = 0) -> list[Backend]:
-    """So many backends, others for each `network`."""
+    """Make `count` backends, with other addresses for each `network`."""
     return [Backend((f"10.{network}.{i // 250}.{i % 250}", 5432)) for i in range(count)]
 
 
 def roomy_policy(slots: int, *, per_backend: int) -> Policy:
-    """So many slots, all of them spares, and claimants that wait for ever."""
+    """Make a policy with `slots` slots, all of them spares, and claims without a timeout."""
     return Policy(
         spares_wanted=slots,
         max_slots=slots,

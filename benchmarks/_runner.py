@@ -1,7 +1,7 @@
-"""Runs what is to be compared in turns, and prints what came out.
+"""The runner of the benchmarks: it measures the contenders in turns, and prints the results.
 
-A busy machine is slow for everybody, so contenders are never measured one after the other:
-each round takes one sample of each, in an order that rotates, and a ratio is the median of
+A busy machine slows all contenders, so they are never measured one after the other. Each
+round takes one sample of each contender, in an order that rotates. A ratio is the median of
 the ratios within the rounds.
 """
 
@@ -27,10 +27,10 @@ Sampler: TypeAlias = Callable[[], Awaitable[float]]
 @final
 @attrs.frozen
 class Goal:
-    """What this project has set itself for one contender."""
+    """This project's target for one contender."""
 
     most: float
-    #: Whether it is the ratio that is to be at most so much, or the median.
+    #: True if `most` is the maximum of the ratio; otherwise it is that of the median.
     of_ratio: bool = False
 
     def __str__(self) -> str:
@@ -38,14 +38,14 @@ class Goal:
 
 
 def times(most: float) -> Goal:
-    """At most so many times what the first contender takes."""
+    """Make a target: at most `most` times the value of the first contender."""
     return Goal(most, of_ratio=True)
 
 
 @final
 @attrs.frozen
 class Row:
-    """What one contender has shown in one comparison."""
+    """The result of one contender in one comparison."""
 
     question: str
     contender: str
@@ -53,9 +53,9 @@ class Row:
     median: float
     least: float
     most: float
-    #: To the first contender of the same comparison; `None` where there is nobody else.
+    #: Ratio to the first contender of the comparison; `None` if there is only one contender.
     ratio: float | None
-    #: What was aimed at, if anything, and whether it was reached.
+    #: The target, if there is one, and whether it was reached.
     goal: str = ""
     reached: bool | None = None
 
@@ -104,12 +104,12 @@ class Report:
 
     def __init__(self, *, rounds: int | None = None, quick: bool = False) -> None:
         self._rounds = 1 if quick else rounds
-        #: Only to see that the program runs: one round, and what is big is made small.
+        #: True for a trial run of the program: one round, with small sizes.
         self.quick = quick
         self.rows: list[Row] = []
 
     def size(self, full: int, small: int) -> int:
-        """How big something is to be."""
+        """Return `full`, or `small` in a quick run."""
         return small if self.quick else full
 
     async def compare(
@@ -172,7 +172,7 @@ class Report:
 
 
 def run(description: str | None, measure: Callable[[Report], Awaitable[None]]) -> None:
-    """What every benchmark does when it is run as a program."""
+    """Run a benchmark as a program: parse the arguments, measure, print and write."""
     title = (description or "").partition("\n")[0]
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--rounds", type=int, help="how many samples to take of each contender")

@@ -1,4 +1,4 @@
-"""Draws the chart and writes the figures of README.md and docs/performance.md, from results/."""
+"""Draw the chart, and write the figures of README.md and docs/performance.md, from results/."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ORDER = (
 
 
 def read() -> dict[str, dict[str, Any]]:
-    """What each program has written."""
+    """Return the results of each program."""
     return {
         name: json.loads((RESULTS / f"{name}.json").read_text())
         for name in ORDER
@@ -85,7 +85,7 @@ def draw(documents: dict[str, dict[str, Any]]) -> None:
 
 
 def targets(documents: dict[str, dict[str, Any]]) -> list[str]:
-    """What was aimed at, and what came of it: the lines of a table."""
+    """Return the lines of a table of the targets and the measured values."""
     lines = ["| question | ours | target | measured | |", "|---|---|---|---|---|"]
     for document in documents.values():
         for row in rows_of(document):

@@ -1,8 +1,8 @@
 """What does it cost to claim a connection that is there, and to release it?
 
-Alone, so that nothing is in the way: against `trio.CapacityLimiter`, which does the same
-checkpoint and lends nothing; and with many backends and with many slots, where it must
-cost no more.
+One task claims alone. It is compared with `trio.CapacityLimiter`, which does the same
+checkpoint and lends nothing, and with claims in pools of many backends and of many slots,
+which must cost no more.
 """
 
 from __future__ import annotations

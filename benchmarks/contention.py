@@ -1,7 +1,7 @@
 """What does a claim cost when many tasks want few connections?
 
-Every claim but the first few waits in line and is handed its connection by a release.
-Each holds it for one checkpoint.
+Every claim but the first few waits in the queue and is handed its connection by a release.
+Each claim holds its connection for one checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from _work import Lend
 
 
 def crowd(lend: Lend, *, tasks: int, claims: int) -> Sampler:
-    """Microseconds per claim, when so many tasks make so many claims each."""
+    """Sample the microseconds per claim when `tasks` tasks make `claims` claims each."""
 
     async def claimant() -> None:
         for _ in range(claims):

@@ -1,8 +1,9 @@
 """What does a pool add to a round trip over a real socket, and what does it save?
 
-One byte to an echo server on the loopback interface and back: over one connection that is
-held all the time, over one that is claimed each time, and over one that is made each time. And
-over one that is held, but behind a limiter, which has one more turn of Trio's loop as a claim has.
+A round trip is one byte to an echo server on the loopback interface and back. It is made over
+a connection that is held all the time, one that is claimed each time, and one that is opened
+each time. A fourth contender holds its connection but takes a limiter, which costs one more
+turn of Trio's loop, as a claim does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What does an HTTP request cost over this pool, and over httpx's own?
 
-The same requests to one nginx on this machine: 32 workers share 8 connections, with the clients
-of httpx and of httpx2, each over its own pool and over this one. The rounds alternate.
+32 workers send the same requests to one nginx on this machine, and share 8 connections. They use
+the clients of httpx and of httpx2, each over its own pool and over this one. The rounds alternate.
 """
 
 from __future__ import annotations

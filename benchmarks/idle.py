@@ -1,9 +1,9 @@
 """What share of a processor does an idle pool take?
 
-A thousand backends with four slots each, and the intervals of the default policy. For
-ten minutes by Trio's mock clock, which skips what is waited for, so that all that is ever
-due falls due: twenty health checks of each connection, where connections can be checked,
-and ten looks at the balance. And for some seconds by the real clock.
+The pool has a thousand backends with four slots each, and the intervals of the default
+policy. It is idle for ten minutes of Trio's mock clock, which skips the waits. In this time
+all periodic work falls due: twenty health checks of each connection, if the connector has
+one, and ten rebalances. It is then idle for some seconds of the real clock.
 """
 
 from __future__ import annotations

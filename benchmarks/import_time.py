@@ -1,7 +1,7 @@
 """How long does it take to import the library, beyond importing Trio and attrs?
 
-Each sample is a new process; what is timed is the import alone, not the interpreter. Python
-compiles a module once, not each time, so one import that does not count comes first.
+Each sample is a new process, and only the import is timed, not the start of the interpreter.
+The first import is not counted, because Python compiles the modules then.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def timing(timed: str, *, before: str = "", compiled: str) -> Sampler:
 
 
 async def measure(report: Report) -> None:
-    """What is there anyway, this on top, and a resolver that needs dnspython."""
+    """Time the imports of Trio and attrs, then of this package, then a resolver with dnspython."""
     ours = "import qorb_trio"
     base = "import trio, attrs"
     resolver = "qorb_trio.DnsResolver('_x._tcp.test.')"

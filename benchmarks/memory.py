@@ -1,7 +1,7 @@
 """What does an idle slot take: how much memory, how many tasks?
 
-Of a pool with 10,000 idle slots, on one backend and on a thousand; the connections are
-objects without content, of 32 bytes or so each.
+The pool has 10,000 idle slots, on one backend or on a thousand. The connections are empty
+objects of about 32 bytes each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from _runner import Goal, Report, Sampler, run
 
 
 def bytes_per_slot(backends: int, slots: int) -> Sampler:
-    """What is still allocated when all slots are idle."""
+    """Sample the bytes per slot that are still allocated when all slots are idle."""
 
     async def sample() -> float:
         tracemalloc.start()
@@ -35,7 +35,7 @@ def bytes_per_slot(backends: int, slots: int) -> Sampler:
 
 
 async def tasks_of(backends: int, slots_each: int) -> int:
-    """How many tasks there are while all slots are idle."""
+    """Return the number of tasks while all slots are idle."""
     async with full_pool(backends=backends, slots_each=slots_each):
         await trio.testing.wait_all_tasks_blocked()
         return trio.lowlevel.current_statistics().tasks_living

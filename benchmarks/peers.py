@@ -1,9 +1,9 @@
 """What does a claim cost with other pools?
 
-The same work for each, with connections that are not real: claim and release where
-nothing is in the way, with few and with many idle connections; and many tasks that want
-few connections, each for one turn of the event loop. Those for asyncio and for Node run in
-processes of their own and take their turns there. Peers that are not installed are left out.
+All pools do the same work, with simulated connections. In the first comparisons one task
+claims and releases alone, with few and with many idle connections. In the others many tasks
+want few connections, each for one turn of the event loop. Pools for asyncio and for Node run
+in processes of their own, and are measured in turn. Pools that are not installed are left out.
 """
 
 from __future__ import annotations

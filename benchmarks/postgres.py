@@ -1,8 +1,8 @@
 """What does a query to PostgreSQL cost over this pool, and over psycopg_pool?
 
-The same statements by the same driver against one server on this machine: 32 workers share 8
-connections in autocommit mode. Both pools clean a connection only if there is something to
-clean. psycopg_pool runs on asyncio, in a process of its own; the rounds alternate.
+32 workers send the same statements, by the same driver, to one server on this machine, and share
+8 connections in autocommit mode. Both pools clean a connection only if there is something to
+clean. psycopg_pool runs on asyncio, in a process of its own. The rounds alternate.
 """
 
 from __future__ import annotations

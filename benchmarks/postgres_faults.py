@@ -1,11 +1,11 @@
-"""What do PostgreSQL clients notice of faults of their servers?
+"""Count the statements that fail when PostgreSQL servers are killed, stopped or replaced.
 
     python benchmarks/postgres_faults.py [WORD ...]
 
-A primary with a streaming standby is killed, restarted, frozen, and replaced, its sessions are
-ended, and its connections limited, while 12 workers update rows over 8 connections: with a pool of
-qorb_trio, and with psycopg_pool on asyncio. Both know both servers, ask for one that accepts
-writes, and have their default numbers. Prints a table in Markdown.
+12 workers update rows over 8 connections, with a pool of qorb_trio and with psycopg_pool on
+asyncio. Meanwhile a primary with a streaming standby is killed, restarted, frozen, and replaced,
+its sessions are ended, and its connections are limited. Both pools know both servers, ask for one
+that accepts writes, and have their default settings. Prints a table in Markdown.
 """
 
 from __future__ import annotations

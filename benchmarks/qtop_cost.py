@@ -1,8 +1,8 @@
 """What does qtop cost the program that is watched?
 
-A pool with 1,000 backends and one client that is told once a second. The client is a process of
-its own; what is measured is the processor time of this one, in percent of a core, over some
-seconds without a client and some with one.
+The pool has 1,000 backends. One client, in a process of its own, receives an update every
+second. The result is the processor time of the watched process, in percent of a core, over
+some seconds without a client and over some seconds with one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qorb_trio import qtop
 
 
 async def percent_of_a_core(seconds: float) -> float:
-    """The processor time of this process while so many seconds pass."""
+    """Return the processor time of this process over `seconds`, in percent of a core."""
     cpu, wall = time.process_time(), time.perf_counter()
     await trio.sleep(seconds)
     return (time.process_time() - cpu) / (time.perf_counter() - wall) * 100

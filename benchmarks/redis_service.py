@@ -1,7 +1,7 @@
 """What does a Redis command cost over this pool, and over redis-py's own?
 
-The same commands against one Redis on this machine: 32 workers share 8 connections. redis-py
-runs on asyncio with its blocking pool and hiredis, in a process of its own; the rounds alternate.
+32 workers send the same commands to one Redis on this machine, and share 8 connections. redis-py
+runs on asyncio with its blocking pool and hiredis, in a process of its own. The rounds alternate.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """For how long does a program stand still while all backends are replaced at once?
 
-A pool of a thousand backends with four slots each, and 50 tasks that claim again and again.
-Then the resolver sends a thousand others. What counts is the longest time for which no other
-task can have its turn: a *pass*, in which Trio gives each runnable task one step between
-two looks at the sockets. An instrument of Trio's measures it in processor time, so that
-others who use the same machine do not count. A task that does nothing but checkpoints sees
-its length by the clock, others included; the same claims with nothing replaced tell how
-much of that is theirs.
+The pool has a thousand backends with four slots each, and 50 tasks claim again and again.
+Then the resolver sends a thousand other backends. The result is the longest *pass*: Trio
+gives each runnable task one step between two polls of the sockets, and no other task runs
+meanwhile. An instrument of Trio's measures passes in processor time, so that other programs
+on the same machine do not count. A task that only makes checkpoints measures them by the
+clock, other programs included. The same claims without a replacement show the part of that
+time that the claims take.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CLAIMANTS = 50
 
 
 class CountingConnector(NoopConnector):
-    """Tells when the last of so many has connected, at less of a price than `Pool.stats`."""
+    """A connector that notices the last of `awaited` connects, more cheaply than `Pool.stats`."""
 
     def __init__(self, awaited: int) -> None:
         self.awaited = awaited
@@ -97,7 +97,7 @@ class Watch(trio.abc.Instrument):
 
 @asynccontextmanager
 async def watched() -> AsyncIterator[Watch]:
-    """What happens in the block."""
+    """Yield a watch over the block."""
     watch = Watch()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.tick)

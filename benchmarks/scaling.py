@@ -1,8 +1,8 @@
 """Does a claim cost more in a bigger pool?
 
-The curves: warm claims over the number of backends and over the number of idle slots,
-contended claims over the number of waiters, `trio.CapacityLimiter` beside these. Flat is
-what they should be. (That they are is also tested, without a clock, by counting calls.)
+There are three curves: warm claims over the number of backends and over the number of idle
+slots, and contended claims over the number of waiters, with `trio.CapacityLimiter` beside
+them. All should be flat. (The tests check this too, without a clock, by counting calls.)
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What does a pool cost from its opening to its end, with claims from many tasks at once?
 
 It is the benchmark "concurrently claim" of Oxide's qorb: the default policy, a connector
-that does nothing, so many tasks that each claim, sleep for 50 µs and release. The same
-tasks without a pool tell how much of that is Trio, and with a limiter, how much it takes to have
-them wait for one another.
+that does nothing, and a number of tasks that each claim, sleep for 50 µs and release. The same
+tasks without a pool show the cost of Trio itself. The same tasks with a limiter show the cost
+of having them wait for one another.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def brief_claim(lend: Lend) -> None:
 
 
 def whole_life(opener: Opener, tasks: int, *, repeats: int) -> Sampler:
-    """Milliseconds to open, to serve so many tasks, and to end: the mean of some times."""
+    """Sample the milliseconds to open, to serve `tasks` tasks and to end, as a mean."""
 
     async def sample() -> float:
         begin = perf_counter()

@@ -1,8 +1,8 @@
 """How long does a pool of a thousand backends take to start, and to end?
 
-From `open_pool` until 4,000 slots are connected, with a connector that does nothing; and
-from the end of its block until all of them are closed. As each dial is a task with a time limit,
-so many such tasks that do nothing tell how much of that is Trio.
+The start is the time from `open_pool` until 4,000 slots are connected, with a connector that
+does nothing. The end is the time from the end of the block until all of them are closed. Each
+dial is a task with a time limit, so 4,000 such tasks that do nothing show the cost of Trio.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from _runner import Goal, Report, run
 
 
 async def nothing() -> None:
-    """What a dial is at least."""
+    """Do the least work of a dial: open a scope with a time limit."""
     with trio.CancelScope(deadline=trio.current_time() + 10):  # noqa: ASYNC100 - its cost
         pass
 

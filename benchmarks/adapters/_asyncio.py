@@ -19,7 +19,7 @@ from _work import Lend, warm_claims
 
 
 async def crowd(lend: Lend, tasks: int, claims: int) -> float:
-    """Microseconds per claim, when so many tasks make so many claims each."""
+    """Return the microseconds per claim when `tasks` tasks make `claims` claims each."""
 
     async def claimant() -> None:
         for _ in range(claims):

@@ -30,7 +30,7 @@ class FakeStrategy(ConnectionStrategy[object]):
 
 @asynccontextmanager
 async def full_pool(slots: int) -> AsyncIterator[Lend]:
-    """So many connections are taken once, and kept."""
+    """Yield a pool with `slots` open connections: each is taken once, and kept."""
     pool = ConnectionPool(strategy=FakeStrategy(), max_size=slots)
     async with AsyncExitStack() as stack:
         for _ in range(slots):

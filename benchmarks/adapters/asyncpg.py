@@ -15,7 +15,7 @@ VERSION = f"asyncpg {asyncpg.__version__}"
 
 
 class FakeProtocol:
-    """What the pool asks of a connection's protocol."""
+    """The part of a connection's protocol that the pool uses."""
 
     queries_count = 0
 
@@ -27,7 +27,7 @@ class FakeProtocol:
         return True
 
     def get_settings(self) -> object:
-        """What the server has said of itself."""
+        """Return the server's version."""
         return SimpleNamespace(server_version="17.0")
 
 

@@ -18,7 +18,7 @@ URL = "http://test.com/"
 
 
 class FakeConnection(httpcore.AsyncConnectionInterface):
-    """What the pool asks of a connection that is idle, or has one request."""
+    """The part of a connection that the pool uses; it serves one request at a time."""
 
     def __init__(self, origin: httpcore.Origin) -> None:
         self._origin = origin
@@ -26,7 +26,7 @@ class FakeConnection(httpcore.AsyncConnectionInterface):
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         """Answer at once."""
-        if self._busy:  # somebody else was faster: the pool is to try again
+        if self._busy:  # another task was faster: the pool tries again
             raise httpcore.ConnectionNotAvailable
         self._busy = True
         return httpcore.Response(200, content=Body(self))
@@ -43,11 +43,11 @@ class FakeConnection(httpcore.AsyncConnectionInterface):
         return "fake"
 
     def can_handle_request(self, origin: httpcore.Origin) -> bool:
-        """Whether it leads there."""
+        """Return True if the connection leads to `origin`."""
         return bool(origin == self._origin)
 
     def is_available(self) -> bool:
-        """Whether it can take a request."""
+        """Return True if the connection can take a request."""
         return not self._busy
 
     def has_expired(self) -> bool:
@@ -55,7 +55,7 @@ class FakeConnection(httpcore.AsyncConnectionInterface):
         return False
 
     def is_idle(self) -> bool:
-        """Whether it has no request."""
+        """Return True if the connection has no request."""
         return not self._busy
 
     def is_closed(self) -> bool:
@@ -109,7 +109,7 @@ class FakePool(httpcore.AsyncConnectionPool):
 
 @asynccontextmanager
 async def full_pool(slots: int) -> AsyncIterator[Lend]:
-    """So many connections, put into the pool: to have them opened takes it too long."""
+    """Yield a pool with `slots` connections, put in directly: opening them takes too long."""
     async with FakePool(max_connections=slots, max_keepalive_connections=slots) as pool:
         origin = httpcore.Request("GET", URL).url.origin
         pool._connections.extend(FakeConnection(origin) for _ in range(slots))

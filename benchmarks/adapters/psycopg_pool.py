@@ -16,7 +16,7 @@ VERSION = f"psycopg_pool {psycopg_pool.__version__}"
 
 
 class FakeConnection:
-    """What the pool asks of a connection: its transaction is over, and commits."""
+    """The part of a connection that the pool uses: an idle transaction, and commits."""
 
     def __init__(self) -> None:
         self.pgconn = SimpleNamespace(transaction_status=TransactionStatus.IDLE)

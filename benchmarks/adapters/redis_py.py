@@ -51,7 +51,7 @@ class Checkout:
 
 @asynccontextmanager
 async def full_pool(slots: int) -> AsyncIterator[Lend]:
-    """So many connections are taken once, and kept."""
+    """Yield a pool with `slots` open connections: each is taken once, and kept."""
     pool = BlockingConnectionPool(slots, timeout=None, connection_class=FakeConnection)
     async with AsyncExitStack() as stack:
         for _ in range(slots):

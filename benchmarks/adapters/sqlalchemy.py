@@ -15,7 +15,7 @@ VERSION = f"SQLAlchemy {sqlalchemy.__version__}"
 
 
 class FakeConnection:
-    """What the pool asks of a DBAPI connection."""
+    """The part of a DBAPI connection that the pool uses."""
 
     def rollback(self) -> None:
         """Nothing."""
@@ -42,7 +42,7 @@ class Checkout:
 
 @asynccontextmanager
 async def full_pool(slots: int) -> AsyncIterator[Lend]:
-    """So many connections are checked out once, and kept."""
+    """Yield a pool with `slots` open connections: each is checked out once, and kept."""
     pool = AsyncAdaptedQueuePool(FakeConnection, pool_size=slots, max_overflow=0, timeout=3600)
     async with AsyncExitStack() as stack:
         for _ in range(slots):
