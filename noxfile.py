@@ -193,6 +193,13 @@ def simulate(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def fleet(session: nox.Session) -> None:
+    """A simulated fleet: `nox -s fleet -- --clients 50 --backends 50 --scenario cold-start`."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.fleet", *session.posargs)
+
+
+@nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Fuzz the DNS messages, guided by coverage where the fuzzer can be installed."""
     install(session, "tests")

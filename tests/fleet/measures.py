@@ -1,0 +1,65 @@
+"""Pure functions on what a run has recorded."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+
+def spread(counts: Sequence[int]) -> float:
+    """Return the largest count divided by the mean; 0 if all are 0."""
+    total = sum(counts)
+    return max(counts) * len(counts) / total if total else 0.0
+
+
+def shares(counts: Sequence[int], classes: int) -> list[float]:
+    """Return the share of each class, where item i belongs to class i modulo `classes`."""
+    total = sum(counts) or 1
+    return [sum(counts[kind::classes]) / total for kind in range(classes)]
+
+
+def worst_cell(
+    events: Iterable[tuple[float, int]], begin: float, end: float, width: float = 1.0
+) -> int:
+    """Return the largest number of events of one host within one interval of `width` seconds."""
+    cells = Counter(
+        (int((time - begin) / width), host) for time, host in events if begin <= time < end
+    )
+    return max(cells.values(), default=0)
+
+
+def per_interval(times: Iterable[float], begin: float, end: float, width: float = 1.0) -> list[int]:
+    """Return the number of events in each interval of `width` seconds."""
+    counts = [0] * max(1, math.ceil((end - begin) / width - 1e-9))
+    for time in times:
+        if begin <= time < end:
+            counts[min(len(counts) - 1, int((time - begin) / width))] += 1
+    return counts
+
+
+def chance_limit(mean: float, cells: int, risk: float = 0.01) -> int:
+    """Return the count that independent events exceed in some cell with a chance below `risk`.
+
+    Each of the cells holds a Poisson number of events with that mean. What independent
+    clients do cannot be more even than that.
+    """
+    count, term = 0, math.exp(-mean)
+    tail = 1 - term
+    while tail * cells > risk:
+        count += 1
+        term *= mean / count
+        tail -= term
+    return count
+
+
+def quantile(values: Sequence[float], part: float) -> float:
+    """Return the value below which that part of the values lies; 0 if there are none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
+
+
+def falling(counts: Iterable[int]) -> list[tuple[float, float]]:
+    """Return the points of a chart that shows the counts from the largest to the smallest."""
+    ordered = sorted(counts, reverse=True)
+    return [(100 * i / max(1, len(ordered) - 1), float(n)) for i, n in enumerate(ordered)]

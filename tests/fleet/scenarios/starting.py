@@ -1,0 +1,137 @@
+"""Scenarios in which everything starts, or comes back, at the same time."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from qorb_trio import SetConfig
+
+from ..findings import Chart, Figure, Findings
+from ..fleet import POLICY, Fleet, Size, fleet_of
+from ..measures import chance_limit, falling, per_interval, spread, worst_cell
+
+START = 5.0
+OUTAGE = 10.0
+SLOTS = POLICY.max_slots
+
+
+async def cold_start(size: Size) -> Findings:
+    """Start all clients within five seconds."""
+    async with fleet_of(size) as fleet:
+        await fleet.open(within=START)
+        await trio.sleep(5)
+        counts = fleet.counts()
+    fair = SLOTS * size.clients / size.backends / START
+    worst = worst_cell(fleet.ledger.dials, 0, START + 5)
+    chance = chance_limit(fair, size.backends * int(START)) / fair
+    figures = [
+        Figure("connections, busiest backend / mean", spread(counts), 2.2),
+        Figure(
+            "dials of a backend in a second, worst / fair",
+            worst / fair,
+            max(3.0, chance),
+            note=f"chance alone stays below {chance:.2f} in 99 of 100 runs",
+        ),
+        Figure("dials per client", len(fleet.ledger.dials) / size.clients, SLOTS),
+    ]
+    chart = Chart(
+        "Connections per backend after a cold start",
+        "backends, busiest first, %",
+        "connections",
+        {"qorb_trio": falling(counts)},
+    )
+    return Findings(figures, chart)
+
+
+async def restart_all(size: Size) -> Findings:
+    """Stop all backends for ten seconds, and start them at the same instant."""
+    slots = SLOTS * size.clients
+    back: list[tuple[float, float]] = []
+    async with fleet_of(size) as fleet:
+        await fleet.open(within=START)
+        await trio.sleep(10)
+        await _outage(fleet, OUTAGE, rate=0.5)
+        returned = trio.current_time()
+        for tenth in range(300):
+            back.append((tenth / 10, 100 * sum(fleet.counts()) / slots))
+            await trio.sleep(0.1)
+        counts = fleet.counts()
+    fair = slots / size.backends
+    worst = worst_cell(fleet.ledger.dials, returned, returned + 30)
+    opened = [(time, host) for time, host, _ in fleet.ledger.opened]
+    figures = [
+        Figure("dials of a backend in a second, worst / fair share", worst / fair, 4),
+        Figure(
+            "connections of a backend opened in a second, worst / fair share",
+            worst_cell(opened, returned, returned + 30) / fair,
+        ),
+        Figure(
+            "seconds until 99 % of the slots are back",
+            next((time for time, percent in back if percent >= 99), 999.0),
+            10,
+        ),
+        Figure("connections after 30 s, busiest backend / mean", spread(counts), 2.2),
+    ]
+    chart = Chart(
+        "Slots that are back after a restart of all backends",
+        "seconds since the return",
+        "%",
+        {"qorb_trio": back},
+    )
+    return Findings(figures, chart)
+
+
+async def _outage(fleet: Fleet, seconds: float, rate: float) -> None:
+    """Stop all backends for some seconds, while clients make claims if there is a rate."""
+    for host in fleet.hosts:
+        host.stop()
+    if rate:
+        fleet.nursery.start_soon(fleet.load, rate, seconds)
+    await trio.sleep(seconds)
+    for host in fleet.hosts:
+        host.start()
+
+
+async def thundering_return(size: Size) -> Findings:
+    """Stop the service of 200 clients for two minutes, with and without claims."""
+    quiet, lines = await _two_minutes_down(size, 0.0)
+    busy, more = await _two_minutes_down(size, 1.0)
+    chart = Chart(
+        "Dials per second while the service is down for two minutes",
+        "seconds since the end of the service",
+        "dials of all clients",
+        lines | more,
+    )
+    return Findings(quiet + busy, chart)
+
+
+async def _two_minutes_down(
+    size: Size, rate: float
+) -> tuple[list[Figure], dict[str, list[tuple[float, float]]]]:
+    policy = attrs.evolve(POLICY, set_config=SetConfig(health_interval=5), claim_timeout=10)
+    async with fleet_of(size) as fleet:
+        await fleet.open(within=START, policy=policy)
+        await trio.sleep(10)
+        down = trio.current_time()
+        await _outage(fleet, 120, rate)
+        await trio.sleep(60)
+        working = sum(fleet.counts())
+    times = [time for time, _ in fleet.ledger.dials]
+    dials = per_interval(times, down, down + 180)
+    name = "claims waiting" if rate else "no claims"
+    figures = [
+        Figure(f"{name}: dials, worst second / mean, second minute", _peak(dials[60:120]), 3),
+        Figure(f"{name}: dials, worst second / mean, after the return", _peak(dials[120:150])),
+        Figure(
+            f"{name}: % of the slots a minute after the return",
+            100 * working / (SLOTS * size.clients),
+            99,
+            "at least",
+        ),
+    ]
+    return figures, {name: [(float(i), float(n)) for i, n in enumerate(dials)]}
+
+
+def _peak(counts: list[int]) -> float:
+    return max(counts) * len(counts) / max(1, sum(counts))

@@ -1,0 +1,46 @@
+"""Each scenario of a fleet, in a small version: what `nox -s fleet` shows at full size."""
+
+from __future__ import annotations
+
+import pytest
+
+from .findings import Findings
+from .fleet import Size, run
+from .scenarios import SCENARIOS
+
+#: For each scenario, the size at which it takes about a second or two of CPU.
+SIZES = {
+    "cold-start": Size(50, 50),
+    "rolling-restart": Size(20, 20),
+    "rolling-kill": Size(20, 20),
+    "third-lost": Size(20, 24),
+    "weights": Size(20, 48),
+    "slow-backend": Size(3, 24, duration=0.5),
+    "failing-backend": Size(3, 24, duration=0.5),
+    "health-checks": Size(6, 8),
+    "lifetimes": Size(8, 48),
+}
+
+
+def found(name: str, size: Size | None = None, seed: int = 1) -> Findings:
+    """Run the small version of a scenario."""
+    size = size or SIZES[name]
+    return run(
+        SCENARIOS[name].story, Size(size.clients, size.backends, seed, size.duration), seed=seed
+    )
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_small_fleet(name: str) -> None:
+    """A small fleet reaches the targets of the scenario."""
+    findings = found(name)
+    assert findings.missed == []
+    assert any(line for line in findings.chart.lines.values())
+
+
+def test_a_fleet_follows_from_its_seed() -> None:
+    """The same seed gives the same fleet, and another seed another one."""
+    few = Size(10, 16)
+    first, again, other = (found("cold-start", few, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
