@@ -48,7 +48,8 @@ class Findings:
 
     figures: list[Figure]
     chart: Chart
-        def value(self, name: str) -> float:
+
+    def value(self, name: str) -> float:
         """Return the figure of that name."""
         return next(figure.value for figure in self.figures if figure.name == name)
 
