@@ -25,6 +25,7 @@ import qorb_trio.postgres
 import qorb_trio.qtop
 import qorb_trio.redis
 import qorb_trio.resolvers
+import qorb_trio.sizing
 import qorb_trio.testing
 from qorb_trio.qtop._guard import MIN_TOKEN
 from qorb_trio.qtop._server import FRAME_RATE, MAX_CLIENTS
@@ -42,6 +43,7 @@ PUBLIC_MODULES = [
     qorb_trio.qtop,
     qorb_trio.redis,
     qorb_trio.resolvers,
+    qorb_trio.sizing,
     qorb_trio.testing,
 ]
 
@@ -60,6 +62,7 @@ NAMES = {
     "qorb_trio.postgres": "PostgresConnection PostgresConnector",
     "qorb_trio.qtop": "serve",
     "qorb_trio.redis": "RedisConnection RedisConnector RedisError",
+    "qorb_trio.sizing": "Queue Sizing slots_for suggest",
     "qorb_trio.testing": "DnsServer FakeConnector ManualResolver RecordingInstrument",
     "qorb_trio.opentelemetry": "Instrumentation instrument",
 }
