@@ -1,7 +1,7 @@
 """Real servers on the loopback interface: Redis and nginx, with their data in temporary folders.
 
-The benchmarks, the fault tables and the tests start them, and do to them what happens to
-servers: they are killed, stopped, told to quit, and started again at the same port.
+The benchmarks, the fault tables and the tests start them, kill, stop and quit them, and start
+them again at the same port.
 """
 
 from __future__ import annotations

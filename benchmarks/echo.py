@@ -20,7 +20,7 @@ TRIPS = 200
 
 
 async def serve(stream: trio.SocketStream) -> None:
-    """Send back what comes."""
+    """Send back the bytes that arrive."""
     async for data in stream:
         await stream.send_all(data)
 

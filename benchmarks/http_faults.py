@@ -121,7 +121,7 @@ async def main() -> None:
 
 
 async def idle() -> None:
-    """Nothing happens but that servers close what is idle."""
+    """Wait while the servers close idle connections."""
     await trio.sleep(8)
 
 

@@ -69,7 +69,7 @@ def containers() -> set[str]:
 
 
 def fields_of_records() -> dict[str, set[str]]:
-    """The fields of the shared classes: what each assigns to `self`, and what it declares."""
+    """Return the fields of the shared classes: those assigned to `self`, and those declared."""
     found: dict[str, set[str]] = {name: set() for name in RECORDS}
     for tree in trees():
         for node in ast.walk(tree):
@@ -88,10 +88,10 @@ def _fields(definition: ast.ClassDef) -> Iterator[str]:
 
 
 def writers() -> dict[tuple[str, str], set[str]]:
-    """By record and field, the classes that write it after it was made.
+    """Return the classes that write each field of each record after the record is made.
 
     Raises:
-      Unknown: it cannot be told what is written.
+      Unknown: the class of a written object cannot be determined.
     """
     return find_writers(trees(), fields_of_records(), containers())
 

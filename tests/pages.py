@@ -1,4 +1,4 @@
-"""The Python programs on a page of documentation, and running one as it stands.
+"""The Python programs on a page of documentation, and a function that runs one unchanged.
 
 Each fenced ``python`` block is a complete program. One that cannot be run gives the reason
 in an HTML comment on the line above it: ``<!-- not run: needs a database -->``.

@@ -321,7 +321,7 @@ async def steps_while_idle(backends: int) -> Counter[str]:
 
 
 async def test_an_idle_pool_sleeps(autojump_clock: MockClock) -> None:
-    """Nothing happens in an idle pool but a look at the balance, however big it is."""
+    """An idle pool of any size takes steps only for the periodic rebalance."""
     steps = await steps_while_idle(1)
     assert steps.total() <= 10 + 1  # and this task's own
     assert await steps_while_idle(100) == steps

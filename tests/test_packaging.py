@@ -194,7 +194,7 @@ def test_only_dns_needs_dnspython() -> None:
 
 
 def test_only_qtop_needs_its_extra() -> None:
-    """Only qtop imports what its extra brings, and nothing but qtop imports it."""
+    """Only qtop imports the packages of its extra, and no other module imports qtop."""
     assert not offenders("", r"(wsproto|rich|qorb_trio\.qtop)\b", but="qtop/|_qtop_command")
     assert not offenders("", r"h11\b", but="(qtop|http)/")
 

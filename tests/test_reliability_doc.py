@@ -14,7 +14,7 @@ ROWS = re.findall(r"^\| (\d+) \| (.+?) \| (.*?) ?\| (`test_ff.*) \|$", PAGE, re.
 
 
 def test_every_failure_has_a_row() -> None:
-    """Each number from 1 to 53 is there once, in order, and tells what went wrong."""
+    """The table has a row for each number from 1 to 53, once and in order."""
     assert [int(number) for number, *_ in ROWS] == list(range(1, 54))
 
 

@@ -141,7 +141,7 @@ def test_d_a_filter_that_raises_harms_nobody(
 def test_d_a_filter_that_raises_in_silence(
     rude: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is shown if `logging` is told so, or if there is no standard error."""
+    """No error is printed if `logging.raiseExceptions` is False, or without standard error."""
     with monkeypatch.context() as patch:
         patch.setattr(logging, "raiseExceptions", False)
         log_safely(rude, logging.ERROR, "a message")

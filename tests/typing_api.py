@@ -400,7 +400,7 @@ class Ends(qorb_trio.Instrument):
 
 
 def events(pool: qorb_trio.Pool[Session], event: qorb_trio.PoolEvent) -> str:
-    """A record has what its event tells."""
+    """Check the types of a record's fields."""
     assert_type(pool.is_closed, bool)
     assert_type(event.is_abandoned, bool)
     assert_type(event.seconds, float | None)

@@ -1,4 +1,4 @@
-"""The user's balancer: what it is shown, and what its faults do."""
+"""A user's balancer: the candidates that it gets, and the effects of its faults."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_of_many_a_sample_is_shown(size: int) -> None:
 
 @pytest.mark.parametrize("balancer", [PeakEwma(), RoundRobin(), LeastLoaded()], ids=repr)
 def test_the_cost_does_not_depend_on_the_number(balancer: Balancer) -> None:
-    """However many sets there are, no more than eight are looked at, and none is copied."""
+    """A choice among any number of sets looks at no more than eight of them, and copies none."""
     rng = random.Random(0)
     items = [Item(name) for name in range(10_000)]
     index: IdleIndex[Item] = IdleIndex(rng, guard(balancer, rng, lambda: 7.0))

@@ -130,7 +130,7 @@ def test_two_of_many_of_different_weight() -> None:
 
 @pytest.mark.parametrize(("size", "most"), [(1, 0), (2, 2), (8, 8), (9, 2), (100, 2), (10_000, 2)])
 def test_the_cost_does_not_depend_on_the_number(size: int, most: int) -> None:
-    """However many sets there are, no more than a few are asked for their load."""
+    """A choice among any number of sets asks at most eight of them for their load."""
     items = [Item(name) for name in range(size)]
     index = an_index(*items)
     Item.asked = 0
@@ -164,7 +164,7 @@ def test_the_default_rule_makes_no_candidates() -> None:
 
 
 def test_a_paused_index_is_empty() -> None:
-    """While the index is paused nothing is lent, and sets come and go as before."""
+    """A paused index offers no set, but sets can be added and removed as before."""
     index = an_index(Item(0))
     index.pause()
     index.pause()
@@ -316,7 +316,7 @@ def test_avoid_compares_backends_by_identity_and_address() -> None:
 
 @pytest.mark.parametrize("size", [30, 10_000])
 def test_the_cost_of_avoid_does_not_depend_on_the_number(size: int) -> None:
-    """However many sets there are, no more than a few are asked for their load."""
+    """A choice with `avoid` asks only a few sets for their load, for any number of sets."""
     items = [Item(name) for name in range(size)]
     index = an_index(*items)
     Item.asked = 0

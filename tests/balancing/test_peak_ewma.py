@@ -129,7 +129,7 @@ def test_claims_that_take_no_time() -> None:
 
 
 def test_an_estimate_of_long_ago() -> None:
-    """However long a pool was idle, the arithmetic holds."""
+    """An estimate that is a billion seconds old can still be compared and updated."""
     candidates = [known("one", 1.0, load=1), known("other", 1.0)]
     assert choose(candidates, 1e9) == "other"
     PeakEwma().observe(candidates[0], 0.5, False, 1e9)

@@ -173,7 +173,7 @@ async def test_a_burst_is_served_in_full(autojump_clock: MockClock) -> None:
 
 
 async def test_bursts_that_follow_each_other(autojump_clock: MockClock) -> None:
-    """Each burst that the pool works off begins afresh, however many there are."""
+    """Bursts that the pool works off one after the other are all served."""
 
     async def bursts(scene: Scene) -> None:
         for number in range(20):
@@ -216,7 +216,7 @@ async def test_a_load_that_ceases_ends_the_overload(autojump_clock: MockClock) -
 
 
 def test_nobody_is_served() -> None:
-    """If nobody is served in an interval, the age of the first claimant counts."""
+    """If no claimant is served in an interval, the age of the first one counts."""
     for age, is_overloaded in [(0.05, False), (0.06, True)]:
         overload = Overload(0.05, is_suspended=False)
         overload.begin(0.0)
@@ -240,7 +240,7 @@ def test_the_time_of_the_next_refusal() -> None:
 
 
 async def test_stuck_connections(autojump_clock: MockClock) -> None:
-    """If nothing comes back at all, claimants are refused after one interval, at their time."""
+    """If no connection is released, claimants are refused after one interval, each at its time."""
 
     async def stuck(scene: Scene) -> None:
         for number in range(100):
@@ -272,7 +272,7 @@ async def test_returned_claimants_are_exempt(autojump_clock: MockClock) -> None:
 
 
 async def test_a_hand_over_may_refuse_all(autojump_clock: MockClock) -> None:
-    """If all have waited for too long when a connection comes back, it stays free."""
+    """A released connection stays free if all claimants have waited for too long."""
     async with trio.open_nursery() as nursery:
         queue: WaitQueue[bool] = WaitQueue()
         queue.configure(inf, inf, 0.05)

@@ -1,4 +1,4 @@
-"""The errors of a claim: which one, when, and what it tells."""
+"""The errors of a claim: their classes, their causes and their attributes."""
 
 from __future__ import annotations
 

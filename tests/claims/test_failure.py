@@ -77,7 +77,7 @@ def stats_of(departed: int = 0, **counts: int) -> PoolStats:
 def test_why_there_was_no_connection(
     stats: PoolStats, kind: type[ClaimError], cause: Exception | None, words: str
 ) -> None:
-    """The error's class tells whose fault it is; it names the pool, and what failed last."""
+    """The error's class tells the reason; the error names the pool, and has the last failure."""
     error = timeout_failure(stats, 4, ERROR).error()
     assert type(error) is kind
     assert error.__cause__ is cause

@@ -54,7 +54,7 @@ async def test_first_come_first_served(
 async def test_ff15_a_wake_up_spent_on_a_cancelled_waiter(
     autojump_clock: MockClock, kind: type[PlainLedgerConnector], order: str, doomed: int
 ) -> None:
-    """Cancelling the first in the queue as the connection comes back stalls nobody."""
+    """Cancelling the first claimant as a connection is released does not stall the others."""
     served: list[int] = []
     async with open_bench(connector=kind(), policy=policy_of(max_slots=1)) as bench:
         claim = await bench.acquire()

@@ -157,7 +157,7 @@ async def test_a_claim_that_is_held_for_long_is_logged_once(
 async def test_leaks_are_not_looked_for_unless_asked(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By default no task looks for old claims, however old they are."""
+    """By default no warning is logged for a claim, however old it is."""
     assert Policy().leak_warning_after == math.inf
     caplog.set_level(logging.WARNING, "qorb_trio.claim")
     async with open_bench("a") as bench:
@@ -263,7 +263,7 @@ class Counting(Instrument):
 
 
 async def test_an_instrument_comes_and_goes(autojump_clock: MockClock) -> None:
-    """One that is added to a running pool hears what follows, until it is removed."""
+    """An instrument that is added to a running pool gets the events until it is removed."""
     async with trio.open_nursery() as nursery:
         resolver = ManualResolver(["a.test:1"])
         async with open_pool(nursery, resolver, FakeConnector()) as pool:
@@ -286,7 +286,7 @@ async def test_an_instrument_comes_and_goes(autojump_clock: MockClock) -> None:
 
 
 async def test_an_instrument_added_while_a_claim_waits(autojump_clock: MockClock) -> None:
-    """Of what is under way an instrument hears the end."""
+    """An instrument that is added during a claim gets the end of that claim."""
     async with open_bench(None, log=False) as bench:
         bench.nursery.start_soon(bench.use)
         await wait_all_tasks_blocked()

@@ -290,7 +290,7 @@ async def test_a_connection_that_is_left_is_no_outage(autojump_clock: MockClock)
 async def test_without_fail_fast_an_outage_lasts_until_the_deadline(
     autojump_clock: MockClock,
 ) -> None:
-    """By default nobody fails before the claim's own time is up."""
+    """By default no claim fails before its own timeout."""
     connector = FakeConnector()
     connector.fail()
     tally = Tally()
@@ -352,7 +352,7 @@ async def test_bursts_after_an_overload_are_served(autojump_clock: MockClock) ->
 
 
 async def test_a_queue_that_is_stuck_is_shed_by_the_timer(autojump_clock: MockClock) -> None:
-    """If nothing comes back, the timer refuses claimants, since there is no hand-over."""
+    """The timer refuses claimants if no connection is released, as there is no hand-over."""
     tally = Tally()
     async with pool_with(
         FakeConnector(), A, ready=1, max_slots=1, spares_wanted=1, queue_target=0.05

@@ -1,4 +1,4 @@
-"""More claimants than connections: what is dialled for them, and what becomes of it."""
+"""More claimants than connections: the dials for them, and the connections afterwards."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_ff42_a_spike_is_served_by_what_is_there(autojump_clock: MockClock
 async def test_waiting_claimants_are_demand(
     waiting: int, spares: int, cap: int, connecting: int, autojump_clock: MockClock
 ) -> None:
-    """As many connections are being opened as there are claimants and spares, within the cap."""
+    """The pool dials for every waiting claimant and every spare wanted, within the cap."""
     connector = FatedConnector(connect_delay=5.0)
     policy = Policy(spares_wanted=spares, max_slots=cap, set_config=SetConfig(max_count=64))
     async with a_pool(connector, make_backends(2), policy) as rig:
@@ -139,7 +139,7 @@ async def test_a_pool_under_permanent_overload_stays_at_its_cap(
 
 
 async def test_the_error_of_an_overloaded_pool_says_so(autojump_clock: MockClock) -> None:
-    """A claimant that waits in vain while all connections are in use is told so."""
+    """A claim that times out while all connections are in use raises `AllClaimsUsedError`."""
     connector = FatedConnector()
     async with a_pool(connector, make_backends(1), Policy(max_slots=2)) as rig:
         claims = [await rig.pool.acquire() for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Nothing is lent that is dirty, stale, or not yet cleaned."""
+"""No claim gets a connection that is dirty, stale, or not yet cleaned."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ async def test_a_check_makes_no_claim_fail(autojump_clock: MockClock) -> None:
 
 
 async def test_ff14_evicted_while_claimed(autojump_clock: MockClock) -> None:
-    """A connection whose backend leaves while it is lent is closed when it comes back."""
+    """A claimed connection whose backend is removed is closed when it is released."""
     a, b = backends("ab")
     async with open_bench([a]) as bench:
         async with bench.claim() as conn:
@@ -229,7 +229,7 @@ class OurError(Exception):
 async def test_should_recycle_decides(
     autojump_clock: MockClock, exc: BaseException | None, answer: bool
 ) -> None:
-    """``should_recycle`` hears what ended the body, and its answer is obeyed."""
+    """``should_recycle`` gets the exception that ended the body, and its answer is obeyed."""
     async with open_bench(policy=policy_of(max_slots=1)) as bench:
 
         def rule(conn: LedgerConnection, given: BaseException | None) -> bool:
@@ -339,7 +339,7 @@ async def test_is_broken_is_asked_before_a_new_connection_is_lent(
 async def test_an_is_broken_that_raises(
     autojump_clock: MockClock, at: str, error: Exception
 ) -> None:
-    """A connection that cannot be asked is taken for broken; nobody hears the exception."""
+    """A connection whose ``is_broken`` raises counts as broken; no claim raises the error."""
     async with open_bench(policy=policy_of(max_slots=1)) as bench:
         await bench.pool.wait_ready()
         (first,) = bench.ledger.idle

@@ -119,7 +119,7 @@ async def test_ff43_checks_spread_out(seed: int, autojump_clock: MockClock) -> N
 
 
 async def test_ff43_what_falls_due_does_not_move(autojump_clock: MockClock) -> None:
-    """However often the pool plans and hears of its backends, a check comes when it is due."""
+    """A check comes when it is due, even if the pool often plans and gets new sets."""
     backends = make_backends(2)
     connector = FatedConnector()
     policy = Policy(rebalance_interval=7)

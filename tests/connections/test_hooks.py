@@ -383,7 +383,7 @@ async def test_a_disconnect_is_not_cut_short(autojump_clock: MockClock) -> None:
 
 
 async def test_a_healthy_pool_stays_as_it_is(autojump_clock: MockClock) -> None:
-    """Nothing is closed nor dialled in step with claims that come and go."""
+    """Claims that begin and end do not make a healthy pool dial or close connections."""
     async with open_bench("ab") as bench:
         await bench.pool.wait_ready(8)
         for _ in range(100):

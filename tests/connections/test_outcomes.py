@@ -69,7 +69,7 @@ async def test_an_error_is_no_failure() -> None:
 
 
 async def test_an_open_connection_to_an_ineligible_backend() -> None:
-    """If `is_broken` raises IneligibleBackendError, the backend may only be probed. No failure."""
+    """An IneligibleBackendError of `is_broken` is no failure, but the backend is only probed."""
     desk = Desk()
     error = IneligibleBackendError("it has become a replica")
     desk.outcomes.found_broken(desk.a_slot(), error, None)

@@ -125,7 +125,7 @@ async def test_a_spare_gives_way_as_soon_as_there_is_one(
 async def test_the_last_connection_does_not_give_way(
     autojump_clock: MockClock, kind: type[PlainLedgerConnector]
 ) -> None:
-    """Of two that come back at once, one to be closed, the other is lent on, not closed too."""
+    """If two claims end at once, and one connection is closed, the other serves the claimant."""
     async with a_full_cap(kind()) as (bench, held):
         bench.nursery.start_soon(bench.use)
         await bench.settle()

@@ -61,11 +61,7 @@ def detected(scene: Scene) -> bool:
 async def test_ff_b2_after_its_detection_nothing_more_is_lost(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, health_interval: float
 ) -> None:
-    """With `is_valid`, one of two falls silent for two minutes, but accepts connections.
-
-    It is detected by a health check or by five lost claims. After that no claim is lost. The
-    log has one line at the start, one every 30 s, and one at the end.
-    """
+    """A silent backend is detected by `is_valid` or five lost claims; then none is lost."""
     connector = HookedFakeConnector()
     async with a_scene(
         2,
@@ -93,6 +89,7 @@ async def test_ff_b2_after_its_detection_nothing_more_is_lost(
             await trio.sleep(0.5)
         assert scene.stats(scene.backends[0]).online
         assert scene.ejected == []
+        # The log has one line at the start, one every 30 s, and one at the end.
         about_a = [text for _, text in lines(caplog, "backend a")]
         checks = [text for text in about_a if "health check failed" in text]
         assert 2 <= len(checks) <= 1 + 120 / 30

@@ -40,7 +40,7 @@ class Client:
 
 
 class World:
-    """The context managers: how long they take, what they raise, and what happened to them."""
+    """The state of the context managers: their delays, their errors, and a log of events."""
 
     def __init__(self) -> None:
         self.entering = self.leaving = 0.0
@@ -119,7 +119,7 @@ async def test_managers_end_in_any_order(world: World, autojump_clock: MockClock
 async def test_a_manager_that_cannot_be_entered_is_the_connects_error(
     world: World, autojump_clock: MockClock
 ) -> None:
-    """Its exception comes out, without the groups of the nurseries inside."""
+    """The manager's exception comes out, without the groups of the nurseries inside."""
     world.fails_to_enter = ConnectionRefusedError("no")
     async with ContextConnector(world.open) as connector:
         with pytest.raises(ConnectionRefusedError, match="no"):
@@ -204,7 +204,7 @@ async def test_a_disconnect_that_is_cancelled_cancels_the_manager(
 async def test_an_error_after_a_cancelled_disconnect_is_logged(
     caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    """Nobody waits for a manager that was cancelled, so that its error is a WARNING."""
+    """No task waits for a manager that was cancelled, so its error is logged as a WARNING."""
 
     @asynccontextmanager
     async def open_(backend: Backend) -> AsyncIterator[Client]:

@@ -28,7 +28,7 @@ VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
 class TlsPeer:
-    """The server's end of one connection: it sends what it is told, byte by byte."""
+    """The server's end of one connection; a test controls every byte that it sends."""
 
     def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
         self.stream = stream

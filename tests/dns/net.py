@@ -35,7 +35,7 @@ SERVICE = "_echo._tcp.test.com"
 
 
 class FakeServer:
-    """One nameserver: records, and what is wrong with it."""
+    """One nameserver, with its records and its faults."""
 
     def __init__(self) -> None:
         self.records: dict[tuple[str, str], tuple[int, list[str]]] = {}

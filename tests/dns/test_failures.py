@@ -95,7 +95,7 @@ async def test_a_short_max_stale_is_one_removal(
 
 
 async def test_a_failing_target_takes_no_other_along(autojump_clock: MockClock) -> None:
-    """However short `max_stale`: names that are only being asked for do not go with one."""
+    """A name that fails removes no other name that is being queried, even at `max_stale` 0."""
     net = FakeNet()
     echo(net, ttl=60)
     net.fault(lambda q: "SERVFAIL" if q.name == HOST1 and trio.current_time() > 30 else None)

@@ -34,7 +34,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 async def test_a_dead_nameserver_is_said(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
-    """A service that cannot be resolved: what was asked, of whom, the outcome, the next query."""
+    """The line for an unresolved service has query, nameserver, outcome and next query."""
     net = FakeNet()
     net.fault(fault)
     async with watching(net, query_timeout=60.0) as watch:

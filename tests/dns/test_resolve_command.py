@@ -82,7 +82,7 @@ async def test_a_script_asks(server: DnsServer) -> None:
 
 
 async def test_verbose(server: DnsServer) -> None:
-    """``--verbose`` tells how each name was found, and by whom."""
+    """``--verbose`` shows each name's records and state, and the nameserver that answered."""
     status, out = await run(NAME, *at(server), "--verbose")
     assert status == 0
     assert f"  {NAME} SRV TTL 1 good ({at(server)[1]}): 0 1 7001 a.test, 5 2 7002 b.test" in out

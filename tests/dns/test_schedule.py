@@ -48,7 +48,7 @@ async def test_a_steady_service_costs_one_query_per_name_and_ttl(
 
 
 async def test_only_one_query_each_at_the_start(autojump_clock: MockClock) -> None:
-    """Absent families cost one query each, not a second one to confirm what nobody needs."""
+    """Absent address families cost one query each, with no second one as a confirmation."""
     net = FakeNet()
     echo(net)
     async with watching(net):

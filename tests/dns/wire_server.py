@@ -1,4 +1,4 @@
-"""A nameserver on real sockets that sends exactly what a test tells it to."""
+"""A nameserver on real sockets that sends exactly the bytes that a test gives."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_an_instrument_is_told_once() -> None:
 
 
 def test_an_instrument_that_leaves_and_raises() -> None:
-    """One that removes itself in the call in which it raises harms nobody."""
+    """An instrument that removes itself in a call and then raises does not harm the others."""
 
     class Leaving(Instrument):
         def rebalance_start(self, pool: str) -> None:

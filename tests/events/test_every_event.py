@@ -418,7 +418,7 @@ async def tells_of_events(bench: Bench) -> bool:
 
 
 async def test_a_pool_without_instruments_again(autojump_clock: MockClock) -> None:
-    """A pool whose only instrument has raised tells nobody of anything."""
+    """A pool whose only instrument has raised emits no events, until another one is added."""
     async with open_bench(policy=ONE, instruments=[Raising()], log=False) as bench:
         await bench.use()
         assert not await tells_of_events(bench)

@@ -140,7 +140,7 @@ async def test_waiting_for_events(autojump_clock: MockClock) -> None:
 
 
 async def test_waiting_can_be_cancelled(autojump_clock: MockClock) -> None:
-    """A wait for what does not come can be given up, without a trace."""
+    """A wait for an event that does not come can be cancelled, and leaves nothing behind."""
     recording = RecordingInstrument()
     connector = LedgerConnector(HANG)
     async with open_bench(policy=ONE, connector=connector, instruments=[recording]) as bench:

@@ -77,7 +77,7 @@ async def test_demo_on_a_simple_terminal(environment: dict[str, str]) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 async def test_demo_leaves_nothing_behind(how: signal.Signals) -> None:
-    """However the demo is ended, its servers end with it."""
+    """The demo's servers end with it, even if it is killed."""
     async with running("demo.py", "--seconds", "60") as demo:
         servers = []
         for name in ("echo001", "echo002", "echo003"):
@@ -144,7 +144,7 @@ async def test_a_failed_claim_is_a_failed_demo(capsys: pytest.CaptureFixture[str
 
 
 async def test_a_demo_without_the_return_has_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    """If the pool never uses the new address, the demo has not shown what it should."""
+    """The demo fails, and says so, if no claim ever used the new address."""
     demo = a_demo()
     demo.account.found = None
     assert not demo.sum_up(CountingConnector())

@@ -1,8 +1,8 @@
 """A small protocol over TCP, and a connector for it such as a user would write.
 
-A request is a number and its checksum; the reply is the same again. A number is used once in
-the life of a program, so a reply that belongs to another request is known for what it is, and
-told from one that was damaged on its way.
+A request is a number and its checksum, and the reply is a copy of it. Each number is used once
+in the life of a program. So a client can tell the reply to another request from a reply that
+was damaged on its way.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class Echo:
     """The replies to other requests that it was given."""
 
     async def ask(self) -> None:
-        """Send a number that was never sent before, and wait until it comes back.
+        """Send a number that was never sent before, and wait for the reply.
 
         Raises:
-          ConnectionError, trio.BrokenResourceError: if it does not come back whole.
-          WrongReplyError: if another one comes.
+          ConnectionError, trio.BrokenResourceError: if the reply is not complete.
+          WrongReplyError: if it is the reply to another request.
         """
         number = next(_numbers)
         await self.stream.send_all(frame(number))

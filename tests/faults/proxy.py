@@ -49,7 +49,7 @@ class Link:
         self.scope.cancel()
 
     def half_close(self) -> None:
-        """Tell the client that there is no more to come, but go on listening."""
+        """End the replies to the client (FIN), but go on reading its requests."""
         self.half_closed = True
         try:
             self.client.socket.shutdown(socket.SHUT_WR)
@@ -59,14 +59,14 @@ class Link:
 
 @attrs.define(eq=False)
 class FaultProxy:
-    """Passes on what comes to `address` to `target`, and back.
+    """A proxy that forwards connections to `address` to `target`.
 
-    Start it with ``await nursery.start(proxy.serve)``. It works for as long as that task
-    does; then all its connections are closed.
+    Start it with ``await nursery.start(proxy.serve)``. It serves until that task ends, and
+    then closes all its connections.
     """
 
     target: tuple[str, int]
-    """May be changed: connections that come later go there."""
+    """The address of the server; it may be changed for later connections."""
     rng: random.Random = attrs.field(factory=lambda: random.Random(0))
     delay: float = 0.05
     """Seconds that a chunk takes under `Fault.DELAY`."""

@@ -1,4 +1,4 @@
-"""A pool with clients that never rest, for tests that break what it stands on."""
+"""A pool with clients that never rest, for tests that break its servers and network."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Scene:
         )
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for it, and tell what the pool says if it does not come."""
+        """Wait for the condition; if it does not come true, add the pool's state to the error."""
         try:
             await until(condition, what)
         except AssertionError as error:

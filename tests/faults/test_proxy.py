@@ -88,7 +88,7 @@ async def test_blackhole() -> None:
 
 
 async def test_reset() -> None:
-    """Connections are reset: those that there are, and those that come."""
+    """Existing connections are reset, and so are new ones."""
     async with proxied() as (proxy, client):
         proxy.inflict(Fault.RESET)
         with pytest.raises(trio.BrokenResourceError) as caught:

@@ -1,1 +1,1 @@
-"""Hostile messages: what a nameserver may send, and what must not come of it."""
+"""Hostile messages that a nameserver may send, and the harm that they must not do."""

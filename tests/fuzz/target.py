@@ -35,7 +35,7 @@ def parse(data: bytes, rdtype: str = "SRV") -> Answer | QueryError | JunkError:
 
 
 def assemble(answers: list[Answer]) -> None:
-    """Tell a service these answers, one after the other, and look at what it makes of them."""
+    """Give a service these answers, one after the other, and check its state after each."""
     service = Service(SERVICE, DnsResolverConfig(default_port=80), random.Random(1), 0.0)
     now = 0.0
     for answer in answers:

@@ -59,7 +59,7 @@ class ManualSets(Resolver):
 @final
 @attrs.define(eq=False)
 class Bench:
-    """A pool, what it stands on, and what watches it."""
+    """A pool with its connector, its resolver, and the instruments that watch it."""
 
     pool: Pool[LedgerConnection]
     connector: PlainLedgerConnector
@@ -67,7 +67,7 @@ class Bench:
     watch: InvariantInstrument
     log: EventLog
     nursery: trio.Nursery
-    """For clients: it outlives the pool, and is waited for, not cancelled."""
+    """The nursery for clients. It outlives the pool, and is waited for, not cancelled."""
     _held: dict[Claim[LedgerConnection], LedgerConnection] = attrs.field(factory=dict)
 
     @property
@@ -193,7 +193,7 @@ async def open_bench(
 
     By default the events are logged, and their order checked, if the connector overrides
     the optional hooks; with a `PlainLedgerConnector` they are not, because a pool may take
-    a shorter way when nobody watches.
+    a shorter path without instruments.
 
     `backends` is a string, with one backend for each letter, or a set, or `None` for a
     resolver that has not found any yet. The pool's tasks run in `nursery`, which has no

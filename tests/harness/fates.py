@@ -145,7 +145,7 @@ class FatedConnector(PlainLedgerConnector):
         self._fates.change(backend.name, fate)
 
     def crash(self, *backends: Backend) -> None:
-        """These backends die: what was open breaks, and nothing new can be had."""
+        """Let backends die: their open connections break, and dials and checks fail."""
         for backend in backends:
             fate = self.fate(backend)
             fate.connect = fate.check = "fail"
@@ -153,7 +153,7 @@ class FatedConnector(PlainLedgerConnector):
                 conn.broken = True
 
     def recover(self, *backends: Backend) -> None:
-        """These backends live again; broken connections stay broken."""
+        """Let backends live again; broken connections stay broken."""
         for backend in backends:
             fate = self.fate(backend)
             fate.connect = fate.check = "ok"

@@ -1,7 +1,7 @@
-"""The ledger: every connection that was ever opened, and what was done to it.
+"""The ledger: a record of every connection that was ever opened, and of its use.
 
-Kept by the connector and by the clients, never by the pool. What must not happen is
-written down as a violation where it happens; `Bench` fails the test for it.
+The connector and the clients keep it, never the pool. They record a violation when something
+forbidden happens, and `Bench` then fails the test.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class LedgerConnection:
 
     @property
     def is_idle(self) -> bool:
-        """Nobody has it, nothing is done to it."""
+        """True if no claimant holds the connection, and no hook works on it."""
         return self.holder is None and self.hook is None and self.closes == 0
 
     def begin(self) -> None:
@@ -189,7 +189,7 @@ class Dial:
 
 @final
 class Ledger:
-    """All dials and all connections, and every violation of what must hold."""
+    """All dials, all connections, and all violations."""
 
     def __init__(self) -> None:
         self.connections: list[LedgerConnection] = []
@@ -384,7 +384,7 @@ class PlainLedgerConnector(Connector[LedgerConnection]):
         return broken
 
     def should_recycle(self, conn: LedgerConnection, exc: BaseException | None) -> bool:
-        """By default what the base class says; what it was asked is in ``returned``."""
+        """Decide by `recycle_rule`, or else as the base class; record the call in ``returned``."""
         self.ledger.calls["should_recycle"] += 1
         self.ledger.returned.append((conn, exc))
         if self.recycle_rule is not None:
@@ -413,16 +413,16 @@ class LedgerConnector(PlainLedgerConnector):
         self.ledger.dirty_hooks = True
 
     async def is_valid(self, conn: LedgerConnection) -> bool:
-        """As scripted; must not run on a connection that is lent."""
+        """Do as scripted; a call on a connection in use is a violation."""
         return await self._tend(conn, "is_valid")
 
     async def on_recycle(self, conn: LedgerConnection) -> None:
-        """As scripted; afterwards the connection is fit to be lent again."""
+        """Do as scripted; afterwards the connection may be claimed again."""
         await self._tend(conn, "on_recycle")
         conn.needs_recycle = False
 
     async def on_acquire(self, conn: LedgerConnection) -> None:
-        """As scripted; from here on the claimant is the holder."""
+        """Do as scripted; from here on the claimant is the holder."""
         self.ledger.lend(conn, trio.lowlevel.current_task().name)
         self.ledger.enter_hook(conn, "on_acquire")
         conn.needs_recycle = True

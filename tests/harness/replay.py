@@ -59,10 +59,10 @@ class When(enum.Enum):
 
 @final
 class Sweep(trio.abc.Instrument):
-    """One run of a sweep: at the k-th step of its target, it strikes.
+    """One run of a sweep, which strikes at the k-th step of its target.
 
-    That is to cancel the target, unless the scenario has put something else, or more, into
-    `strike`: what happens in one tick with the cancellation, or instead of it.
+    By default a strike cancels the target. A scenario can replace `strike`, so that something
+    else happens in the same tick, or instead of the cancellation.
     """
 
     def __init__(self, k: int = 1, when: When = When.YIELDED, seed: int = 0) -> None:
@@ -73,9 +73,9 @@ class Sweep(trio.abc.Instrument):
         self.cancelled = False
         self.strike: Callable[[], object] = self.cancel
         self.deep = False
-        """Whether the steps of the tasks that the target starts, and of theirs, count too."""
+        """True if the steps of the tasks below the target count too."""
         self.stopped_in: set[CodeType] = set()
-        """The functions in which the target was when it was struck."""
+        """The functions on the target's stack at the strike."""
         self.failure: Exception | None = None
         self._steps = 0
         self._task: trio.lowlevel.Task | None = None
@@ -152,14 +152,14 @@ def sweep(
     virtual: bool = True,
     stopped_in: set[CodeType] | None = None,
 ) -> int:
-    """Run `scenario` again and again, its target cancelled one step later each time.
+    """Run `scenario` again and again, and cancel its target one step later each time.
 
-    Goes on until a run comes to its end with the target uncancelled, for both edges of a
-    step and for several schedules. The scenario calls `Sweep.target` once, and checks
-    afterwards that nothing was lost. No run may leave a descriptor behind.
+    Stop when a run ends before the target is cancelled. Do this for both edges of a step and
+    for several schedules. The scenario calls `Sweep.target` once, and checks afterwards that
+    nothing was lost. No run may leave a descriptor behind.
 
     Returns:
-      How many cancellations there were in all; a test asserts that there were some. The
+      The number of cancellations in all runs; a test asserts that there were some. The
       functions in which they found the target are added to `stopped_in`.
     """
     fired = 0

@@ -199,7 +199,7 @@ def test_the_hang_timeout_grows_with_each_failure(count: int) -> None:
 
 
 def test_one_success_ends_many_failures() -> None:
-    """However often a backend has failed, one connection that proves itself ends it."""
+    """One connection that proves itself ends any number of failures."""
     detector = failing(3)
     assert detector.record_success(detector.health_generation)
     assert not detector.is_failing
@@ -293,7 +293,7 @@ def test_a_try_that_is_near_is_not_put_off() -> None:
 
 
 def test_when_nothing_is_online_the_back_off_is_capped() -> None:
-    """While somebody waits, the next try comes within the cap, and is not in step."""
+    """With claimants waiting, the next try comes within the cap, at a jittered time."""
     found = set()
     for seed in range(50):
         detector = a_detector(random.Random(seed), min_connection_backoff=8)

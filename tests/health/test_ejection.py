@@ -116,7 +116,7 @@ def test_half_of_twenty_ejects() -> None:
 
 
 def test_less_than_half_of_many_ejects_nothing() -> None:
-    """If four of each nine are bad, nothing happens, however long that lasts."""
+    """Four bad verdicts of each nine never eject a backend."""
     verdicts = [(number / 10, number % 9 in {0, 2, 4, 6}) for number in range(5000)]
     assert not play(an_ejector(), verdicts)
 

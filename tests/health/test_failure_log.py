@@ -25,7 +25,7 @@ def lines_of(log: FailureLog, times: list[float]) -> list[float]:
 
 
 def test_d_the_first_failure_is_logged_at_once_with_all_that_is_known() -> None:
-    """The line says what was tried, of what, the reason, and when the next try is."""
+    """The line names the operation, the backend, the reason, and the time of the next try."""
     line = fail(a_log(), 100)
     assert line is not None
     assert line.level == logging.WARNING

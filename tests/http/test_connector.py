@@ -137,7 +137,7 @@ async def test_a_probe_by_function(nursery: trio.Nursery) -> None:
 
 
 async def test_without_a_probe_all_is_well(nursery: trio.Nursery) -> None:
-    """Nothing is sent that nobody has asked for."""
+    """`is_valid` sends no request if no probe is configured."""
     conn, connector, streams = await connected(nursery)
     assert await connector.is_valid(conn)
     assert streams.targets == []
@@ -169,7 +169,7 @@ async def test_unread_bytes_and_closed_streams_are_found(nursery: trio.Nursery) 
 
 
 async def test_the_descriptor_is_that_of_the_stream(nursery: trio.Nursery) -> None:
-    """The idle watcher is told what the connector of the streams says."""
+    """`fileno` returns the descriptor that the connector of the streams returns."""
     conn, connector, streams = await connected(nursery)
     streams.descriptor = 4711
     assert connector.fileno(conn) == 4711

@@ -102,7 +102,7 @@ async def test_responses_without_a_body(method: str) -> None:
 
 
 async def test_interim_responses_are_skipped() -> None:
-    """Early hints, and a 100 that nobody asked for, come before the response."""
+    """Early hints, and a 100 that was not requested, are skipped before the response."""
 
     async def serve(peer: Peer) -> None:
         await peer.head()
@@ -763,7 +763,7 @@ async def test_a_response_that_is_closed_early_has_its_verdict() -> None:
 
 
 async def test_a_predicate_that_raises() -> None:
-    """Its error comes out, and the connection is not left half used."""
+    """The predicate's error comes out, and the connection is not left half used."""
 
     def fail(response: httpx.Response) -> bool:
         raise ZeroDivisionError

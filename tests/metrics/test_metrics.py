@@ -412,7 +412,7 @@ async def test_a_dial_that_runs_already(autojump_clock: MockClock, reader: Reade
 
 
 async def test_the_end_of_the_pool(autojump_clock: MockClock, reader: Reader) -> None:
-    """A pool that has ended is not told any more, even if nobody said so, and is let go."""
+    """A pool that has ended is not reported any more, even without `uninstrument`."""
     async with open_bench(policy=ONE) as bench:
         instrument(bench.pool, reader.provider)
         await bench.use()

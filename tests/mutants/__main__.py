@@ -30,10 +30,10 @@ def show(outcome: Outcome) -> None:
 
 
 def choose(mutants: list[Mutant], names: list[str]) -> list[Mutant]:
-    """Those of the given names; all, if there are none.
+    """Return the faults of the given names, or all if no name is given.
 
     Raises:
-      OutOfDateError: there is no such name.
+      OutOfDateError: a name is unknown.
     """
     by_name = {mutant.name: mutant for mutant in mutants}
     if unknown := set(names) - by_name.keys():

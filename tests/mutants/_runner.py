@@ -79,10 +79,10 @@ class Runner:
     async def run(
         self, mutants: Iterable[Mutant], tell: Callable[[Outcome], object]
     ) -> list[Outcome]:
-        """Try each, and tell of each outcome as it comes.
+        """Try each fault, and call `tell` with each outcome.
 
         Raises:
-          BrokenRunError: a test has caught something, but fails without any fault too.
+          BrokenRunError: a test that seems to catch a fault fails without any fault too.
         """
         outcomes: list[Outcome] = []
         to_do = iter(mutants)

@@ -1,4 +1,4 @@
-"""The list of faults fits the source, and the runner tells what is caught from what is not."""
+"""The list of faults fits the source, and the runner tells caught faults from the others."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def mutant(name: str, old: str, new: str, *tests: str) -> Mutant:
 
 @pytest.fixture(scope="module")
 def planted() -> dict[str, tuple[Place, str]]:
-    """By the names of the faults, what becomes of the files that have them."""
+    """Map the name of each fault to its place and the changed text of its file."""
     return {}
 
 

@@ -34,7 +34,7 @@ class Connection:
 
 @attrs.define(eq=False)
 class Host:
-    """One backend: what the planner sees of it, and what it does."""
+    """One backend: the planner's view of it, and its behaviour."""
 
     view: View
     fate: str = "works"  # or "refuses", "hangs", "whims"
@@ -141,7 +141,7 @@ class Fleet:
             self.run(30 + 10 * self.demand.max_slots)
 
     def round(self, *, turn: bool = False, damped: bool = False) -> None:
-        """Plan and act, and let what is under way go on; `turn`: the interval has come."""
+        """Plan and act, and let dials proceed; with `turn`, the rebalance interval is over."""
         self.now += 1
         self.rebalance = self.rebalance or turn
         if turn and damped:

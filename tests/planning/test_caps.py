@@ -155,7 +155,7 @@ async def test_a_cancelled_dial_keeps_its_place_until_it_has_ended(
 async def test_max_count_bounds_each_backend_under_a_burst(
     count: int, max_count: int, autojump_clock: MockClock
 ) -> None:
-    """However many claimants wait, a backend gets no more than ``max_count`` connections."""
+    """A backend gets at most ``max_count`` connections for any number of claimants."""
     backends = make_backends(count)
     connector = FatedConnector(connect_delay=0.01)
     policy = Policy(set_config=SetConfig(max_count=max_count))

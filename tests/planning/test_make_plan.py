@@ -274,8 +274,7 @@ def test_claims_that_need_the_room_of_an_ejected_backend_are_told() -> None:
 
 @given(situation=situations(), more=st.integers(1, 8))
 def test_more_demand_takes_from_no_backend(situation: Situation, more: int) -> None:
-    """As claimants come and go, the wanted slots of a sound backend grow and shrink with
-    them, and never move to another."""
+    """With more claimants, no sound backend has fewer wanted slots."""
     views, demand = situation
     few = make_plan(views, demand).wanted
     many = make_plan(views, attrs.evolve(demand, waiting=demand.waiting + more)).wanted
@@ -351,8 +350,8 @@ def test_probes_take_at_most_half_of_the_cap(situation: Situation, rebalance: bo
 def test_the_dead_take_one_slot_from_the_living(
     situation: Situation, dead: list[tuple[int, float]]
 ) -> None:
-    """However many dead backends are added, the wanted slots of the others shrink by one
-    altogether, and only in a pool that is full."""
+    """Any number of added dead backends takes at most one wanted slot from the others, and
+    only in a full pool."""
     views, demand = situation
     usable = [view for view in views if not view.is_ejected]
     assume(usable)

@@ -53,7 +53,7 @@ def dial_times(connector: FatedConnector, backend: Backend, since: float = 0.0) 
 
 @pytest.mark.parametrize("count", [1, 4])
 async def test_an_outage_of_all_backends_is_survived(count: int, autojump_clock: MockClock) -> None:
-    """All backends die and come back: few probes meanwhile, and service resumes by itself."""
+    """An outage of all backends causes few probes, and service resumes by itself after it."""
     backends = make_backends(count)
     connector = FatedConnector(connect_delay=(0.005, 0.025))
     async with a_pool(connector, backends) as rig, trio.open_nursery() as nursery:
@@ -393,7 +393,7 @@ async def test_a_backend_that_begins_to_hang_does_not_use_up_the_cap(
 async def test_one_spare_gives_way_to_a_probe(
     act: Act, cap: int, autojump_clock: MockClock
 ) -> None:
-    """One of the live spares that fill the cap gives way to the probe of a new backend."""
+    """One of the live spares that fill the cap is closed for the probe of a new backend."""
     a, b = make_backends(2)
     connector = FatedConnector(connect_delay=0.01)
     connector.fate(b).connect = act

@@ -1,4 +1,4 @@
-"""Backends that come, go, come back and move; and resolvers that fail."""
+"""Backends that are added, removed, added again and moved, and resolvers that fail."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_a_backend_that_comes_back_is_fresh(autojump_clock: MockClock) -> 
 async def test_what_was_claimed_before_a_backend_left_is_not_lent_after_it_is_back(
     autojump_clock: MockClock,
 ) -> None:
-    """A connection that was lent before its backend left is closed on release, come what may."""
+    """A connection claimed before its backend left is closed on release, even if it is back."""
     (a,) = make_backends(1)
     connector = FatedConnector()
     async with a_pool(connector, [a], Policy(spares_wanted=2)) as rig:
@@ -246,7 +246,7 @@ async def test_rolling_replacement_of_all_backends_fails_no_claim(
 async def test_random_churn_leaves_the_right_connections(
     seed: int, autojump_clock: MockClock
 ) -> None:
-    """After any history of sets, what is connected is what the last set calls for."""
+    """After any history of sets, the pool has the connections that the last set calls for."""
     rng = random.Random(seed)
     backends = make_backends(10)
     connector = FatedConnector(connect_delay=(0.0, 0.3), close_delay=0.2, seed=seed)
@@ -321,7 +321,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 async def test_a_resolver_that_raises_crashes_the_pool(
     kind: type[BaseException], autojump_clock: MockClock
 ) -> None:
-    """Its exception comes out of the caller's nursery, as it is and alone."""
+    """The resolver's exception comes out of the caller's nursery, unchanged and alone."""
     resolver = ManualResolver(make_backends(2))
     boom = kind("the resolver is at its end")
     group = await _crash(resolver, FatedConnector(), lambda: resolver.fail(boom))
@@ -430,7 +430,7 @@ class _Sore(Resolver):
 async def test_a_resolver_that_raises_as_it_stops_is_heard(
     body: Exception | None, autojump_clock: MockClock
 ) -> None:
-    """Its error comes out of the nursery, and the body's error still comes out of the block."""
+    """The resolver's error comes out of the nursery, and the body's still out of the block."""
     error = OSError("cannot stop")
     connector = FatedConnector()
     came_out: Exception | None = None

@@ -7,7 +7,7 @@ from ..harness.ledger import Dial
 
 
 async def order_of_closing() -> list[int]:
-    """In which order a pool closes what is still lent, some of it by departed backends."""
+    """Return the order in which a pool closes connections still in use, departed ones too."""
     connector, order = LedgerConnector(), list[int]()
 
     def noted(what: str, whom: LedgerConnection | Dial) -> None:

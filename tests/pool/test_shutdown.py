@@ -303,7 +303,7 @@ async def test_nothing_is_dialled_during_the_drain(autojump_clock: MockClock) ->
 
 @pytest.mark.parametrize("connections", [1, 16])
 async def test_closing_is_concurrent(connections: int, autojump_clock: MockClock) -> None:
-    """However many disconnects hang, they are cut short together."""
+    """Any number of hung disconnects are cut short at the same time."""
     connector = FatedConnector(close="hang")
     policy = Policy(spares_wanted=connections, set_config=SetConfig(disconnect_timeout=3))
     async with a_pool(connector, make_backends(4), policy) as rig:
@@ -480,7 +480,7 @@ async def test_the_callers_nursery_outlives_the_pool(autojump_clock: MockClock) 
 
 @pytest.mark.parametrize("how", ["by leaving", "by terminate()"])
 async def test_an_end_that_is_cancelled_is_an_end(how: str, autojump_clock: MockClock) -> None:
-    """However the wait for the end is cancelled, it ends when all is closed, and not before."""
+    """A cancelled wait for the pool's end returns when all is closed, and not before."""
     connector = FatedConnector(close_delay=0.5)
     async with trio.open_nursery() as nursery:
         with trio.CancelScope() as scope:

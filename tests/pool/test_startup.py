@@ -220,7 +220,7 @@ async def test_wait_ready_has_opened_what_it_waits_for(
 
 
 async def test_wait_ready_later_opens_too(autojump_clock: MockClock) -> None:
-    """A pool that has long been at rest opens what somebody begins to wait for."""
+    """`wait_ready` on a pool that has long been at rest opens the connections it waits for."""
     connector = FatedConnector(connect_delay=0.01)
     async with a_pool(connector, make_backends(3), Policy(spares_wanted=0)) as rig:
         await pass_time(10)

@@ -31,7 +31,7 @@ TROUBLE = [OK, Do(steps=2), slow(0.3), slow(3), fails(OSError), fails(OSError, a
 
 
 async def client(bench: Bench, rng: random.Random) -> None:
-    """One use of a connection, which may go wrong in every way that there is."""
+    """Use a connection once, with a random failure of any kind."""
     with trio.move_on_after(rng.choice([0, 0.1, 1, 5, 100])):
         try:
             async with bench.claim(timeout=rng.choice([0, 0.2, 2, 20])) as conn:

@@ -118,7 +118,7 @@ async def test_returns_become_spares(autojump_clock: MockClock) -> None:
 
 
 async def test_a_new_connection_becomes_a_spare(autojump_clock: MockClock) -> None:
-    """Dials go on for those who wait, but what has connected is not lent."""
+    """A suspended pool dials for waiting claimants, but keeps the new connections."""
     connector = FakeConnector(connect_delay=1)
     async with pool_of(1, connector, max_slots=4) as pool, trio.open_nursery() as nursery:
         clients = Clients(pool, nursery)

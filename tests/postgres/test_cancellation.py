@@ -548,7 +548,7 @@ async def test_the_same_claimant_goes_on_after_a_cancellation(
 
 
 async def test_settling_cancelled_at_every_step(conn: PostgresConnection) -> None:
-    """It goes on where it was, however often it is cancelled."""
+    """`settle` continues where it was after any number of cancellations."""
     await conn.execute("CREATE TEMP TABLE t (n int)")
     for step in range(12):
         with trio.move_on_after(0.02):

@@ -246,7 +246,7 @@ async def test_reset_true_discards_the_state_of_the_session(server: PostgresServ
 
 
 async def test_reset_by_a_function(server: PostgresServer) -> None:
-    """It runs after each claim, and must commit what it does."""
+    """A reset function runs after each claim, and must commit its changes."""
     calls = 0
 
     async def reset(conn: PostgresConnection[Any]) -> None:
@@ -518,7 +518,7 @@ async def test_bad_input(server: PostgresServer) -> None:
 
 @pytest.mark.parametrize("banner", [b"", b"SSH-2.0-OpenSSH\r\n", b"-ERR unknown command\r\n"])
 async def test_a_server_that_is_no_postgresql(banner: bytes) -> None:
-    """It is told apart within the attempt, whether it speaks or not."""
+    """A server of another protocol fails the dial in time, even if it sends nothing."""
 
     async def serve(stream: trio.SocketStream) -> None:
         with trio.move_on_after(20):

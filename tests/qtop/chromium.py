@@ -70,7 +70,7 @@ class Tab:
         await self.wait_until("location.host && document.readyState === 'complete'")
 
     async def ask(self, expression: str) -> Any:
-        """The value of an expression, or what the promise comes to that it is."""
+        """Return the value of an expression; wait for it if it is a promise."""
         result = await self.do(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )

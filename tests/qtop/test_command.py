@@ -438,7 +438,7 @@ async def on_a_terminal(*arguments: str) -> AsyncIterator[Terminal]:
 
 @pytest.mark.real
 async def test_screen() -> None:
-    """It shows the pool, each key does what the bottom line says, and q leaves all as it was."""
+    """The command shows the pool, obeys each key of the bottom line, and q restores all."""
     async with (
         a_server() as port,
         on_a_terminal(f"127.0.0.1:{port}", "--interval", "0.1") as terminal,
@@ -463,7 +463,7 @@ async def test_screen() -> None:
 
 @pytest.mark.real
 async def test_screen_without_a_program() -> None:
-    """It says what is wrong, tries again, and a signal ends it with the terminal as it was."""
+    """Without a program the command says so and tries again; a signal restores the terminal."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     await listener.aclose()
@@ -485,13 +485,13 @@ async def test_screen_without_a_program() -> None:
     ],
 )
 def test_keys(data: bytes, expected: tuple[list[str], bytes]) -> None:
-    """Keys are told apart however they come, and the beginning of one waits for its end."""
+    """Keys are recognised in any mixture, and the beginning of one waits for its end."""
     assert _keys.parse(data) == expected
 
 
 @pytest.mark.real
 async def test_no_more_keys() -> None:
-    """A terminal that is gone ends it, as q does."""
+    """A terminal that is gone ends the command, as q does."""
     pressed: list[str] = []
     reader, writer = os.pipe()
     try:

@@ -147,6 +147,6 @@ def protocol(token: bytes) -> str:
     ],
 )
 def test_tokens(headers: dict[str, str], expected: int | None) -> None:
-    """With a token nobody is told anything without it."""
+    """A server with a token refuses every request without it."""
     guard = Guard("127.0.0.1", TOKEN)
     assert status(guard, host="localhost", **headers) == expected

@@ -38,7 +38,7 @@ def test_a_message_of_common_size_is_kept_whole() -> None:
 
 
 def test_h_a_message_with_many_sets_is_bounded() -> None:
-    """Of 20,000 sets 5,000 are kept, with what comes after them, and it is said."""
+    """Of 20,000 sets 5,000 are kept, the fields after them are read, and a note says so."""
     found = parse_message(message(20_000, interval=1.5))
     assert list(found.sets) == [f"b{number}" for number in range(MAX_SETS)]
     assert found.left_out == "only the first 5,000 of 20,000 backends are shown"
@@ -46,7 +46,7 @@ def test_h_a_message_with_many_sets_is_bounded() -> None:
 
 
 def test_h_a_message_that_was_cut_is_bounded() -> None:
-    """Of a message without an end what came before the cut is kept, and it is said."""
+    """The part of a message before a cut is kept, and a note says so."""
     found = parse_message(message(200_000)[:MAX_LENGTH])
     assert len(found.sets) == MAX_SETS
     assert found.left_out == "a message is too long: only the first 5,000 backends are shown"

@@ -1,4 +1,4 @@
-"""The messages: what a client is told."""
+"""The messages to a client of qtop, and their content."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_the_keys_of_qorb_come_first() -> None:
 
 
 async def test_all_of_a_set(autojump_clock: trio.testing.MockClock) -> None:
-    """Everything that `stats()` tells of a backend is in the message."""
+    """The message contains all statistics that `stats()` has of a backend."""
     connector = FakeConnector()
     connector.fail("b.test:80", exc=OSError('no "way"'))
     async with a_pool("a.test:80", "b.test:80", connector=connector) as pool:
@@ -149,7 +149,7 @@ def test_pools_of_one_name() -> None:
 async def test_events_are_told_once_to_each_client(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Each client hears of each event that it can still hear of, and of none twice."""
+    """Each client gets each event that is still kept when it asks, and none twice."""
     resolver = ManualResolver(["a.test:80"])
     async with a_pool(resolver=resolver) as pool:
         observer = Observer([pool])

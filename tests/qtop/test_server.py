@@ -168,7 +168,7 @@ async def test_too_many_clients() -> None:
 
 
 async def test_those_who_never_ask(autojump_clock: trio.testing.MockClock) -> None:
-    """They are hung up on when too many wait behind them, and keep out nobody."""
+    """Clients that never send a request are disconnected, and keep out no other client."""
     async with a_pool() as pool, a_program(pool) as program, program.watched() as socket:
         streams = []
         for _ in range(3 * MAX_STRANGERS):
@@ -293,7 +293,7 @@ async def test_bad_clients(said: events.Event | bytes) -> None:
 
 
 async def test_a_client_that_never_reads(autojump_clock: trio.testing.MockClock) -> None:
-    """It is dropped at its deadline, has one message under way at most, and slows nobody."""
+    """A client that never reads is dropped at its deadline, and slows no other client."""
     async with a_pool() as pool, a_program(pool) as program:
         stream = program.connect(trio.testing.lockstep_stream_pair)
         _, data = shake()
@@ -313,7 +313,7 @@ async def test_a_client_that_never_reads(autojump_clock: trio.testing.MockClock)
 
 
 async def test_a_client_that_pings_and_never_reads(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that wants answers but does not take them is dropped, too."""
+    """A client that asks for answers but does not read them is dropped, too."""
     async with a_pool() as pool, a_program(pool) as program:
         stream = program.connect(trio.testing.lockstep_stream_pair)
         protocol, data = shake()
@@ -426,7 +426,7 @@ async def test_wrong_types(
 
 @pytest.mark.real
 async def test_j_a_port_in_use() -> None:
-    """If it cannot listen, an `OSError` that says where comes out of the nursery."""
+    """An `OSError` that names the port comes out of the nursery if `serve` cannot listen."""
     async with a_pool() as pool:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         async with listener:
@@ -479,7 +479,7 @@ async def open_nursery(  # noqa: ASYNC114
 
 
 async def test_nobody_watches_and_nothing_is_recorded() -> None:
-    """The pool is told to record while somebody watches, and at no other time."""
+    """The pool's events are recorded while there is a client, and at no other time."""
     async with a_pool() as pool, a_program(pool) as program:
 
         async def is_recorded_now() -> bool:

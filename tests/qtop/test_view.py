@@ -136,7 +136,7 @@ def shown(*messages: dict[str, Any], **choices: Any) -> Screen:
 
 
 def test_rates() -> None:
-    """Rates are what has come since the message before, by the time that the message tells."""
+    """Rates are differences to the previous message, by the times in the messages."""
     view = View()
     view.take(json.dumps(ours(0.0, claims=20, total=10)), 0.0)
     assert [row.rate for row in view.rows] == [0, 0, 0]
@@ -167,7 +167,7 @@ def test_after_a_loss_nothing_is_reckoned_from_before() -> None:
 
 
 def test_messages_of_qorb() -> None:
-    """The messages of qorb are shown; what they do not tell is shown as unknown."""
+    """The messages of qorb are shown, with the fields that they lack as unknown."""
     view = View()
     view.take(json.dumps(QORB), 0.0)
     first, second = view.rows
@@ -352,7 +352,7 @@ def test_one_pool_of_several() -> None:
 
 
 def test_holders_and_events() -> None:
-    """Tab shows who holds what since when, what happened of late, and the backends again."""
+    """Tab shows the holders with their times, then the recent events, then the backends again."""
     screen = shown(ours())
     screen.press("show")
     (line,) = lines_with(picture(screen), "handler 7")
@@ -525,7 +525,7 @@ def test_what_a_common_terminal_shows() -> None:
 
 
 def test_more_pools_than_lines() -> None:
-    """The backends keep half of the terminal, however many pools there are."""
+    """The backends keep half of the terminal with any number of pools."""
     message = ours()
     message["pools"] = [a_pool(f"p{number}") for number in range(30)]
     lines = picture(shown(message)).splitlines()

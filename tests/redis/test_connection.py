@@ -138,7 +138,7 @@ async def test_a_cancellation_before_anything_is_sent_costs_nothing(nursery: tri
 async def test_a_blocking_command_that_is_cancelled_closes_the_connection(
     nursery: trio.Nursery, autojump_clock: trio.abc.Clock
 ) -> None:
-    """Its reply may never come, so nobody waits for it."""
+    """The connection is closed, because the reply of a blocking command may never come."""
     conn, streams = await connected(nursery)
     streams.answer = lambda command: b""
     with trio.move_on_after(1):
@@ -249,7 +249,7 @@ async def test_a_message_after_a_cancelled_exchange(
 
 
 async def test_what_is_not_subscribed_cannot_be_received(nursery: trio.Nursery) -> None:
-    """To wait for messages that cannot come is an error at once."""
+    """`receive` without a subscription raises at once."""
     conn, _ = await connected(nursery)
     with pytest.raises(RuntimeError, match="nothing is subscribed"):
         await conn.receive()

@@ -138,7 +138,7 @@ async def test_READONLY_leaves_the_backend(nursery: trio.Nursery) -> None:
 
 
 async def test_late_errors_say_nothing_of_new_connections(nursery: trio.Nursery) -> None:
-    """A server that works again is not left because of what an old connection hears."""
+    """An error on an old connection does not break a newer one to a promoted server."""
     streams = MemoryStreams(nursery, replica)
     connector = RedisConnector(tcp=streams)
     first, second = [await connector.connect(BACKEND) for _ in range(2)]
@@ -216,7 +216,7 @@ async def test_a_primary_that_became_a_replica_is_left(nursery: trio.Nursery) ->
 
 
 async def test_cleaning_costs_nothing_where_nothing_is_left(nursery: trio.Nursery) -> None:
-    """Only what a claim has left behind is cleaned."""
+    """A connection is cleaned only if a claim has left something on it."""
     streams = MemoryStreams(nursery, ok)
     connector = RedisConnector(tcp=streams)
     conn = await connector.connect(BACKEND)
@@ -266,7 +266,7 @@ async def test_a_connection_in_the_middle_of_an_exchange_is_not_read(
 
 
 def test_errors_of_commands_are_no_failures_of_the_backend() -> None:
-    """Only what concerns the server, and a lost connection, count against it."""
+    """Only a lost connection, or an error about the server itself, counts against the backend."""
     connector, conn = RedisConnector(), as_any(None)
     assert not connector.is_failure(conn, RedisError("WRONGTYPE"))
     assert connector.is_failure(conn, RedisError("LOADING"))
@@ -275,7 +275,7 @@ def test_errors_of_commands_are_no_failures_of_the_backend() -> None:
 
 
 async def test_the_descriptor_is_that_of_the_stream(nursery: trio.Nursery) -> None:
-    """The idle watcher is told what the connector of the streams says."""
+    """`fileno` returns the descriptor that the connector of the streams returns."""
     streams = MemoryStreams(nursery, ok)
     streams.descriptor = 4711
     connector = RedisConnector(tcp=streams)

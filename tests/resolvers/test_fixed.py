@@ -38,13 +38,13 @@ def test_no_backends() -> None:
 
 @pytest.mark.parametrize("error", [TypeError, ValueError])
 def test_a_bare_string_is_an_error(error: type[Exception]) -> None:
-    """A string where a collection belongs is an error that tells what to write."""
+    """A string in place of a collection is an error that shows the right argument."""
     with pytest.raises(error, match=r"write \['127.0.0.1:80'\]"):
         FixedResolver("127.0.0.1:80")
 
 
 def test_a_bare_pair_is_an_error() -> None:
-    """One ``(host, port)`` where a collection belongs is an error that tells what to write."""
+    """One ``(host, port)`` in place of a collection is an error that shows the right argument."""
     with pytest.raises(ValueError, match=r"addresses .* write \[\('127.0.0.1', 80\)\]"):
         FixedResolver(("127.0.0.1", 80))  # type: ignore[arg-type]
 

@@ -273,7 +273,7 @@ def test_the_snapshot_says_what_is_wrong() -> None:
 async def test_the_trouble_of_backends_that_do_not_pass(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No backend passes: the line says how many there are, and why; it is logged once."""
+    """The trouble gives the number of backends and a reason if none passes; it is logged once."""
     cluster = Cluster(a=False, b=OSError("gone"))
     resolver = cluster.resolver()
     async with running(resolver):

@@ -46,7 +46,7 @@ class AtStep:
 
 @attrs.frozen
 class Client:
-    """Somebody claims a connection, and does something with it."""
+    """A client claims a connection, uses it, and ends the claim in some way."""
 
     by: Literal["claim", "acquire"]
     timeout: float | None
@@ -182,7 +182,7 @@ class Resume:
 
 @attrs.frozen
 class Idle:
-    """Somebody waits until no claim is outstanding."""
+    """A task waits until no claim is outstanding."""
 
     patience: float
 

@@ -96,7 +96,7 @@ class Silent:
 
 @attrs.frozen
 class Recycle:
-    """All connections that there are now are replaced."""
+    """The pool replaces all connections of now, over a time."""
 
     over: float
 

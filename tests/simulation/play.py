@@ -51,7 +51,7 @@ class Outcome:
 
 @final
 class Play:
-    """One run of a world, while it lasts: what the actions work on."""
+    """One run of a world; the actions work on it."""
 
     def __init__(self, world: World, *, tracing: bool) -> None:
         self.world = world
@@ -90,7 +90,7 @@ class Play:
             yield scope
 
     def ends(self) -> None:
-        """Somebody begins to end the pool."""
+        """Note that a task begins to end the pool."""
         watch = self.bench.watch
         assert isinstance(watch, NineStatements)
         watch.ending = self.ended = True

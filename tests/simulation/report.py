@@ -1,4 +1,4 @@
-"""Many simulations: how many, what they came to, and what a failing one looks like."""
+"""Many simulations: their number, their totals, and the explanation of a failure."""
 
 from __future__ import annotations
 

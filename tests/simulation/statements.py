@@ -130,7 +130,7 @@ class NineStatements(InvariantInstrument):
             self._max_uses = math.inf
 
     def _check_age(self, conn: LedgerConnection) -> None:
-        """Statement 5: what is lent has not expired."""
+        """Statement 5: a connection that is claimed has not expired."""
         age = trio.current_time() - conn.born
         if age >= self.policy.set_config.max_lifetime:
             self.ledger.violation(f"[5] lent at age {age:.6g}: {conn!r}")

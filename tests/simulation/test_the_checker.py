@@ -102,7 +102,7 @@ def the_dead_stay_dead(patch: pytest.MonkeyPatch) -> None:
 
 
 def lent_by_who_has_left(patch: pytest.MonkeyPatch) -> None:
-    """Nobody looks whether the backend has left while the claimant slept."""
+    """No check is made whether the backend has left while the claimant slept."""
     patch.setattr(Claim, "_is_usable", lambda self, slot: self._held is not None)
 
 
@@ -194,7 +194,7 @@ def test_what_is_found_is_explained(
     fault: Callable[[pytest.MonkeyPatch], None],
     text: str,
 ) -> None:
-    """It is shrunk to a few actions, and told with its trace and how to replay it."""
+    """A failure is reduced to a few actions, and printed with its trace and a way to replay it."""
     fault(monkeypatch)
     seed = first_failure(text)
     assert main(["--seeds", "1", "--first", str(seed), "--processes", "1"]) == 1
@@ -209,7 +209,7 @@ def test_what_is_found_is_explained(
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """It tells how much was simulated, and of one seed with some of its actions only."""
+    """The command prints its totals, and can simulate one seed with some of its actions."""
     assert main(["--seeds", "2", "--processes", "1"]) == 0
     assert capsys.readouterr().out.startswith("2 seeds, ")
     assert main(["--first", "1", "--only", "0"]) == 0

@@ -46,7 +46,7 @@ class Changes(Instrument):
 
 
 class Scene:
-    """One slot set, and what it writes to."""
+    """One slot set, with the totals, the index and the events that it changes."""
 
     def __init__(self, *instruments: Instrument) -> None:
         self.totals, self.index = Totals(), Index()

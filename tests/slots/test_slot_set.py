@@ -1,4 +1,4 @@
-"""`SlotSet`: the idle slots, the fast paths, and what a backend's set is told."""
+"""`SlotSet`: the idle slots, the fast paths, and the commands to a backend's set."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_fast_paths_are_heard() -> None:
 
 
 def test_the_index_knows_which_sets_have_a_spare() -> None:
-    """A set is in the index exactly while it has a spare, however a spare comes and goes."""
+    """A set is in the index exactly while it has a spare, for every way to add or take one."""
     scene = Scene()
     slot_set, index = scene.slot_set, scene.index
     slots = [scene.spare() for _ in range(4)]

@@ -3,10 +3,10 @@
     nox -s soak -- --minutes 20 --seed 1
     python -m tests.soak --minutes 20
 
-Six echo servers, which are processes; before some of them a proxy that can do wrong; a DNS
-server that tells where they are; one pool with many clients, and small pools that are opened
-and left all the time. At the end of each minute the clients pause, everything is mended, and
-what the pool has is compared with an account that is kept beside it. The exit status is 1
+There are six echo servers, which are processes, some of them behind a proxy that can inflict
+faults. A DNS server publishes their addresses. One pool has many clients, and small pools are
+opened and left all the time. At the end of each minute the clients pause, all faults are
+mended, and the pool is compared with an account that is kept beside it. The exit status is 1
 if anything was lost, leaked, doubled or wrong.
 """
 

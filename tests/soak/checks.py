@@ -22,7 +22,7 @@ TASKS_OF_A_LINK = 3
 
 @attrs.define(eq=False)
 class Checks:
-    """Compares what there is with what the account says, and with how it began."""
+    """The checks: they compare the resources with the account, and with the first check."""
 
     pool: Pool[Echo]
     account: Account

@@ -1,4 +1,4 @@
-"""The clients of the soak: what they ask, and what they do wrong."""
+"""The clients of the soak: their requests, and their mistakes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Load:
                 await trio.sleep(self.rng.uniform(0, 4 * REST))
 
     async def turn(self, name: str) -> str:
-        """One claim; what became of it."""
+        """Make one claim, and return its outcome."""
         chance = self.rng.random()
         if chance > 0.9995:
             return await self._call_from_a_thread()

@@ -41,7 +41,7 @@ class Site:
 
 @attrs.define(eq=False)
 class World:
-    """All of it."""
+    """All servers and proxies, and the DNS server."""
 
     sites: list[Site]
     dns: DnsServer
@@ -49,7 +49,7 @@ class World:
     """Number of faults under way that make DNS name no backend."""
 
     def publish(self) -> None:
-        """Let DNS tell what is true."""
+        """Publish the addresses of the listed sites in DNS."""
         for site in self.sites:
             self.dns.set(site.name, "A", "127.0.0.1")
             if site.proxy is not None:

@@ -38,7 +38,7 @@ def public_modules() -> list[ModuleType]:
 
 
 def public_awaits() -> dict[str, Await]:
-    """Each by its name. What a class inherits is its base's."""
+    """Return the public awaits by name. An inherited method counts as its base's."""
     found: dict[str, Await] = {}
     seen: set[type] = set()
     for module in public_modules():

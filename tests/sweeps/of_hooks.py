@@ -1,7 +1,7 @@
 """Sweeps of the hooks, and of `Resolver.run`: the pool's own tasks are struck at each step.
 
-What strikes them is what a pool does to them: it ends, their backend leaves, or they have
-taken too long; a claimant, in whose task ``on_acquire`` runs, may also be cancelled.
+The strikes are the events that end such a call: the pool ends, the backend leaves, or the call
+has taken too long. ``on_acquire`` runs in the task of a claimant, which may also be cancelled.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ async def with_a_dial(scene: Scene) -> None:
 
 
 async def with_a_clean_up(scene: Scene) -> None:
-    """All connections have just come back, and are being cleaned."""
+    """Release all connections, and keep their clean-ups under way."""
     await with_none_left(scene)
     scene.bench.script.always("on_recycle", Do(steps=2, until=scene.gate))
     scene.release()
@@ -128,7 +128,7 @@ async def claiming(
     kind: type[PlainLedgerConnector],
     use: Callable[[Scene], Awaitable[None]],
 ) -> None:
-    """Somebody claims a connection, is cancelled, and at the same time something happens."""
+    """Claim a connection; the claimant is cancelled, and the event happens at the same time."""
     async with a_scene(one, kind=kind) as scene:
         if situation == "dials":
             scene.bench.script.always("connect", Do(steps=1, until=scene.gate))
@@ -200,7 +200,7 @@ for _event in (*CHIEF, "it is resumed", "it is suspended"):
 
 
 async def being_refused(one: Sweep, *, rule: str, event: str) -> None:
-    """Somebody claims a connection, and one of the rules of the queue refuses it."""
+    """Claim a connection, with a rule of the queue that refuses it."""
     options: dict[str, Any] = {rule: 1 if rule == "max_waiting" else 0.5}
     policy = attrs.evolve(POLICY, **options)
     async with a_scene(one, policy=policy, kind=PlainLedgerConnector) as scene:
@@ -226,7 +226,7 @@ for _rule in ("max_waiting", "fail_fast_after", "queue_target"):
 
 
 async def becoming_idle(one: Sweep, *, event: str, suspended: bool) -> None:
-    """Somebody waits until no claim is outstanding."""
+    """Wait until no claim is outstanding."""
 
     async def wait_idle(scene: Scene) -> None:
         await scene.bench.pool.wait_idle()
@@ -254,7 +254,7 @@ for _event in (*CHIEF, "a discard", "another claim", "it is suspended", "it is r
 
 
 async def getting_ready(one: Sweep, *, event: str) -> None:
-    """Somebody waits until all slots are connected."""
+    """Wait until all slots are connected."""
     policy = attrs.evolve(POLICY, spares_wanted=0)
 
     async def wait_ready(scene: Scene) -> None:
@@ -277,7 +277,7 @@ for _event in (*ANYWHERE, "a dial's end"):
 
 
 async def ending(one: Sweep, *, how: str, event: str, closing: Do) -> None:
-    """Somebody ends the pool while a claim is held."""
+    """End the pool while a claim is held."""
     async with a_scene(one) as scene:
         await with_a_spare(scene)
         bench = scene.bench

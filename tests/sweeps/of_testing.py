@@ -128,7 +128,7 @@ async def streams_in_memory(one: Sweep) -> None:
 
 @sweeps(RecordingInstrument.wait_for, name="an event", seeds=3)
 async def an_event(one: Sweep) -> None:
-    """A task that waits for an event is cancelled: others hear of it, and nobody is left."""
+    """Wait for an event while another task does too; a cancelled waiter is removed."""
     recording = RecordingInstrument()
     connector = FakeConnector(connect_delay=0.1)
 

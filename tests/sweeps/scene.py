@@ -79,12 +79,12 @@ class Scene:
         self._set("ab")
 
     def end(self) -> None:
-        """Somebody else ends the pool."""
+        """Another task ends the pool."""
         self.ended = True
         self.others.start_soon(self.bench.terminate)
 
     def end_at_once(self) -> None:
-        """Somebody else ends the pool, and does not let it drain."""
+        """Another task ends the pool, without a drain."""
         self.ended = True
         self.bench.may_cut(0)
         self.others.start_soon(self._terminate_at_once)
@@ -106,11 +106,11 @@ class Scene:
         clock.jump(PATIENCE)
 
     def another(self) -> None:
-        """Somebody else claims a connection."""
+        """Another task claims a connection."""
         self.others.start_soon(self.use)
 
     def suspend(self) -> None:
-        """Nothing is lent any more."""
+        """No connection can be claimed any more."""
         self.bench.pool.suspend()
 
     def resume(self) -> None:
@@ -156,7 +156,7 @@ class Scene:
             self.come()
 
     async def be_well(self) -> None:
-        """The pool lends all that it may have, and nobody is left waiting; or it has ended."""
+        """Check that all slots can be claimed and no claimant waits, or that the pool has ended."""
         bench = self.bench
         for hook in ("connect", "is_valid", "on_acquire", "on_recycle", "disconnect"):
             bench.script.always(hook, OK)
@@ -234,7 +234,7 @@ async def a_scene(
 
 
 def assert_all_is_over(scene: Scene) -> None:
-    """The pool has ended, however: nothing is open, and nobody is parked there."""
+    """Check that the pool has ended: no connection is open, and no claimant is parked."""
     ledger = scene.bench.ledger
     assert not ledger.at_the_end()
     # Closing is shielded, so that nothing but its own timeout cuts it short.

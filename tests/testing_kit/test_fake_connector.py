@@ -1,4 +1,4 @@
-"""The fake connector: its switches do what they say, and its ledger tells the truth."""
+"""The fake connector: its switches work, and its ledger is right."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ async def test_assert_all_closed_names_what_is_open() -> None:
 async def test_a_disconnect_that_fails_or_is_cut_short_has_closed(
     autojump_clock: MockClock,
 ) -> None:
-    """However a disconnect ends, the connection is closed; `forced` tells a cancelled one."""
+    """A disconnect that fails or is cancelled closes the connection; `forced` marks the latter."""
     fake = FakeConnector()
     failing, stalled = await fake.connect(A), await fake.connect(B)
     fake.fail("a", on="disconnect")
