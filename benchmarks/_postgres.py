@@ -171,12 +171,12 @@ class PostgresServer:
 
     @property
     def socket_path(self) -> str:
-        """Its Unix socket."""
+        """The path of the server's Unix socket."""
         return str(self.folder / f".s.PGSQL.{self.port}")
 
     @property
     def log(self) -> Path:
-        """Its error messages."""
+        """The path of the server's log."""
         return self.folder / "log"
 
     @property

@@ -60,7 +60,7 @@ class Row:
     reached: bool | None = None
 
     def cells(self) -> list[str]:
-        """As a line of the table."""
+        """Return the cells of the row's line in the table."""
         numbers = [number(value) for value in (self.median, self.least, self.most)]
         return [
             self.question,

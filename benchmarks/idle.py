@@ -24,7 +24,7 @@ REAL, SIMULATED = 3, 600
 
 
 class CheckedConnector(NoopConnector):
-    """As one for real connections: it has something to check."""
+    """A connector with a health check, like one for real connections."""
 
     async def is_valid(self, conn: NoConnection) -> bool:
         """At once."""

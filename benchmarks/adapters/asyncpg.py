@@ -46,7 +46,7 @@ class FakeConnection(asyncpg.Connection):
         )
 
     async def reset(self, *, timeout: float | None = None) -> None:
-        """As a connection does that was not used."""
+        """Reset as an unused connection does."""
         self._log_listeners.clear()
 
     async def close(self, *, timeout: float | None = None) -> None:
@@ -65,7 +65,7 @@ async def connect(*args: object, **kwargs: object) -> FakeConnection:
 
 @asynccontextmanager
 async def full_pool(slots: int) -> AsyncIterator[Lend]:
-    """As many connections at least as at most."""
+    """Yield a pool whose minimum and maximum size are both `slots`."""
     async with asyncpg.create_pool(
         connect=connect, connection_class=FakeConnection, min_size=slots, max_size=slots
     ) as pool:

@@ -38,7 +38,7 @@ class FakeConnection:
 
 @asynccontextmanager
 async def full_pool(slots: int) -> AsyncIterator[Lend]:
-    """As many connections at least as at most."""
+    """Yield a pool whose minimum and maximum size are both `slots`."""
     async with psycopg_pool.AsyncConnectionPool(
         connection_class=FakeConnection, min_size=slots, max_size=slots, open=False, timeout=3600
     ) as pool:

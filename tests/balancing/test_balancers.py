@@ -175,7 +175,7 @@ async def test_a_claim_of_a_pool_that_has_ended_is_no_sample(autojump_clock: Moc
 async def test_a_balancer_sees_at_most_eight_of_the_best_priority(
     autojump_clock: MockClock,
 ) -> None:
-    """It is asked among at most eight that have a spare, and never about one."""
+    """A balancer is asked about two to eight candidates with a spare, and never about one."""
     balancer = Recording()
     found = [Backend((f"{i}.test", 1), name=f"{i:02}", priority=int(i >= 20)) for i in range(30)]
     async with full_pool(found, 1, balancer=balancer) as pool:
@@ -276,7 +276,7 @@ async def test_a_balancer_that_fails_as_a_pool_is_resumed(autojump_clock: MockCl
     ],
 )
 async def test_a_wrong_balancer(wrong: Any, match: str, nursery: trio.Nursery) -> None:
-    """It is refused before anything starts."""
+    """`open_pool` refuses an object that is no balancer, before anything starts."""
     with pytest.raises(TypeError, match=match):
         open_pool(nursery, ManualResolver(), FakeConnector(), balancer=wrong)
 
@@ -370,7 +370,7 @@ async def test_a_retry_goes_elsewhere(autojump_clock: MockClock) -> None:
 
 
 async def test_avoid_stays_within_the_best_priority(autojump_clock: MockClock) -> None:
-    """It does not leave the best priority: a standby is no better than a retry."""
+    """`avoid` does not make a claim leave the best priority."""
     primary, standby = Backend(("p.test", 1)), Backend(("s.test", 1), priority=1)
     async with full_pool([primary, standby], 1) as pool, pool.claim(avoid={primary}) as conn:
         assert conn.backend == primary

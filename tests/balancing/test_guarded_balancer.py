@@ -36,7 +36,7 @@ class Chooser:
 
 
 class Observer(Chooser):
-    """One that observes too."""
+    """A balancer that observes the claims too."""
 
     def __init__(self) -> None:
         super().__init__()

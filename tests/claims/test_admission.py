@@ -39,7 +39,7 @@ class Claim:
 
 
 class Scene:
-    """As much of a pool as there must be for claims to wait."""
+    """The part of a pool in which claims wait."""
 
     def __init__(
         self,

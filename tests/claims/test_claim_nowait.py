@@ -69,7 +69,7 @@ def count_listeners(instrument: Instrument | None) -> tuple[Instrument, ...]:
 
 @pytest.mark.parametrize("watched", [False, True], ids=["plain", "watched"])
 async def test_a_spare_is_claimed_at_once(watched: bool, autojump_clock: MockClock) -> None:
-    """It returns a held `Claim`, is no checkpoint, and the block gives the connection back."""
+    """`claim_nowait` returns a held `Claim` without a checkpoint; its block releases it."""
     recording = RecordingInstrument() if watched else None
     async with pool_of(1, instruments=count_listeners(recording)) as pool:
         with assert_no_checkpoints(), pool.claim_nowait() as conn:
@@ -156,7 +156,7 @@ async def test_a_pool_that_has_ended(autojump_clock: MockClock) -> None:
 
 
 async def test_a_broken_spare_is_not_claimed(autojump_clock: MockClock) -> None:
-    """It is closed, and the next one is taken."""
+    """`claim_nowait` closes a broken spare, and takes the next one."""
     connector = FakeConnector()
     async with pool_of(2, connector) as pool:
         first, second = connector.open
@@ -202,7 +202,7 @@ async def test_a_nowait_claim_is_lost(autojump_clock: MockClock) -> None:
 
 
 async def test_a_nowait_claim_cannot_be_entered_asynchronously(autojump_clock: MockClock) -> None:
-    """It is held already, and the error says so."""
+    """``async with`` on a claim that is held already raises an error that says so."""
     async with pool_of(1) as pool:
         claim = pool.claim_nowait()
         with pytest.raises(RuntimeError, match="it is held"):
@@ -346,7 +346,7 @@ async def test_j_an_acquire_that_is_entered(autojump_clock: MockClock) -> None:
 
 
 async def test_an_acquire_is_a_coroutine(autojump_clock: MockClock) -> None:
-    """It can be sent to and closed, thrown into, and started as a task; and it is a checkpoint."""
+    """`acquire` returns a coroutine, which is a checkpoint, and can be closed and thrown into."""
     async with pool_of(1) as pool, trio.open_nursery() as nursery:
         with assert_checkpoints():
             claim = await pool.acquire()

@@ -147,7 +147,7 @@ async def test_ff40_an_exception_in_a_hook_is_the_connections_own(
     make: Any,
     after: float,
 ) -> None:
-    """It is logged with its traceback, counted, kept as ``last_error``, and the pool goes on."""
+    """A hook's exception is logged, counted and kept as ``last_error``, and the pool goes on."""
     caplog.set_level(logging.DEBUG, logger="qorb_trio")
     error = make()
     async with open_bench(policy=QUICK) as bench:
@@ -174,7 +174,7 @@ async def test_ff40_an_exception_in_a_hook_is_the_connections_own(
 async def test_ff40_what_is_no_exception_crashes_into_the_nursery(
     autojump_clock: MockClock, hook: Any, make: Any
 ) -> None:
-    """It comes out of the caller's nursery, and every connection is closed once."""
+    """A hook's fatal exception leaves the caller's nursery; each connection is closed once."""
     fatal = make()
     connector = LedgerConnector()
     connector.script.next("connect", OK)

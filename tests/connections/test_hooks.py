@@ -155,7 +155,7 @@ class ValidOnly(PlainLedgerConnector):
     """Overrides ``is_valid``, but not ``on_recycle``."""
 
     async def is_valid(self, conn: Any) -> bool:
-        """As scripted."""
+        """Do as scripted."""
         self.ledger.calls["is_valid"] += 1
         return await self.script.take("is_valid", conn.backend.name).perform()
 

@@ -309,7 +309,7 @@ class Slips(Numbers):
         return super().connect(backend) if self.closed else object()
 
     async def is_valid(self, conn: Any) -> bool:
-        """It is, but this does not say so."""
+        """Forget to return True."""
         return None  # type: ignore[return-value]
 
 

@@ -1,4 +1,4 @@
-"""Which ends of claims count as failures of the backend."""
+"""Verdicts: the ends of claims that count as failures of the backend."""
 
 from __future__ import annotations
 

@@ -391,7 +391,7 @@ async def test_leaving_while_cancelled_leaves_in_order_too(
 async def test_the_blocks_own_exception_comes_out_unchanged(
     world: World, autojump_clock: MockClock
 ) -> None:
-    """It is neither wrapped in a group, nor given a context; a cancellation takes nothing away."""
+    """The block's exception gets no group and no context; a cancellation takes nothing away."""
     error = ExceptionGroup("of the block", [ValueError()])
     with pytest.raises(ExceptionGroup) as caught:
         async with ContextConnector(world.open) as connector:

@@ -81,7 +81,7 @@ async def test_a_peer_that_has_hung_up(pair: Pair) -> None:
 
 
 async def test_a_peer_that_has_reset(pair: Pair) -> None:
-    """So is a reset."""
+    """A reset by the peer is noticed."""
     if pair.connector.__class__ is TcpConnector:
         linger = b"\1\0\0\0\0\0\0\0"
         pair.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

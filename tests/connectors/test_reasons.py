@@ -113,7 +113,7 @@ async def test_says_which_closed_by_this_program(ends: Ends) -> None:
 
 
 async def test_says_which_half_closed_by_us(ends: Ends) -> None:
-    """So does one whose sending half was closed, also when the peer has answered by closing."""
+    """A half-close by this program counts as misuse, even after the peer has closed as well."""
     await ends.ours.send_eof()
     for _ in range(2):
         fault = ends.fault()

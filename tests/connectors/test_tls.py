@@ -224,7 +224,7 @@ async def test_a_peer_that_has_said_goodbye(lab: Lab) -> None:
 
 
 async def test_an_end_that_the_claimant_has_seen(lab: Lab) -> None:
-    """Nor is a connection lent whose last claimant has read the ``close_notify``."""
+    """A connection whose last claimant has read the ``close_notify`` is broken."""
     await lab.deliver(lab.theirs.close_notify())
     assert await lab.ours.receive_some() == b""
     assert not is_readable(lab.ours.transport_stream.socket)
@@ -280,7 +280,7 @@ async def test_a_second_response_behind_the_first(lab: Lab) -> None:
 
 @pytest.mark.parametrize("size", [1, 4, 5, 6, -1])
 async def test_half_a_response_behind_the_first(lab: Lab, size: int) -> None:
-    """So is the beginning of data whose rest is still to come, the header's too."""
+    """The beginning of a stray record is noticed, even if only a part of its header is there."""
     pong, stray = lab.theirs.encrypt(b"pong"), lab.theirs.encrypt(b"stray")
     await lab.deliver(pong + stray[:size])
     assert await lab.ours.receive_some() == b"pong"
@@ -380,7 +380,7 @@ async def dial(connector: TlsConnector, server: ssl.SSLContext, backend: Backend
     ],
 )
 async def test_the_name_that_is_checked(certified: str, host: str, hostname: Any) -> None:
-    """It is the backend's host, or a name for all of them, or a function of each."""
+    """The checked name is the backend's host, or one name for all, or a function of each."""
     lab = Lab(VERSIONS[1], certified)
     connector = TlsConnector(lab.client, server_hostname=hostname)
     backend = Backend((host, 1), name="db.test:1@127.0.0.1")
@@ -415,7 +415,7 @@ async def test_a_peer_that_hangs_up_in_the_handshake() -> None:
 
 
 async def test_a_hostname_function_that_fails() -> None:
-    """Its error is the connect's, and the transport is closed."""
+    """The function's error comes out of `connect`, and the transport is closed."""
     listener, backend = await tcp_listener()
     async with listener:
         with no_socket_left(), pytest.raises(ZeroDivisionError):

@@ -47,7 +47,7 @@ async def test_tls_says_which_closed_by_the_peer(lab: Lab) -> None:
 
 
 async def test_tls_says_which_closed_by_the_peer_with_goodbye(lab: Lab) -> None:
-    """So is a ``close_notify``, with the end of the stream behind it or without."""
+    """A ``close_notify``, with or without the end of the stream, is a close by the peer."""
     await lab.deliver(lab.theirs.close_notify())
     check(lab, StaleConnectionError, "was closed by the peer")
     await lab.theirs.stream.aclose()
@@ -106,13 +106,13 @@ async def test_tls_says_which_closed_by_this_program(lab: Lab) -> None:
 
 
 async def test_tls_says_which_half_closed_by_us(lab: Lab) -> None:
-    """So does a half-close of the transport."""
+    """A half-close of the transport by this program counts as misuse."""
     await lab.ours.transport_stream.send_eof()
     check(lab, MisusedConnectionError, "was half closed by this program")
 
 
 async def test_tls_says_which_ended_by_unwrap(lab: Lab) -> None:
-    """So does a connection from which the claimant took TLS away; it is closed without error."""
+    """A connection after `unwrap` counts as misused, and is closed without an error."""
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon

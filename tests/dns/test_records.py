@@ -35,7 +35,7 @@ async def test_address_change(autojump_clock: MockClock) -> None:
 
 
 async def test_port_change(autojump_clock: MockClock) -> None:
-    """So is a changed port."""
+    """A changed port arrives as a new set."""
     net = FakeNet()
     echo(net, hosts=1)
     async with watching(net) as watch:

@@ -374,7 +374,7 @@ class Raising(Instrument):
         self.calls += 1
 
     def handle_claimed(self, pool: str, claim_id: int, slot_id: int, backend: Backend) -> None:
-        """Not fine."""
+        """Count the call, and raise."""
         self.calls += 1
         raise ZeroDivisionError("a bug in an instrument")
 
@@ -382,7 +382,7 @@ class Raising(Instrument):
 async def test_an_instrument_that_raises_is_removed(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged and is not called again; the claim and the others do not notice."""
+    """An instrument that raises is logged and removed, without harm to claims and others."""
     bad, other = Raising(), EventLog()
     async with open_bench(policy=ONE, instruments=[bad, other]) as bench:
         await bench.use()

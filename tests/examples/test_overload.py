@@ -14,7 +14,7 @@ from ._programs import run
 
 @pytest.mark.real
 async def test_overload_ends_by_itself() -> None:
-    """It prints two charts and nothing else, and ends well."""
+    """The program prints two charts and no error, and exits with status 0."""
     done = await run("overload.py", "--seconds", "2")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert re.search(r"without queue_target: \d+ served, \d+ refused; median", done.stdout)

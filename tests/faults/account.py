@@ -61,7 +61,7 @@ class Account:
         conn.wrong.clear()
 
     def close(self, conn: Echo) -> None:
-        """It is closed."""
+        """Record that a connection is closed."""
         if conn in self.live:
             self.closed += 1
             del self.live[conn]

@@ -70,7 +70,7 @@ def test_never_closed() -> None:
 
 
 def test_never_ended() -> None:
-    """So is a dial."""
+    """A dial that has never ended is a violation."""
     account = Account()
     account.begin(BACKEND)
     [wrong] = account.at_the_end()

@@ -376,7 +376,7 @@ class PlainLedgerConnector(Connector[LedgerConnection]):
             ledger.live.pop(conn, None)
 
     def is_broken(self, conn: LedgerConnection) -> bool:
-        """As the test has set it."""
+        """Return `broken`, or the answer of `broken_rule`, as the test has set them."""
         self.ledger.calls["is_broken"] += 1
         conn.asked_at = trio.current_time()
         broken = conn.broken if self.broken_rule is None else self.broken_rule(conn)
@@ -384,7 +384,7 @@ class PlainLedgerConnector(Connector[LedgerConnection]):
         return broken
 
     def should_recycle(self, conn: LedgerConnection, exc: BaseException | None) -> bool:
-        """Decide by `recycle_rule`, or else as the base class; record the call in ``returned``."""
+        """Decide by `recycle_rule`, if set, or as the base class; note the call in ``returned``."""
         self.ledger.calls["should_recycle"] += 1
         self.ledger.returned.append((conn, exc))
         if self.recycle_rule is not None:

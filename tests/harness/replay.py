@@ -89,7 +89,7 @@ class Sweep(trio.abc.Instrument):
         """Run the function that the sweep is about, in this task.
 
         Returns:
-          Whether it came to its end, rather than being cancelled.
+          True if it came to its end, rather than being cancelled.
         """
         with self.cancelling(), self.watching():
             await async_fn(*args)
@@ -97,7 +97,7 @@ class Sweep(trio.abc.Instrument):
 
     @contextmanager
     def cancelling(self) -> Iterator[None]:
-        """It is the block that `cancel` cancels, whatever task it is whose steps count."""
+        """Let `cancel` cancel this block; the steps that count may be those of another task."""
         with self._scope:
             yield
         self.cancelled = self._scope.cancelled_caught

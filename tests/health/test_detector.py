@@ -110,7 +110,7 @@ def test_a_failed_close_is_only_recorded() -> None:
 
 
 def test_the_error_of_a_connect_is_kept_apart() -> None:
-    """It outlasts other errors, until the backend works again."""
+    """A connect error is kept, despite other errors, until the backend works again."""
     detector = a_detector()
     refused, other = OSError(), OSError()
     detector.record_connect_error(refused, 3)

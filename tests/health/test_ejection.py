@@ -312,7 +312,7 @@ def test_a_trial_without_a_verdict_is_followed_by_another() -> None:
 @pytest.mark.parametrize("began", [-10, 0])
 @pytest.mark.parametrize("verdict", [good, bad])
 def test_claims_from_before_the_ejection_do_not_end_it(began: float, verdict: object) -> None:
-    """Their verdicts are ignored, while it lasts, during the trial, and after it."""
+    """Verdicts of older claims are ignored during the ejection, during the trial, and after it."""
     ejector = ejected()
     give = good if verdict is good else bad
     assert give(ejector, 1, began=began) is Action.NOTHING

@@ -145,7 +145,7 @@ def test_d_the_errors_that_say_nothing_share_the_distances() -> None:
 
 
 def test_d_a_backend_that_is_not_eligible_has_one_line() -> None:
-    """It is one INFO line, until the backend has become eligible, which is another."""
+    """An ineligible backend has one INFO line, and another when it has become eligible."""
     log = a_log()
     replica = Exception("a replica")
     lines = [log.record_ineligible(replica, now) for now in range(100)]

@@ -694,7 +694,7 @@ async def test_without_a_pool_timeout_the_policy_holds(autojump_clock: trio.abc.
 
 
 async def test_a_pool_that_has_ended() -> None:
-    """It makes a connection error."""
+    """A request over a pool that has ended raises `httpx.ConnectError`."""
     async with web() as it:
         await it.pool.terminate()
         with pytest.raises(httpx.ConnectError) as caught:

@@ -304,7 +304,7 @@ async def test_ejected_backends_are_counted(
 async def test_few_backends_have_series_of_their_own(
     autojump_clock: MockClock, reader: Reader
 ) -> None:
-    """Those beyond `max_backends` share one; the sums are right."""
+    """Backends beyond `max_backends` share one series, and the sums are right."""
     policy = policy_of(max_slots=8, spares_wanted=8)
     async with measured(reader, "abcd", policy=policy, max_backends=2) as bench:
         await bench.pool.wait_ready(8)

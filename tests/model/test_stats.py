@@ -105,7 +105,7 @@ def test_j_an_error_that_cannot_be_pickled_does_not_spoil_a_claim_error(
 
 
 def test_j_a_resolution_that_cannot_be_pickled_does_not_spoil_a_claim_error() -> None:
-    """Its repr takes the place of a resolver's snapshot that cannot be pickled."""
+    """A resolver's snapshot that cannot be pickled is replaced by its repr."""
     error = ClaimError("no", pool="p", stats=of_a_pool(resolution=Locked()))
     assert pickle.loads(pickle.dumps(error)).stats.resolution == "<locked>"
     error = ClaimError("no", pool="p", stats=of_a_pool(resolution={"trouble": "dead"}))

@@ -90,7 +90,7 @@ def test_named_tests_exist(name: str) -> None:
 
 
 def test_each_harm_is_a_sentence() -> None:
-    """Of each fault it is said, in a sentence, what a user would suffer."""
+    """Each fault states its harm to a user in one sentence."""
     assert not [one.name for one in MUTANTS if not one.harm.endswith(".") or "\n" in one.harm]
 
 

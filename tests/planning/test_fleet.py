@@ -52,7 +52,7 @@ def test_a_healthy_fleet_comes_to_rest(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_each_of_the_dead_is_probed(seed: int) -> None:
-    """When some backends die, the living ones keep their share, and each dead one is dialled
+    """The living backends keep their share when others die, and each dead one is dialled
     again and again."""
     rng = random.Random(seed)
     living, dead, slots = rng.randint(1, 3), rng.randint(1, 5), rng.randint(2, 10)

@@ -193,7 +193,7 @@ def test_demand_that_a_primary_cannot_take_retains_no_standby() -> None:
 
 
 def test_due_connections_of_one_backend_do_not_go_for_the_surplus_of_another() -> None:
-    """Of each backend, only as many due connections are closed as are beyond its quota."""
+    """A backend's due connections are closed only if they are beyond its own quota."""
     views = ordered([View(idle=3, retiring_idle=3), View(idle=4)])
     plan = make_plan(views, Demand(max_slots=16, spares=4))
     assert places(views, plan.closes) == [(0, 1)]

@@ -109,7 +109,7 @@ async def test_each_dead_backend_is_probed_within_the_longest_backoff(
 async def test_ff27_dead_backends_take_turns_inside_the_cap(
     count: int, slots: int, autojump_clock: MockClock
 ) -> None:
-    """As many dead backends as slots, or more: each is probed, and the first to live is found."""
+    """Dead backends that outnumber the slots are all probed, and the first to live is found."""
     backends = make_backends(count)
     connector = FatedConnector(connect="fail")
     async with a_pool(connector, backends, Policy(max_slots=slots)) as rig:
@@ -232,7 +232,7 @@ async def test_a_connection_that_has_proved_itself_resets_the_backoff(
 
 
 class Silent(FatedConnector):
-    """Its connections cannot be checked, so that only use and time prove anything."""
+    """A connector without checks, so that only use and time prove a connection."""
 
     is_valid = Connector.is_valid
     is_broken = Connector.is_broken

@@ -97,7 +97,7 @@ async def test_a_backoff_of_a_removed_backend_is_given_up(autojump_clock: MockCl
 
 
 async def test_a_backend_that_comes_back_is_fresh(autojump_clock: MockClock) -> None:
-    """It is dialled at once, whatever back-off and errors it had left behind."""
+    """A backend that is added again is dialled at once, without its earlier back-off."""
     (a,) = make_backends(1)
     connector = FatedConnector(connect="fail")
     async with a_pool(connector, [a], Policy(spares_wanted=4)) as rig:

@@ -47,14 +47,14 @@ def test_wrong_arguments(arguments: dict[str, Any], error: type[Exception], mess
 
 
 def test_an_old_libpq_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It could not cancel a command without blocking the program."""
+    """A libpq that cannot cancel a command without blocking the program is refused."""
     monkeypatch.setattr(psycopg.pq, "version", lambda: 150004)
     with pytest.raises(RuntimeError, match=r"psycopg\[binary\]"):
         PostgresConnector()
 
 
 def test_discard_all_without_prepared_statements() -> None:
-    """It is fine for a connector that prepares none."""
+    """DISCARD ALL is allowed for a connector that prepares no statements."""
     PostgresConnector(reset="DISCARD ALL", prepare_threshold=None)
 
 
@@ -72,7 +72,7 @@ def test_the_address_says_where_to_connect() -> None:
 
 
 def test_the_verified_name() -> None:
-    """It is the parameter, else the target without its final dot, else the address."""
+    """The verified name is the parameter, else the target without a final dot, else the address."""
     backend = Backend(("10.0.0.1", 5432), target="pg1.example.com.")
     assert params(backend)["host"] == "pg1.example.com"
     assert params(backend, host="db.example.com")["host"] == "db.example.com"
@@ -213,6 +213,6 @@ def test_the_rest_of_a_copy_is_read_as_it_arrives() -> None:
 
 
 def test_the_names_are_public() -> None:
-    """They say where they are imported from."""
+    """The `__module__` of each name is the public one."""
     assert PostgresConnector.__module__ == "qorb_trio.postgres"
     assert issubclass(PostgresConnector, qorb_trio.Connector)

@@ -26,7 +26,7 @@ async def sleep(conn: PostgresConnection[Any]) -> None:
 
 
 async def test_a_cancelled_query_costs_the_caller_nothing(conn: PostgresConnection) -> None:
-    """It returns at once, and the next query waits only until the server has ended it."""
+    """A cancelled query returns at once, and the next one waits until the server has ended it."""
     begin = trio.current_time()
     with trio.move_on_after(0.05):
         await sleep(conn)
@@ -136,7 +136,7 @@ async def test_nothing_is_sent_for_a_cancelled_call_later(
 
 
 async def test_a_cancelled_executemany_stops(conn: PostgresConnection) -> None:
-    """Its parameters are not read on, and the connection can be used."""
+    """A cancelled `executemany` reads no more parameters, and the connection can be used."""
     await conn.execute("CREATE TEMP TABLE t (n int)")
     taken = 0
 
@@ -223,7 +223,7 @@ async def test_a_stream_that_is_left_without_closing_it(conn: PostgresConnection
 async def test_psycopg_does_not_warn_of_cancellations(
     conn: PostgresConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its warnings are for errors; those that follow from a cancellation are not logged."""
+    """Warnings of psycopg that follow from a cancellation are not logged."""
     with trio.move_on_after(0.02):
         async with conn.pipeline(), conn.transaction():
             cursor = await conn.execute("SELECT pg_sleep(60)")
@@ -508,7 +508,7 @@ async def cancelled_at(step: int, action: Callable[[], Awaitable[object]]) -> bo
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.__name__.strip("_"))
 async def test_cancelled_at_every_step(action: Action, conn: PostgresConnection) -> None:
-    """It is as good as new after the pool's cleaning, on the same server process."""
+    """A connection is as good as new after the pool's cleaning, on the same server process."""
     conn.lock.settings = _cleaning.settings_of(conn)
     pid = await process(conn)
     step = 0
@@ -562,7 +562,7 @@ async def test_settling_cancelled_at_every_step(conn: PostgresConnection) -> Non
 
 
 async def test_connecting_cancelled_at_every_step(server: PostgresServer) -> None:
-    """It leaves no session behind."""
+    """A connect that is cancelled at any step leaves no session behind."""
     step = 0
     name = "connecting"
     conninfo = f"host=localhost port={server.port} user=qorb dbname=postgres"

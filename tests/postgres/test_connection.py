@@ -110,7 +110,7 @@ async def test_without_autocommit(server: PostgresServer) -> None:
 
 
 async def test_the_connection_as_a_context_manager(server: PostgresServer) -> None:
-    """It commits and closes the connection at the end of its block, as psycopg's does."""
+    """The end of the block commits and closes the connection, as in psycopg."""
     async with await PostgresConnection.connect(server.conninfo) as conn:
         assert await value(conn, "SELECT 1") == 1
     assert (conn.closed, conn.broken) == (True, False)
@@ -147,7 +147,7 @@ async def test_an_error_in_a_pipeline(conn: PostgresConnection) -> None:
 
 
 async def test_executemany(conn: PostgresConnection) -> None:
-    """It uses a pipeline of its own, and can return rows."""
+    """`executemany` uses a pipeline of its own, and can return rows."""
     await conn.execute("CREATE TEMP TABLE t (n int)")
     async with conn.cursor() as cursor:
         await cursor.executemany("INSERT INTO t VALUES (%s)", [(n,) for n in range(2000)])
@@ -328,7 +328,7 @@ async def test_many_notifications_that_have_arrived(
 async def test_a_notification_wakes_the_waiting_task(
     conn: PostgresConnection, server: PostgresServer
 ) -> None:
-    """It arrives while the task waits without a limit, or with one."""
+    """A notification arrives while the task waits, with or without a timeout."""
     await conn.execute("LISTEN news")
     found: list[str] = []
 
@@ -354,7 +354,7 @@ async def test_notices(conn: PostgresConnection) -> None:
 
 
 async def test_row_factories(server: PostgresServer) -> None:
-    """They are chosen for a connection or for a cursor."""
+    """A row factory can be chosen for a connection or for a cursor."""
     conn = await PostgresConnection.connect(
         server.conninfo, row_factory=dict_row, cursor_factory=psycopg.AsyncClientCursor
     )

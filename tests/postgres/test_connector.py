@@ -208,7 +208,7 @@ async def test_what_cannot_be_cleaned_is_refused(server: PostgresServer) -> None
 async def test_cancelled_first_executions_leave_no_prepared_statements(
     server: PostgresServer,
 ) -> None:
-    """They are dropped after a hundred cancellations, and psycopg knows."""
+    """Prepared statements are dropped after a hundred cancellations, and psycopg knows it."""
     connector, conn = await opened(server, prepare_threshold=0)
     await conn.execute("SELECT 'kept', %s::int", [1])
     count = "SELECT count(*) FROM pg_prepared_statements"
@@ -326,7 +326,7 @@ async def test_an_idle_connection_that_is_cut_is_stale() -> None:
 
 
 async def test_a_connection_that_dies_in_a_claim(server: PostgresServer) -> None:
-    """Its reason is the one that the claimant has seen."""
+    """The reason of a connection that dies in a claim is the error that the claimant got."""
     connector, conn = await opened(server)
     pid = await process(conn)
     server.sql(f"SELECT pg_terminate_backend({pid})")
@@ -341,7 +341,7 @@ async def test_a_connection_that_dies_in_a_claim(server: PostgresServer) -> None
 
 
 async def test_a_claimant_who_closes_the_connection(server: PostgresServer) -> None:
-    """It is this program's doing, and speaks against no server."""
+    """A close by the claimant counts as misuse, and not against the server."""
     connector, conn = await opened(server)
     await conn.close()
     with pytest.raises(psycopg.OperationalError) as caught:
@@ -420,7 +420,7 @@ async def test_disconnecting_stops_the_query(server: PostgresServer) -> None:
 
 
 async def test_disconnecting_from_a_server_that_is_gone() -> None:
-    """It cannot be asked to cancel, and the connection is closed nevertheless."""
+    """A connection is closed even if its server cannot be asked to cancel any more."""
     with postgres_server() as server:
         connector, conn = await opened(server)
         with trio.move_on_after(0.05):
@@ -561,7 +561,7 @@ async def test_a_server_that_stops_in_the_middle_of_the_greeting() -> None:
 
 
 async def test_a_parameter_that_libpq_refuses(server: PostgresServer) -> None:
-    """It is the reason, though no connection was tried."""
+    """A parameter that libpq refuses is the reason of the error, without any dial."""
     assert 'invalid sslmode value: "maybe"' in await refused(
         PostgresConnector(USER, sslmode="maybe"), Backend(server.address)
     )

@@ -66,7 +66,7 @@ class Attacker:
 
 
 def empty_frames(it: Attacker) -> None:
-    """As many empty frames as fit into one read of the server, in one piece."""
+    """Send one piece of the maximum number of empty frames that fit into one read."""
     it.flood(EMPTY * 10_920)
 
 

@@ -127,7 +127,7 @@ def test_pages_from_elsewhere(origin: str, expected: int | None) -> None:
 
 
 def protocol(token: bytes) -> str:
-    """As the page sends its token."""
+    """Return the token as the page sends it."""
     return "qtop, bearer." + base64.urlsafe_b64encode(token).decode().rstrip("=")
 
 

@@ -70,7 +70,7 @@ def test_h_memory_for_many_sets() -> None:
 
 @pytest.mark.parametrize("key", ["pools", "holders", "events"])
 def test_lists_are_bounded(key: str) -> None:
-    """Of each list a thousand objects are kept."""
+    """The first thousand objects of each list are kept."""
     found = parse_message(message(1, **{key: [{"name": "x"}] * 3000}))
     assert len(found.rest.objects(key)) == MAX_ITEMS
 

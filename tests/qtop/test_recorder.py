@@ -31,7 +31,7 @@ async def test_waits(autojump_clock: trio.testing.MockClock) -> None:
 
 
 async def test_what_began_without_it_is_ignored() -> None:
-    """It may be added while claims and checks are under way."""
+    """A recorder that is added during claims and checks ignores their ends."""
     recorder = Recorder()
     recorder.handle_claimed("p", 1, 7, A)
     recorder.claim_done("p", 1, 7)

@@ -418,7 +418,7 @@ async def test_wrong_values(arguments: Callable[[Any], tuple[Any, ...]], error: 
 async def test_wrong_types(
     arguments: Callable[[Any], tuple[Any, ...]], named: dict[str, Any], error: str
 ) -> None:
-    """So is a wrong type."""
+    """An argument of a wrong type is refused with an error that names it."""
     async with a_pool() as pool:
         with pytest.raises(TypeError, match=error):
             await qtop.serve(*arguments(pool), **named)

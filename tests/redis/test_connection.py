@@ -75,7 +75,7 @@ async def test_a_transaction_in_a_pipeline_leaves_nothing(nursery: trio.Nursery)
 
 
 async def test_a_pipeline_takes_no_subscription(nursery: trio.Nursery) -> None:
-    """Its replies could not be counted."""
+    """SUBSCRIBE in a pipeline is refused, because its replies could not be counted."""
     conn, _ = await connected(nursery)
     with pytest.raises(ValueError, match="SUBSCRIBE cannot be part of a pipeline"):
         await conn.pipeline(("SUBSCRIBE", "a"))

@@ -21,15 +21,15 @@ class Saboteur(trio.abc.Instrument):
         self._aims[trio.lowlevel.current_task()] = (k, when, scope)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """It has been woken."""
+        """Count the edge at which a task has been woken."""
         self._step(task, When.WOKEN)
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """It has yielded."""
+        """Count the edge at which a task has yielded."""
         self._step(task, When.YIELDED)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
-        """It is beyond reach."""
+        """Forget a task that has ended."""
         self._aims.pop(task, None)
 
     def _step(self, task: trio.lowlevel.Task, edge: When) -> None:

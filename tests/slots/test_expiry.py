@@ -54,7 +54,7 @@ def test_without_limits_there_is_nothing() -> None:
 
 @pytest.mark.parametrize(("draw", "due_at"), [(0.0, 110), (0.5, 97.5), (1.0, 85)])
 def test_a_connection_is_due_in_the_last_quarter_of_its_life(draw: float, due_at: float) -> None:
-    """It is due at L (1 - u/4) after the start of its dial, and expired at L."""
+    """A connection is due at L (1 - u/4) after the start of its dial, and expired at L."""
     expiry = born(draw, at=10, max_lifetime=100)
     assert expiry.next_due_at(math.inf) == due_at
     assert due(expiry, due_at - 0.001) is None

@@ -49,7 +49,7 @@ def leave_and_end(scene: Scene) -> None:
 
 
 def leave_late(scene: Scene) -> None:
-    """It is late, and the backends leave."""
+    """Let the clock jump beyond all timeouts, and the backends leave."""
     scene.be_late()
     scene.leave()
 

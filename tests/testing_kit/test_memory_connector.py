@@ -140,7 +140,7 @@ async def test_the_peers_close_is_noticed() -> None:
 
 
 async def test_the_peers_half_close_is_noticed() -> None:
-    """So is the end of what it sends, while it still receives."""
+    """The end of the peer's sending is noticed while the peer still receives."""
 
     async def handler(stream: MemoryStream, backend: Backend) -> None:
         await stream.send_eof()
