@@ -11,9 +11,9 @@ from typing import TypeAlias, final
 import attrs
 import trio
 
-#: Sends one request; an exception is a failed one.
+#: Sends one request, and raises if it fails.
 Request: TypeAlias = Callable[[], Awaitable[object]]
-#: What happens to the servers.
+#: Inflicts a fault on the servers.
 Fault: TypeAlias = Callable[[], Awaitable[None]]
 
 #: Seconds before the fault begins, and after it has ended.

@@ -31,9 +31,9 @@ hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
 )
 
-#: Where everything that a test could want is installed, a skipped test is a failed one. A
-#: reason that begins with one of these is good anywhere: `skipif(..., reason="Python >= 3.12")`;
-#: and what a container forbids, no installation can allow.
+#: If everything that a test could need is installed, a skipped test is a failed one. A reason
+#: that begins with one of these is always accepted: `skipif(..., reason="Python >= 3.12")`, and
+#: things that a container forbids, because no installation can allow them.
 ALWAYS_A_REASON = ("Python", "not permitted")
 SKIPPING_FAILS = bool(os.environ.get("QORB_TRIO_NO_SKIPS"))
 

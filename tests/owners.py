@@ -14,7 +14,7 @@ PACKAGE = Path(qorb_trio.__file__).parent
 #: The rooms and modules that hold shared objects.
 ROOMS = ("_planning/targets.py", "_balancing", "_slots", "_connections", "_claims", "_pool")
 
-#: How the annotations of containers begin.
+#: The beginnings of annotations of containers.
 CONTAINERS = ("deque[", "dict[", "list[", "set[")
 
 #: The classes whose fields others read, each with the names that a variable of it has.
@@ -41,7 +41,7 @@ CHANGING = {
     *("popleft", "remove", "rotate", "setdefault", "sort", "update"),
 }
 
-#: What is handed in once, by the function that builds the parts of a pool.
+#: The function that builds the parts of a pool, and hands in some of their fields once.
 WIRING = "build"
 
 

@@ -92,7 +92,7 @@ async def test_ff46_everything_switched_off_works(autojump_clock: MockClock) -> 
         async with rig.pool.claim():
             assert trio.current_time() <= 11
         await pass_time(100)
-        # What proves that a probe works may be a check; nothing is checked for being idle.
+        # A check may prove that a probe works, but no idle connection is checked.
         checks = [list(conn.checks) for conn in connector.conns]
         await pass_time(100_000)
         assert_consistent(rig)

@@ -304,7 +304,7 @@ async def test_a_dial_that_fails_is_repeated(autojump_clock: MockClock) -> None:
         assert scene.ejected == []
 
 
-# Where the connector can check a connection.
+# With a connector that can check a connection.
 
 
 async def test_the_spare_is_checked_first(autojump_clock: MockClock) -> None:

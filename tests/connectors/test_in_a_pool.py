@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real
 
-#: What the server does when it is sent this, as `Server.serve` says.
+#: Messages that make the server behave as `Server.serve` says.
 ECHO, TWICE, HANG_UP, HANG_UP_LATER = b"echo", b"twin", b"hang", b"late"
 
 

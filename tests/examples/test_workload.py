@@ -183,7 +183,7 @@ async def test_keys() -> None:
             await terminal.type("q")
             assert await terminal.wait() == 0
             assert terminal.is_as_before()
-            # What is printed after the screen is left comes a moment later.
+            # The summary, which is printed after the screen is left, arrives a moment later.
             summary = r"\x1b\[\?1049l.*\d+ claims, 0 failed"
             await terminal.wait_until(lambda _: re.search(summary, terminal.received, re.DOTALL))
 

@@ -33,10 +33,10 @@ POLICY = Policy(
     ),
 )
 
-#: How long a client waits for a reply.
+#: Seconds that a client waits for a reply.
 REPLY = 0.3
 
-#: How the exchange of a client may fail that stands on a broken network.
+#: Exceptions with which an exchange over a broken network may fail.
 BROKEN = (OSError, trio.BrokenResourceError, trio.TooSlowError)
 
 

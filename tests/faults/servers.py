@@ -26,7 +26,7 @@ class EchoServer:
     host: str = "127.0.0.1"
     port: int = 0
     command: tuple[str, ...] = ()
-    """What to put before the command that starts it, such as ``("nice",)``."""
+    """A prefix for the command that starts the server, such as ``("nice",)``."""
     _process: trio.Process | None = None
 
     @property

@@ -22,7 +22,7 @@ class Replies:
         self.chunks = list(chunks)
         self.sent = b""
         self.parrot = False
-        """Whether what was sent comes back, a byte at a time."""
+        """True if the stream sends each byte back, one at a time."""
 
     async def send_all(self, data: bytes) -> None:
         self.sent += data

@@ -15,7 +15,7 @@ from .left import PATIENCE
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).parents[2]
-#: What the program does first, and a container may forbid.
+#: The first commands of the program, which a container may forbid.
 PROBE = "ip link add here type veth peer name there && exec unshare --net true"
 
 

@@ -23,7 +23,7 @@ from qorb_trio.testing import ManualResolver
 
 from .ledger import Dial, Hook, LedgerConnection, PlainLedgerConnector
 
-#: What a hook does once its delay is over.
+#: The outcome of a hook after its delay.
 Act: TypeAlias = Literal["ok", "fail", "hang"]
 
 #: No sane pool makes this many dials within one test, so the test fails instead of spinning.
@@ -207,7 +207,7 @@ class FatedConnector(PlainLedgerConnector):
         wrong = [*self.ledger.violations, *self.ledger.at_the_end()]
         assert not wrong, "\n".join(wrong)
 
-    # What the pool calls.
+    # The hooks, which the pool calls.
 
     async def connect(self, backend: Backend) -> LedgerConnection:
         """Connect as the backend's fate says."""

@@ -207,8 +207,8 @@ class InvariantInstrument(trio.abc.Instrument):
         for backend in self._known:
             if backend not in known:
                 self.ledger.depart(backend)
-                # Who was just being served from there has to wait again: out of turn, as
-                # far as can be seen from here.
+                # A claimant that was just being served from there has to wait again. Its
+                # place in the order of arrival is not known here, so the order is dropped.
                 self.queue.waiting.clear()
         self._known = known
         for dial in self.ledger.dials[self._dials_seen :]:
@@ -341,7 +341,7 @@ class InvariantInstrument(trio.abc.Instrument):
                 self._errors[one.backend] = (one.last_error, trio.current_time())
 
     def _departed(self, backend: Backend) -> int:
-        # What is held from before a backend left counts against it when it is back.
+        # Connections from before a backend left count towards its cap when it is back.
         gone = sum(conn.departed for conn in self.ledger.live if conn.backend == backend)
         return gone + sum(dial.departed for dial in self.ledger.dialling if dial.backend == backend)
 

@@ -135,9 +135,9 @@ class LedgerConnection:
     broken: bool = False
     """The peer closed, or sent stray bytes: ``is_broken`` says so."""
     holder: str | None = None
-    """Who has it, from the start of ``on_acquire``."""
+    """The name of the claimant, from the start of ``on_acquire``."""
     in_body: bool = False
-    """Whether the body of the claim has begun."""
+    """True while the body of a claim runs."""
     needs_recycle: bool = False
     departed: bool = False
     """Its backend has left the set since it was opened."""

@@ -16,8 +16,8 @@ from ._runner import HOME, BrokenRunError, Outcome, Runner
 
 LISTS = sorted(Path(__file__).parent.glob("*.toml"))
 
-#: What watches the real clock, or sockets, takes long and has little to do with the pool's own
-#: decisions: where it is the one to catch a fault, the fault names it.
+#: The tests that run after those that a fault names. Tests with a real clock or sockets take long
+#: and have little to do with the pool's decisions, so they run only for faults that name them.
 REST = ("tests", "--ignore=tests/mutants", "-m", "not real")
 
 

@@ -42,7 +42,7 @@ class Place:
     """With the names of its module and of what encloses it, as in ``_slots.slot.Slot.begin_io``."""
     start: int
     end: int
-    """Where its text, decorators included, begins and ends in the text of the file."""
+    """The positions in the file of the beginning and end of its text, decorators included."""
 
 
 @final
@@ -51,7 +51,7 @@ class Mutant:
     """One fault."""
 
     name: str
-    """What the fault is called."""
+    """The name of the fault."""
 
     function: str
     """The function, class or constant that has it, by its qualified name: ``Pool.claim``. If
@@ -64,10 +64,10 @@ class Mutant:
     """The code that replaces it. If it has several lines, they are indented as the first is."""
 
     harm: str
-    """What a user would suffer, in one sentence."""
+    """The harm to a user, in one sentence."""
 
     tests: Sequence[str]
-    """Where it is the likeliest to be caught: what pytest is to run first."""
+    """The tests that are the likeliest to catch it, which pytest runs first."""
 
     def plant(self, package: Path) -> None:
         """Put the fault into a copy of the package."""

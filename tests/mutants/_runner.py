@@ -18,10 +18,10 @@ import trio
 from . import watcher
 from ._mutant import Mutant, OutOfDateError
 
-#: Where `tests` is a package.
+#: The folder that contains the package `tests`.
 HOME = Path(__file__).parents[2]
 
-#: How pytest ends: with success, and with a failed test. (A crash is a signal's negative number.)
+#: The exit status of pytest: success, and a failed test. (A crash is a signal's negative number.)
 PASSED, FAILED = 0, 1
 
 #: The end of what pytest printed says why it came to nothing.
@@ -39,13 +39,13 @@ class Outcome:
 
     mutant: Mutant
     seconds: float
-    """How long that took."""
+    """The duration of the run."""
 
     caught_by: str | None
     """The first test that failed, or did not end; `None` if the fault has survived."""
 
     hung: bool = False
-    """Whether that test did not end."""
+    """True if that test did not end."""
 
     problem: str | None = None
     """Why it could not be tried, in which case the rest means nothing."""

@@ -290,8 +290,8 @@ def test_saturated(situation: Situation, more: int) -> None:
     plan = make_plan(views, demand)
     assume(plan.is_saturated)
     pressed = make_plan(views, attrs.evolve(demand, waiting=demand.waiting + more))
-    # Whether surplus that is being checked is still awaited does depend on demand, and so
-    # does how many connections would be enough, and so how many due ones are surplus.
+    # The demand decides if surplus connections under check are still awaited. So it changes
+    # the number of connections that are enough, and the number of due ones that are surplus.
     assert total(pressed.closes) <= total(plan.closes)
     assume(not any(view.retiring_idle for view in views))
     for name in ("wanted", "opens", "aborts", "closes", "reclaimable", "is_saturated"):

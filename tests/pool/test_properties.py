@@ -267,7 +267,7 @@ async def spread(drawn: list[tuple[int, int, bool]], policy: Policy) -> None:
         if wanted and tier:
             assert found
         if all(live for _, _, live in drawn):
-            # Where there is room, its successor is dialled before it is closed.
+            # If there is room, the successor of a connection is dialled before it is closed.
             assert sum(found.values()) in {wanted - moving, wanted}
 
 

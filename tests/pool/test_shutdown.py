@@ -99,9 +99,9 @@ class Hazard:
 
     fate: Fate
     resolver: type[Resolver] = _Hung
-    #: How long it runs before it is left.
+    #: Seconds that the pool runs before its block is left.
     after: float = 1.0
-    #: How long stopping may take at the most.
+    #: Maximum seconds that stopping may take.
     within: float = 0.0
 
 

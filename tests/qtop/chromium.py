@@ -25,7 +25,7 @@ from qorb_trio.qtop._client import Target, connect
 from qorb_trio.qtop._websocket import WebSocket
 
 PROGRAM = shutil.which("chromium")
-#: How long a browser may take for anything, on a machine that is busy.
+#: Maximum seconds that a browser may take for anything, on a busy machine.
 PATIENCE = 60.0
 
 needs_chromium = pytest.mark.skipif(

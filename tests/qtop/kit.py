@@ -20,7 +20,7 @@ from qorb_trio.qtop._server import Server
 from qorb_trio.qtop._websocket import WebSocket
 from qorb_trio.testing import FakeConnection, FakeConnector, HookedFakeConnector, ManualResolver
 
-#: Where the server believes to be.
+#: The address at which the server believes to be.
 HOST = "127.0.0.1:42069"
 POLICY = Policy(spares_wanted=4, max_slots=8)
 

@@ -100,7 +100,7 @@ async def test_the_page_in_a_browser(tmp_path: Path) -> None:
         assert await tab.ask("document.documentElement.scrollWidth <= innerWidth")
         await tab.resize(400, 800, scheme="dark")
         assert await tab.ask("document.documentElement.scrollWidth <= innerWidth")
-        # That it was refused at first is in the browser's log; nothing else is.
+        # The browser's log contains only the first refusal.
         assert not [it for it in tab.complaints if '"source": "network"' not in it]
 
         # The program ends, and is started again.

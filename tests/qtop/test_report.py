@@ -23,7 +23,7 @@ from qorb_trio.testing import FakeConnector, ManualResolver
 
 from .kit import a_pool, is_recorded
 
-#: What qorb's own qtop asks of a set of slots.
+#: The fields of a slot set that qorb's own qtop reads.
 QORB_KEYS = [
     "connecting_slots",
     "unclaimed_slots",

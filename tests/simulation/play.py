@@ -28,7 +28,7 @@ from .statements import NineStatements
 from .watched import Wired
 from .worlds import HOOKS, NAMES, World, make_world
 
-#: What a run counts.
+#: The events that a run counts.
 COUNTS = (
     *("granted", "cancelled", "refused", "raised", "failed", "discarded", "leaked", "dials"),
     *("cues", "hung up", "from threads"),

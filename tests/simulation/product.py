@@ -16,7 +16,7 @@ from .worlds import HOOKS
 
 BEHAVIOURS: dict[str, Do] = {"ok": OK, "error": fails(OSError), "slow": slow(0.5), "never": HANG}
 
-#: What each of the five hooks does, in all 1,024 ways.
+#: The 1,024 combinations of the behaviours of the five hooks.
 PRODUCT = list(itertools.product(BEHAVIOURS, repeat=len(HOOKS)))
 
 

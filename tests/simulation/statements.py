@@ -75,9 +75,9 @@ class NineStatements(InvariantInstrument):
         self.records: dict[Backend, Record] = {}
         self.longest_dial = 0.0
         self.ending = False
-        """Set as soon as somebody has begun to end the pool."""
+        """True as soon as a task has begun to end the pool."""
         self.is_calm = False
-        """Whether nothing goes wrong but claims, and idle connections that peers close."""
+        """True if nothing goes wrong but claims, and idle connections that peers close."""
         self._judged = 0
         #: By backend, its priority, and whether it is ejected.
         self._ranks: dict[Backend, tuple[int, bool]] = {}
@@ -247,7 +247,7 @@ class NineStatements(InvariantInstrument):
         early = now - self.policy.set_config.max_connection_backoff - self.policy.set_config.spread
         judged = dials[self._judged :]
         early = min([early, *(self._decided.get(it.backend, (0, now))[1] for it in judged)])
-        # What could not be cleaned is being closed before the ledger hears of it.
+        # The pool closes a connection that cannot be cleaned before the ledger notices.
         sets = stats.backends.values()
         online = {
             one.backend

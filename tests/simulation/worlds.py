@@ -53,7 +53,7 @@ HOOKS: tuple[Hook, ...] = ("connect", "is_valid", "on_acquire", "on_recycle", "d
 
 NAMES = "abcdef"
 
-#: What can be waited for; `Ledger.note` tells of it.
+#: The events for which a cue can wait; `Ledger.note` reports them.
 EVENTS = (
     "given back",
     "lent",
@@ -83,13 +83,13 @@ class World:
     backends: tuple[Backend, ...]
     policy: Policy
     actions: tuple[tuple[float, Action], ...]
-    """What happens when."""
+    """The actions, each with its time."""
 
     calm: bool
-    """Whether nothing is meant to go wrong but claims."""
+    """True if nothing but claims can go wrong in this world."""
 
     balancer: Balancer
-    """Which backend serves a claim."""
+    """The balancer, which chooses the backend of a claim."""
 
     has_extras: bool
     """True if connections grow old, or if anything of `extras` happens."""
@@ -145,7 +145,7 @@ class _Drawn:
         self.balancer = options.choice(balancers)
         self.has_options = options.random() < 0.3
         self.calm = calm
-        #: Whether backends die and hang much more often than anything else happens.
+        #: True if backends die and hang much more often than anything else happens.
         self.stormy = not calm and rng.random() < 0.2
         self.names = NAMES[: rng.choice([4, 6] if self.stormy else [1, 2, 3, 4, 4, 6])]
         self.uneven = rng.random() < 0.3

@@ -17,7 +17,7 @@ from tests.faults.echo import Echo, WrongReplyError, frame
 
 from .histogram import Histogram
 
-#: How long a client waits for a reply, and on average between two claims, in seconds.
+#: Seconds that a client waits for a reply, and average seconds between two claims.
 REPLY = 0.5
 REST = 0.004
 
@@ -36,9 +36,9 @@ class Load:
     account: Account
     rng: random.Random
     fails_fast: Callable[[Backend], bool] = lambda _: False
-    """Tells whether a claim on a backend is to fail at once."""
+    """Returns True if a claim on a backend has to fail at once."""
     claims: Counter[str] = attrs.field(factory=Counter)
-    """What became of the claims."""
+    """Number of claims with each outcome."""
     replies: int = 0
     waits: Histogram = attrs.field(factory=Histogram)
     """From the claim to the connection."""

@@ -14,12 +14,12 @@ from tests.faults.proxy import Fault
 
 from .world import Site, World
 
-#: How long a connection may be idle at a server that closes idle ones, and how often that
-#: server looks, in seconds.
+#: Seconds after which a server that closes idle connections closes one, and seconds between
+#: its checks.
 IDLE = 0.05
 LOOK = 0.02
 
-#: How long a fault may last, in pauses between two of them.
+#: Maximum duration of a fault, in multiples of the pause between two faults.
 LONGEST = 6
 
 Harm: TypeAlias = Callable[[Site, float], Awaitable[None]]
@@ -34,7 +34,7 @@ class Storm:
     pause: float
     """Seconds from one fault to the next, on average."""
     faults: Counter[str] = attrs.field(factory=Counter)
-    """What was done, and how often."""
+    """Number of times that each fault was inflicted."""
     closed_idle: int = 0
     """Connections that were closed because they were idle."""
 

@@ -17,7 +17,7 @@ from ..harness import Do, LedgerConnector, PlainLedgerConnector, Sweep, backends
 from .registry import sweeps
 from .scene import POLICY, Scene, a_scene, strike
 
-#: What happens in one tick with the cancellation, and how many ticks it takes to be noticed.
+#: Events in one tick with the cancellation, each with the ticks until the pool notices it.
 EVENTS: dict[str, tuple[Callable[[Scene], None], int]] = {
     "nothing else": (Scene.nothing, 0),
     "a release": (Scene.release, 0),
@@ -44,7 +44,7 @@ FAST, SLOW = (Claim._enter_fast,), (Claim._enter_slow,)
 BY_HAND = (Claim._enter_by_hand,)
 
 
-#: What may happen in any situation.
+#: Events that may happen in any situation.
 ANYWHERE = (
     "nothing else",
     "backends leave",
@@ -287,7 +287,7 @@ async def ending(one: Sweep, *, how: str, event: str, closing: Do) -> None:
         scene.ended = True
         one.strike = strike(scene, *EVENTS[event])
         await one.target(getattr(bench.pool, how))
-        # That it was cancelled means that it does not drain, not that it does not close.
+        # A cancelled end does not drain, but it still closes all connections.
         assert not bench.ledger.at_the_end()
         await scene.be_well()
 

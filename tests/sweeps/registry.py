@@ -24,7 +24,7 @@ class Scenario:
     by: tuple[Await, ...]
     """The functions in which the target must be found waiting: these, or what implements them."""
     real: bool
-    """Whether it needs real time and real sockets."""
+    """True if it needs real time and real sockets."""
     seeds: int
 
 

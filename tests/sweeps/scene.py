@@ -46,7 +46,7 @@ class Scene:
     ended: bool = False
     late: bool = False
 
-    # What can happen, in any situation.
+    # Events that are possible in any situation.
 
     def nothing(self) -> None:
         """Nothing but the cancellation."""
@@ -126,7 +126,7 @@ class Scene:
         with contextlib.suppress(trio.BrokenResourceError):  # nobody listens any more
             self.bench.resolver.set(backends(names))
 
-    # What scenarios are made of.
+    # Parts of scenarios.
 
     async def use(self, seconds: float = 0.5) -> None:
         """Claim a connection and use it, unless that is refused."""

@@ -641,7 +641,7 @@ async def test_a_port_free_for_udp_only_is_not_taken(monkeypatch: pytest.MonkeyP
     with trio.socket.socket() as occupied:
         await occupied.bind(("127.0.0.1", 0))
         occupied.listen()
-        # What the system picks as "any port" is, the first time, one that TCP cannot have.
+        # The first port that the system picks as "any port" is one that TCP cannot have.
         ports = [occupied.getsockname()[1]]
         real_bind = type(occupied).bind
 
