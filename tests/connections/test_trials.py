@@ -326,6 +326,29 @@ async def test_the_spare_is_checked_first(autojump_clock: MockClock) -> None:
         assert scene.connector.calls["is_valid"] == checked + 1
 
 
+async def test_a_new_connection_for_the_trial_is_checked_once(autojump_clock: MockClock) -> None:
+    """A claimant that waits gets the connection that was dialled for the trial, checked once."""
+    connector = HookedFakeConnector()
+
+    def two_each(policy: Policy) -> Policy:
+        return attrs.evolve(policy, set_config=SetConfig(max_count=2))
+
+    async with a_scene(2, spares=4, connector=connector, policy=two_each) as scene:
+        bad = scene.backends[0]
+        due = await scene.eject(bad)
+        for connection in scene.connector.to(bad):
+            scene.connector.break_connection(connection)
+        others = await hold_all(scene, 2)
+        assert all(claim.backend != bad for claim in others)
+        await trio.sleep_until(due - 0.1)
+        checked = connector.calls["is_valid"]
+        async with scene.pool.claim() as connection:  # waits, for the others are all held
+            assert connection.backend == bad
+            assert connector.calls["is_valid"] <= checked + 3  # two spares were broken
+        release_all(others)
+        assert scene.ejected == []
+
+
 async def test_spares_that_fail_the_check_are_not_lent(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

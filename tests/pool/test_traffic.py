@@ -83,11 +83,11 @@ async def test_one_busy_slot_is_never_lent_when_it_is_expired(autojump_clock: Mo
     """A single slot that is claimed every 10 ms for ten lifetimes: never lent at that age, and
     dialled 10 to 14 times."""
     connector = FatedConnector(connect_delay=0.05)
-    policy = policy_of(max_slots=1, spares_wanted=1, max_lifetime=20)
+    policy = policy_of(max_slots=1, spares_wanted=1, max_lifetime=10)
     async with a_pool(connector, make_backends(1), policy) as rig:
-        while trio.current_time() < 200:
+        while trio.current_time() < 100:
             async with rig.pool.claim() as conn:
-                assert trio.current_time() - conn.opened < 20
+                assert trio.current_time() - conn.opened < 10
             await trio.sleep(0.01)
     assert 10 <= len(connector.dials) <= 14
 

@@ -224,9 +224,11 @@ class Ejections(Generic[C]):
 
     def welcome(self, slot: Slot[C]) -> None:
         """Keep a free connection of an ejected backend, for the trial or for later."""
-        slot.slot_set.push_idle(slot)
         trial = self._trials[slot.slot_set]
-        if trial.checked_slot is slot:
+        # Asked first, because the check of a new connection may be ordered by `push_idle`.
+        is_checked = trial.checked_slot is slot
+        slot.slot_set.push_idle(slot)
+        if is_checked:
             trial.checked_slot = None
             self._offer(slot.slot_set, trial)
 
