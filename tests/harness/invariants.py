@@ -312,7 +312,8 @@ class InvariantInstrument(trio.abc.Instrument):
         assert self.pool is not None
         if self.pool.is_suspended:
             coming += sum(one.unclaimed for one in sets)
-        room = stats.slots < self.policy.max_slots and any(
+        cap = min(self.policy.max_slots, self.pool.policy.max_slots)  # it may have been lowered
+        room = stats.slots < cap and any(
             slots_of(one) + self._departed(one.backend) < self.policy.set_config.max_count
             and one.connecting < self.policy.set_config.max_connecting
             for one in good

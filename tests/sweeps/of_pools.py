@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import trio
 
-from qorb_trio import Claim, ClaimError, Pool, PoolTerminatedError
+from qorb_trio import Claim, ClaimError, Ejection, Policy, Pool, PoolTerminatedError
 from qorb_trio._pool.open_pool import PoolManager
 
 from ..harness import Do, LedgerConnector, PlainLedgerConnector, Sweep, backends, fails
@@ -35,6 +35,9 @@ EVENTS: dict[str, tuple[Callable[[Scene], None], int]] = {
     "peers hang up": (Scene.break_, 0),
     "it is suspended": (Scene.suspend, 0),
     "it is resumed": (Scene.resume, 0),
+    "it is recycled": (Scene.recycle, 1),
+    "its cap is lowered": (Scene.lower_the_cap, 1),
+    "lives are limited": (Scene.limit_lives, 1),
 }
 
 # `Claim.__aenter__` returns one of two coroutines.
@@ -127,9 +130,10 @@ async def claiming(
     event: str,
     kind: type[PlainLedgerConnector],
     use: Callable[[Scene], Awaitable[None]],
+    policy: Policy = POLICY,
 ) -> None:
     """Claim a connection; the claimant is cancelled, and the event happens at the same time."""
-    async with a_scene(one, kind=kind) as scene:
+    async with a_scene(one, kind=kind, policy=policy) as scene:
         if situation == "dials":
             scene.bench.script.always("connect", Do(steps=1, until=scene.gate))
         await SITUATIONS[situation].prepare(scene)
@@ -199,6 +203,74 @@ for _event in (*CHIEF, "it is resumed", "it is suspended"):
     )
 
 
+# ------------------------------------------------------- ageing, changes, trials, reports
+
+#: Every connection serves one claim, and none for longer than two seconds.
+SHORT_LIVED = attrs.evolve(
+    POLICY, set_config=attrs.evolve(POLICY.set_config, max_uses=1, max_lifetime=2)
+)
+
+#: One bad claim ejects a backend, for a second at most.
+STRICT = attrs.evolve(POLICY, ejection=Ejection(failures=1, base_time=1))
+
+
+async def with_a_trial(scene: Scene) -> None:
+    """A backend is ejected, and the next claim is its trial."""
+    a, b = backends("ab")
+    await scene.bench.pool.wait_ready(2)
+    claim = await scene.bench.acquire(avoid={b})
+    assert claim.backend == a
+    claim.report(failed=True)
+    scene.bench.release(claim)
+    await scene.bench.settle(1)
+    assert scene.bench.stats().backends["a"].ejected_until is not None
+
+
+async def use_and_report(scene: Scene) -> None:
+    """Claim a connection, and say that its backend served the claim badly."""
+    with suppress(ClaimError):
+        claim = await scene.bench.acquire()
+        try:
+            await trio.sleep(0.2)
+            claim.report(failed=True)
+            await trio.sleep(0.2)
+        finally:
+            scene.bench.release(claim)
+
+
+SITUATIONS["a trial"] = Situation(with_a_trial, ("another claim", "peers hang up"))
+
+CHANGES = ("it is recycled", "its cap is lowered", "lives are limited")
+
+for _name in ("a spare", "none left", "dials", "a clean-up", "a set-up", "suspended"):
+    for _event in CHANGES:
+        _given = {"situation": _name, "event": _event}
+        sweeps(Claim.__aenter__, name=f"{_name}, {_event}", by=SLOW, seeds=1)(
+            partial(claiming, **_given, kind=LedgerConnector, use=Scene.use)
+        )
+for _name in ("a spare", "none left", "a set-up"):
+    for _event in (*CHIEF, *CHANGES[:2], "another claim"):
+        _given = {"situation": _name, "event": _event, "policy": SHORT_LIVED}
+        sweeps(Claim.__aenter__, name=f"short-lived, {_name}, {_event}", by=SLOW, seeds=1)(
+            partial(claiming, **_given, kind=LedgerConnector, use=Scene.use)
+        )
+for _event in (*CHIEF, *SITUATIONS["a trial"].events, *CHANGES):
+    for _kind, _by in ((LedgerConnector, SLOW), (PlainLedgerConnector, FAST)):
+        _given = {"situation": "a trial", "event": _event, "kind": _kind, "policy": STRICT}
+        sweeps(Claim.__aenter__, name=f"a trial, {_event}, {_kind.__name__}", by=_by, seeds=1)(
+            partial(claiming, **_given, use=Scene.use)
+        )
+for _name in ("a spare", "none left", "a trial"):
+    for _event in CHIEF:
+        _given = {"situation": _name, "event": _event, "policy": STRICT}
+        sweeps(Pool.acquire, name=f"with a report, {_name}, {_event}", by=BY_HAND, seeds=1)(
+            partial(claiming, **_given, kind=LedgerConnector, use=use_and_report)
+        )
+
+
+# ------------------------------------------------------------------ rules of the queue
+
+
 async def being_refused(one: Sweep, *, rule: str, event: str) -> None:
     """Claim a connection, with a rule of the queue that refuses it."""
     options: dict[str, Any] = {rule: 1 if rule == "max_waiting" else 0.5}
@@ -242,7 +314,14 @@ async def becoming_idle(one: Sweep, *, event: str, suspended: bool) -> None:
         await scene.be_well()
 
 
-for _event in (*CHIEF, "a discard", "another claim", "it is suspended", "it is resumed"):
+for _event in (
+    *CHIEF,
+    *CHANGES,
+    "a discard",
+    "another claim",
+    "it is suspended",
+    "it is resumed",
+):
     for _suspended in (False, True):
         _how = "suspended" if _suspended else "open"
         sweeps(Pool.wait_idle, name=f"{_how}, {_event}")(
@@ -269,7 +348,7 @@ async def getting_ready(one: Sweep, *, event: str) -> None:
         await scene.be_well()
 
 
-for _event in (*ANYWHERE, "a dial's end"):
+for _event in (*ANYWHERE, "a dial's end", "it is recycled", "lives are limited"):
     sweeps(Pool.wait_ready, name=_event)(partial(getting_ready, event=_event))
 
 
@@ -292,7 +371,7 @@ async def ending(one: Sweep, *, how: str, event: str, closing: Do) -> None:
         await scene.be_well()
 
 
-for _event in (*ANYWHERE, "a release", "a discard", "another claim"):
+for _event in (*ANYWHERE, *CHANGES, "a release", "a discard", "another claim"):
     sweeps(Pool.terminate, name=_event)(
         partial(ending, how="terminate", event=_event, closing=Do(steps=2))
     )

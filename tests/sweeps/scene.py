@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import trio
@@ -40,6 +41,8 @@ class Scene:
     bench: Bench
     others: trio.Nursery
     """The nursery for the tasks other than the target."""
+    policy: Policy = POLICY
+    """The pool's policy at first, and at the end."""
     gate: trio.Event = attrs.field(factory=trio.Event)
     """An event that hooks can be scripted to wait for."""
     held: list[Claim[LedgerConnection]] = attrs.field(factory=list)
@@ -117,6 +120,22 @@ class Scene:
         """Free connections can be claimed again."""
         self.bench.pool.resume()
 
+    def recycle(self) -> None:
+        """All connections are to be replaced."""
+        self.bench.pool.recycle()
+
+    def lower_the_cap(self) -> None:
+        """Only one connection is allowed from now on."""
+        self._reconfigure(max_slots=1)
+
+    def limit_lives(self) -> None:
+        """Connections grow old from now on."""
+        config = attrs.evolve(self.policy.set_config, max_uses=1, max_lifetime=2, idle_timeout=0.5)
+        self._reconfigure(set_config=config)
+
+    def _reconfigure(self, **changes: Any) -> None:
+        self.bench.pool.reconfigure(attrs.evolve(self.policy, **changes))
+
     def break_(self) -> None:
         """The peers close all connections that are idle."""
         for conn in self.bench.ledger.idle:
@@ -162,6 +181,7 @@ class Scene:
             bench.script.always(hook, OK)
         self.gate.set()
         self.resume()
+        self._reconfigure()
         while self.held:
             self.release()
         if self.ended:
@@ -224,7 +244,7 @@ async def a_scene(
     scene: Scene | None = None
     try:
         async with open_bench(first, connector=connector, policy=policy, nursery=nursery) as bench:
-            scene = Scene(one, bench, others or bench.nursery)
+            scene = Scene(one, bench, others or bench.nursery, policy)
             yield scene
     finally:
         if scene is not None:

@@ -1,0 +1,231 @@
+"""Connections that grow old in odd moments, and limits that change while a pool runs."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from qorb_trio import Backend, ClaimTimeoutError
+
+from ..harness import policy_of
+from .ageing import Conn, Dated, Retired, a_pool
+
+
+class Checked(Dated):
+    """Checks for as long as it is told, and counts the checks."""
+
+    def __init__(self, seconds: float = 0) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.checks = 0
+
+    async def is_valid(self, conn: Conn) -> bool:
+        """Check."""
+        self.checks += 1
+        await trio.sleep(self.seconds)
+        return True
+
+
+# At the end of a life.
+
+
+async def test_an_expired_spare_is_not_lent_before_the_timer_has_seen_it(
+    autojump_clock: MockClock,
+) -> None:
+    """A claim in the instant of the expiry, before any other task runs, does not get it."""
+    async with a_pool(policy_of(max_slots=2, spares_wanted=1, max_lifetime=100), Dated()) as pool:
+        autojump_clock.jump(200)
+        with pytest.raises(trio.WouldBlock):
+            pool.claim_nowait()
+
+
+async def test_a_claim_that_ends_late_leaves_no_expired_spare(autojump_clock: MockClock) -> None:
+    """While its backend refuses, an expired connection is closed as it comes back."""
+    connector = Dated()
+    policy = policy_of(max_slots=2, spares_wanted=1, max_lifetime=100)
+    async with a_pool(policy, connector) as pool:
+        await trio.sleep(1)
+        connector.refuses = True
+        async with pool.claim():
+            await trio.sleep(150)
+        await wait_all_tasks_blocked()
+        assert connector.open == []
+
+
+async def test_a_refusing_backend_does_not_exceed_its_uses(autojump_clock: MockClock) -> None:
+    """While its backend refuses, a connection serves `max_uses` claims and no more."""
+    connector = Dated()
+    async with a_pool(policy_of(max_slots=1, spares_wanted=1, max_uses=4), connector) as pool:
+        connector.refuses = True
+        with pytest.raises(ClaimTimeoutError):
+            while True:
+                async with pool.claim(timeout=5) as conn:
+                    conn.uses += 1
+                await trio.sleep(1)
+        assert [conn.uses for conn in connector.conns] in ([3], [4])
+
+
+@pytest.mark.parametrize("options", [{}, {"key": "k"}, {"avoid": [Backend(("b.test", 1))]}])
+async def test_each_way_to_a_connection_counts_its_uses(
+    autojump_clock: MockClock, options: dict[str, object]
+) -> None:
+    """Claims that find a spare, with and without options, count as uses."""
+    connector = Dated()
+    async with a_pool(policy_of(max_slots=1, spares_wanted=1, max_uses=20), connector) as pool:
+        for _ in range(100):
+            async with pool.claim(**options) as conn:  # type: ignore[arg-type]
+                conn.uses += 1
+        assert max(conn.uses for conn in connector.conns) <= 20
+
+
+async def test_connections_that_are_handed_on_count_their_uses(autojump_clock: MockClock) -> None:
+    """Claims that wait in line count as uses like any other."""
+    connector = Dated()
+    async with a_pool(policy_of(max_slots=1, spares_wanted=1, max_uses=20), connector) as pool:
+
+        async def claim() -> None:
+            for _ in range(30):
+                async with pool.claim() as conn:
+                    conn.uses += 1
+                    await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(claim)
+        assert max(conn.uses for conn in connector.conns) <= 20
+
+
+async def test_a_connection_that_expires_as_it_is_checked(autojump_clock: MockClock) -> None:
+    """A claimant that waits for a check does not get a connection that has expired meanwhile."""
+    connector = Checked(seconds=2)
+    policy = policy_of(max_slots=2, spares_wanted=1, max_lifetime=10)
+    async with a_pool(policy, connector) as pool:
+        connector.refuses = True  # or it would be closed as it comes back
+        await trio.sleep_until(9)
+        async with pool.claim():
+            pass
+        with pytest.raises(ClaimTimeoutError):
+            async with pool.claim(timeout=30):
+                raise AssertionError("it is too old")
+
+
+async def test_a_due_connection_that_was_cleaned_is_lent_last(autojump_clock: MockClock) -> None:
+    """While its replacement cannot be had, a due connection goes behind the others."""
+    connector = Checked()
+    policy = policy_of(max_slots=8, spares_wanted=2, max_lifetime=100)
+    async with a_pool(policy, connector) as pool:
+        await pool.wait_ready(2)
+        connector.refuses = True
+        await trio.sleep(40)
+        connector.refuses = False
+        claims = [await pool.acquire() for _ in range(4)]  # two more, which are young
+        for claim in claims:
+            claim.release()
+        connector.refuses = True
+        while pool.stats().backends["a.test:1"].retiring < 2:  # noqa: ASYNC110 - no event
+            await trio.sleep(0.5)
+        claims = [await pool.acquire() for _ in connector.open]
+        assert [claim.connection.born < 1 for claim in claims[-3:]] == [False, True, True]
+        for claim in claims:
+            claim.release()  # the old ones come back last
+            await wait_all_tasks_blocked()
+        async with pool.claim() as conn:
+            assert conn.born > 1
+
+
+# Limits that change.
+
+
+async def test_a_dial_that_is_recycled_keeps_its_other_limits(autojump_clock: MockClock) -> None:
+    """A recycling over an hour does not put off the end of a lifetime."""
+    connector = Dated()
+    policy = policy_of(max_slots=2, spares_wanted=1, max_lifetime=100)
+    async with a_pool(policy, connector) as pool:
+        async with pool.claim():
+            await trio.sleep(0.02)  # another is being dialled
+            pool.recycle(over=3600)
+            await trio.sleep(1)
+        await trio.sleep(110)
+        assert all(trio.current_time() - conn.born <= 100 for conn in connector.open)
+
+
+async def test_a_shorter_lifetime_holds_for_what_exists(autojump_clock: MockClock) -> None:
+    """Connections that are older than the new lifetime are replaced at once."""
+    connector = Dated()
+    policy = policy_of(max_slots=4, spares_wanted=2, max_lifetime=10_000)
+    async with a_pool(policy, connector) as pool:
+        await trio.sleep(200)
+        old = list(connector.open)
+        pool.reconfigure(policy_of(max_slots=4, spares_wanted=2, max_lifetime=100))
+        await trio.sleep(1)
+        assert not set(old) & set(connector.open)
+
+
+async def test_an_idle_timeout_holds_for_the_present_spares(autojump_clock: MockClock) -> None:
+    """Spares that nobody claims are replaced when they have been idle since the change."""
+    connector, retired = Dated(), Retired()
+    async with a_pool(policy_of(max_slots=4, spares_wanted=2), connector, retired) as pool:
+        await pool.wait_ready(2)
+        pool.reconfigure(policy_of(max_slots=4, spares_wanted=2, idle_timeout=10))
+        await trio.sleep(12)
+        assert retired.reasons == ["idle", "idle"]
+
+
+async def test_a_health_interval_holds_at_once(autojump_clock: MockClock) -> None:
+    """Spares are checked after the new interval, although nothing else wakes the pool."""
+    connector = Checked()
+    policy = policy_of(max_slots=2, spares_wanted=1, health_interval=math.inf)
+    async with a_pool(policy, connector) as pool:
+        await trio.sleep(100)
+        assert connector.checks == 0
+        pool.reconfigure(policy_of(max_slots=2, spares_wanted=1, health_interval=10))
+        await trio.sleep(20)
+        assert connector.checks >= 1
+
+
+async def test_a_rebalance_interval_holds_at_once(autojump_clock: MockClock) -> None:
+    """Surplus is closed after the new interval, and not at the end of the old one."""
+    connector = Dated()
+    policy = policy_of(max_slots=8, spares_wanted=1, rebalance_interval=100_000)
+    async with a_pool(policy, connector) as pool:
+        claims = [await pool.acquire() for _ in range(6)]
+        for claim in claims:
+            claim.release()
+        pool.reconfigure(attrs.evolve(policy, rebalance_interval=10))
+        await trio.sleep(25)
+        assert len(connector.open) == 1
+
+
+async def test_a_shorter_back_off_holds_for_known_backends(autojump_clock: MockClock) -> None:
+    """A backend that fails is tried at the new pace after the delay that is under way."""
+    connector = Checked()
+    policy = policy_of(max_slots=1, spares_wanted=1, max_connection_backoff=20, max_uses=1)
+    async with a_pool(policy, connector) as pool:
+        connector.refuses = True
+        async with pool.claim():
+            pass
+        await trio.sleep(200)
+        config = attrs.evolve(policy.set_config, max_connection_backoff=1)
+        pool.reconfigure(attrs.evolve(policy, set_config=config))
+        await trio.sleep(20)
+        before = pool.stats().backends["a.test:1"].failures
+        await trio.sleep(20)
+        assert pool.stats().backends["a.test:1"].failures >= before + 15
+
+
+async def test_a_leak_warning_holds_for_present_claims(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A claim that is held is warned of after the time that is set meanwhile."""
+    policy = policy_of(max_slots=1, spares_wanted=1)
+    async with a_pool(policy, Dated()) as pool, pool.claim(label="the leak"):
+        await trio.sleep(1)
+        pool.reconfigure(attrs.evolve(policy, leak_warning_after=5))
+        await trio.sleep(10)
+        warnings = [it for it in caplog.records if it.levelno == logging.WARNING]
+        assert any("the leak" in it.getMessage() for it in warnings)
