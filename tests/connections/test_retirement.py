@@ -40,7 +40,7 @@ async def test_idle_connections_are_replaced_before_their_lifetime_is_over(
 async def test_busy_connections_are_never_lent_when_they_are_expired(
     autojump_clock: MockClock,
 ) -> None:
-    """Two slots, of which one is claimed all the time, live for ten lifetimes on 20 to 28 dials."""
+    """Two slots, one of them always claimed, need 20 to 28 dials for ten lifetimes."""
     connector = Dated()
     policy = policy_of(max_slots=2, spares_wanted=1, max_lifetime=20)
     async with a_pool(policy, connector) as pool:

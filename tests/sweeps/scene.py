@@ -121,7 +121,7 @@ class Scene:
         self.bench.pool.resume()
 
     def recycle(self) -> None:
-        """All connections are to be replaced."""
+        """Have all connections replaced."""
         self.bench.pool.recycle()
 
     def lower_the_cap(self) -> None:
