@@ -258,10 +258,11 @@ class Instrument:
         """The plan is made, and is being carried out."""
 
     def backend_added(self, pool: str, backend: Backend) -> None:
-        """The resolver names a new backend."""
+        """A backend becomes active: the resolver names it, or, where thousands are known, its
+        turn has come."""
 
     def backend_removed(self, pool: str, backend: Backend) -> None:
-        """A backend has left the resolver's set."""
+        """A backend is no longer active: it has left the resolver's set, or its turn is over."""
 
     def backend_ejected(self, pool: str, backend: Backend, reason: str, seconds: float) -> None:
         """A backend is ejected because its claims failed: it gets none for `seconds`. Also

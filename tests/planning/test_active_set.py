@@ -16,7 +16,7 @@ from qorb_trio._planning.known import KnownBackends
 from qorb_trio._planning.make_plan import make_plan
 from qorb_trio._planning.plan import Demand
 from qorb_trio._planning.rotation import RotationOrder, next_rotation
-from qorb_trio._planning.selection import ALL_ACTIVE, MAX_ALL_ACTIVE, MIN_ACTIVE, Change
+from qorb_trio._planning.selection import ALL_ACTIVE, MIN_ACTIVE, Change
 
 from .situations import View
 from .test_known import backends, take_over
@@ -116,7 +116,8 @@ class Pool:
 
     def check(self) -> None:
         """Check that the number of active backends is bounded."""
-        assert len(self.views) <= max(ALL_ACTIVE, 2 * self.demand.max_slots)
+        if len(self.known) > ALL_ACTIVE:
+            assert len(self.views) <= max(ALL_ACTIVE, 2 * self.demand.max_slots)
         assert all(self.known.is_active(view.backend) for view in self.views.values())
 
     def connected(self) -> int:
@@ -124,9 +125,9 @@ class Pool:
         return sum(view.connected for view in self.views.values())
 
 
-@pytest.mark.parametrize("size", [1, 10, 32])
+@pytest.mark.parametrize("size", [1, 10, 64])
 def test_few_backends_are_all_active(size: int) -> None:
-    """Up to two backends per slot are all active, of whatever priority."""
+    """A few dozen backends are all active, of whatever priority and however few the slots."""
     pool = Pool([*backends(range(size - 1)), *backends(["standby"], priority=1)])
     for _ in range(3):
         pool.round()
@@ -296,7 +297,7 @@ def test_light_backends_have_their_share_of_the_turns() -> None:
 
 def test_a_set_that_grows_is_narrowed_at_the_next_turn() -> None:
     """Backends without slots leave when more are known than are active all at once."""
-    found = backends(range(MAX_ALL_ACTIVE + 1))
+    found = backends(range(ALL_ACTIVE + 1))
     pool = Pool(found[:30])
     pool.round()
     assert len(pool.views) == 30

@@ -66,7 +66,7 @@ def timeout_failure(
     in_use = sum(b.claimed + b.checking for b in backends)
     spare = sum(b.unclaimed for b in backends)
     prefix = f"pool {stats.name!r}: no connection in time: "
-    if not backends:
+    if not (backends or stats.known):
         reason = "the resolver knows no backend" + (trouble and f"; {trouble}")
         return ClaimFailure(kind=NoBackendsError, message=prefix + reason, stats=stats)
     if in_use or stats.departed >= max_slots:
@@ -80,13 +80,21 @@ def timeout_failure(
         return ClaimFailure(
             kind=ClaimTimeoutError, message=prefix + reason, stats=stats, cause=last_error
         )
-    several = f"none of {len(backends)} backends is online"
-    state = "the only backend is not online" if len(backends) == 1 else several
+    state = _describe_outage(len(backends), max(stats.known, len(backends)))
     whose = [f"{b.backend.name}: " for b in backends if b.last_error is last_error is not None]
     reason = f"{state}; last error: {''.join(whose[:1])}{_text(last_error)}"
     return ClaimFailure(
         kind=NoBackendsOnlineError, message=prefix + reason, stats=stats, cause=last_error
     )
+
+
+def _describe_outage(active: int, known: int) -> str:
+    """Return which backends are not online; of thousands, a pool tries a few at a time."""
+    if known == 1:
+        return "the only backend is not online"
+    if active == known:
+        return f"none of {known} backends is online"
+    return f"none of the {active} backends that are being tried, of {known}, is online"
 
 
 def full_queue_failure(stats: PoolStats) -> ClaimFailure:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, final
 
 import attrs
 import trio
 
 from .._model.stats import BackendStats, PoolStats
+from .._planning.known import KnownBackends
 from .._slots.registry import Registry
 from .._slots.slot_set import SlotSet
 from .._slots.totals import Totals
@@ -26,6 +27,8 @@ class Snapshots(Generic[C]):
     _registry: Registry[C]
     _totals: Totals
     _queue: WaitQueue[Any]
+    #: All backends that the resolver knows. The membership's.
+    known: KnownBackends = attrs.field(init=False)
     _resolution: Callable[[], object] = attrs.field(init=False, factory=lambda: lambda: None)
     _ended_at: float | None = attrs.field(init=False, default=None)
 
@@ -49,9 +52,17 @@ class Snapshots(Generic[C]):
             shed=self._queue.admission.shed,
             slots=self._totals.slots,
             departed=self._totals.slots - sum([len(it.slots) for it in active.values()]),
-            backends={name: _backend_stats(it, now) for name, it in active.items()},
+            known=len(self.known),
+            backends={it.backend.name: _backend_stats(it, now) for it in self._in_order()},
             resolution=self._resolve(),
         )
+
+    def _in_order(self) -> Iterable[SlotSet[C]]:
+        """Return the active slot sets, in the resolver's order."""
+        active, known = self._registry.active.values(), self.known
+        if not known.has_inactive:
+            return active
+        return sorted(active, key=lambda slot_set: known.position(slot_set.backend.name))
 
     def _now(self) -> float:
         # Before the pool has started there is nothing to date.

@@ -7,7 +7,7 @@ from typing import Final, Generic, final
 
 from .known import KnownBackends
 from .plan import View
-from .selection import A, Change, Selection, is_unused
+from .selection import ALL_ACTIVE, A, Change, Selection, is_unused
 
 #: Seconds of back-off after which an untried backend replaces a failing one, at first and
 #: at most.
@@ -42,9 +42,9 @@ class ActiveSet(Generic[A]):
         """
         if not self._known.has_inactive:
             return Change()
-        selection = Selection(self._known, views, wanted, max_slots)
-        if selection.is_everything:
+        if len(self._known) <= ALL_ACTIVE:
             return Change(self._known.activate_all())
+        selection = Selection(self._known, views, wanted, max_slots)
         self._count_working(views)
         selection.fill()
         if selection.blocked:
@@ -78,9 +78,9 @@ class ActiveSet(Generic[A]):
         """
         if not self._known.has_inactive:
             return Change()
-        selection = Selection(self._known, views, wanted, max_slots)
-        if selection.is_everything:
+        if len(self._known) <= ALL_ACTIVE:
             return Change(self._known.activate_all())
+        selection = Selection(self._known, views, wanted, max_slots)
         for view in selection.leavers():
             selection.drop(view)
         selection.fill()

@@ -58,6 +58,7 @@ class InactiveQueue:
             for entry in filter(self._is_valid, last[-CHUNK:]):
                 self.push(entry)
             del last[-CHUNK:]
-            if not last:
+            if last:
+                yield
+            else:
                 del self._heaps[-1]
-            yield

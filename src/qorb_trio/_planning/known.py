@@ -18,6 +18,10 @@ from .rotation import MAX_REMEMBERED, RotationOrder
 CHUNK: Final = 100
 
 
+class TwinBackendsError(ValueError):
+    """Two backends of one set have the same name and different addresses."""
+
+
 @final
 @attrs.define
 class Replacement:
@@ -60,6 +64,10 @@ class KnownBackends:
         """Return True if a backend is active and still known."""
         return self._active.get(backend.name) == backend
 
+    def active_backend(self, name: str) -> Backend | None:
+        """Return the backend of a name as it is now, if it is active."""
+        return self._active.get(name)
+
     def position(self, name: str) -> int:
         """Return the place of a backend in the resolver's order; an unknown one comes last."""
         position = self._set.position(name)
@@ -96,7 +104,7 @@ class KnownBackends:
         Nothing has changed until `replace`.
 
         Raises:
-          ValueError: two backends have the same name and different addresses.
+          TwinBackendsError: two backends have the same name and different addresses.
         """
         self._next, self._pending, self._moved = KnownSet(size), {}, {}
         for count, backend in enumerate(backends, 1):
@@ -109,7 +117,7 @@ class KnownBackends:
         if twin is None:
             self._next.add(backend, self._entry_of(backend))
         elif twin != backend:
-            raise ValueError(
+            raise TwinBackendsError(
                 f"two backends named {backend.name!r}: {twin.address!r} and {backend.address!r}"
             )
 

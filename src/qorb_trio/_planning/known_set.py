@@ -37,10 +37,11 @@ class Names(Generic[T]):
         self._parts[hash(name) & self._mask][name] = value
 
     def clear(self) -> Iterator[None]:
-        """Free all values, with a pause after each dict. Nothing may be looked up any more."""
-        while self._parts:
+        """Free all values, with a pause between two dicts. Nothing may be looked up any more."""
+        while len(self._parts) > 1:
             del self._parts[-1]
             yield
+        self._parts.clear()
 
 
 @final
@@ -101,9 +102,11 @@ class KnownSet:
     def clear(self) -> Iterator[None]:
         """Free the memory, with pauses. The set must not be used any more."""
         yield from self._positions.clear()
-        while self._backends:
+        while len(self._backends) > PART:
             del self._backends[-PART:], self._entries[-PART:]
             yield
+        self._backends.clear()
+        self._entries.clear()
 
 
 def pack(key: float, name: str) -> bytes:

@@ -171,3 +171,12 @@ def last_holder_key(views: Iterable[V], priority: int) -> float:
     """Return the largest key among the backends of one priority that hold connections."""
     keys = (v.rotation_key for v in views if v.priority == priority and v.connected)
     return max(keys, default=0.0)
+
+
+def last_holder_keys(views: Iterable[V]) -> dict[int, float]:
+    """Return the largest key among the backends that hold connections, for each priority."""
+    keys: dict[int, float] = {}
+    for view in views:
+        if view.connected:
+            keys[view.priority] = max(view.rotation_key, keys.get(view.priority, 0.0))
+    return keys

@@ -11,13 +11,14 @@ from .._model.backend import Backend
 from .known import KnownBackends
 from .plan import View
 
-#: Up to this number of known backends, all of them are active. For pools with more slots it
-#: is two per slot, up to the second number.
-ALL_ACTIVE: Final = 32
-MAX_ALL_ACTIVE: Final = 64
+#: Up to this number of known backends, all of them are active.
+ALL_ACTIVE: Final = 64
 
 #: Minimum number of usable backends that should be active where more are known.
 MIN_ACTIVE: Final = 16
+
+#: The number of backends that may be active is two per slot, but at least this.
+MIN_MAXIMUM: Final = 32
 
 
 class ActiveView(View, Protocol):
@@ -79,8 +80,7 @@ class Selection(Generic[A]):
     ) -> None:
         self._known = known
         self._views = views
-        self.maximum = max(ALL_ACTIVE, 2 * max_slots)
-        self.is_everything = len(known) <= min(self.maximum, MAX_ALL_ACTIVE)
+        self.maximum = max(MIN_MAXIMUM, 2 * max_slots)
         self._target = min(self.maximum, max(MIN_ACTIVE, wanted + 1))
         self._tiers: dict[int, _Tier] = {}
         for view in views:

@@ -1,10 +1,14 @@
-"""`Membership`: adopts the sets of backends that the resolver sends."""
+"""`Membership`: adopts the sets that the resolver sends, and activates backends of them.
+
+Of a few backends, all are active: each has a slot set. Of thousands, the planner's task has
+`ActiveSet` choose some before each plan. `KnownBackends` holds the others.
+"""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from typing import Generic, TypeVar, final
 
 import attrs
@@ -16,7 +20,10 @@ from .._events.emitter import Emitter
 from .._health.detector import FailureDetector
 from .._model.backend import Backend, effective_weight
 from .._model.settings import Settings
-from .._planning.rotation import RotationOrder, last_holder_key
+from .._planning.active_set import ActiveSet
+from .._planning.known import KnownBackends, TwinBackendsError
+from .._planning.rotation import RotationOrder, last_holder_key, last_holder_keys
+from .._planning.selection import ALL_ACTIVE, Change
 from .._planning.targets import Targets
 from .._slots.registry import Registry
 from .._slots.slot_set import Shared, SlotSet
@@ -31,6 +38,10 @@ C = TypeVar("C")
 #: Backends that are added, or slots that are opened or closed, in one go before all other tasks
 #: have their turn. A slot takes some 20 µs, the first step of its dial included.
 BATCH_SIZE = 50
+
+
+#: Up to this number of active backends, a failure looks at all of them.
+FEW_ACTIVE = 200
 
 
 class NotABackendError(TypeError, ValueError):
@@ -57,11 +68,24 @@ class Membership(Generic[C]):
     _targets: Targets
     _requests: PlanRequests
     _order: RotationOrder = attrs.field(init=False)
+    #: All backends, active or not.
+    known: KnownBackends = attrs.field(init=False)
+    _active_set: ActiveSet[SlotSet[C]] = attrs.field(init=False)
+    #: The largest keys of holders as of the last plan, by priority, where many are active.
+    _last_keys: dict[int, float] = attrs.field(init=False, factory=dict)
+    #: True while chosen backends are being activated.
+    _is_choosing: bool = attrs.field(init=False, default=False)
+    #: Returns how many connections the next plan will want. The rebalancer's.
+    count_wanted: Callable[[], int] = attrs.field(init=False)
     #: Starts the task of a slot set. The lifecycle's.
     start: Callable[[SlotSet[C]], None] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._order = RotationOrder(self._rng.getrandbits(64))
+        self.known = KnownBackends(self._order)
+        self._active_set = ActiveSet(self.known)
+
+    # A new set, in the pool's main task.
 
     async def update(self, backends: Collection[Backend]) -> None:
         """Adopt the resolver's latest set. Nothing happens if nothing changed.
@@ -71,58 +95,69 @@ class Membership(Generic[C]):
         """
         if self._requests.is_closed:
             return  # it came in the very tick in which the pool began to end
-        found = _by_name(self._pool, backends)
-        active = self._registry.active
-        leaving = [it for name, it in active.items() if it.backend != found.get(name)]
-        gone = {slot_set.backend.name for slot_set in leaving}
-        for name, slot_set in active.items():
-            if name not in gone:
-                self._update_weights(slot_set, found[name])
-        coming = await self._make_sets(
-            [backend for name, backend in found.items() if name in gone or name not in active]
-        )
-        if leaving or coming:
+        await self._read(backends)
+        await self._adopt()
+        for _ in self.known.tidy():
+            await trio.lowlevel.checkpoint()
+
+    async def _adopt(self) -> None:
+        """Let the set that was read take the place of the one before."""
+        if self._requests.is_closed:
+            return  # the pool has begun to end while the set was read
+        replacement = self.known.replace()
+        for backend in replacement.changed:
+            self._update_weights(backend)
+        coming: list[Backend] = []
+        if len(self.known) <= ALL_ACTIVE:
+            coming = self.known.activate_all()
+        if replacement.removed or coming or self.known.has_inactive:
             with self._requests.paused():
-                self._exchange(leaving, coming)
+                leaving = await self._exchange(replacement.removed, coming)
+                await self.choose_active()
                 await self._clear(leaving)
 
-    async def _make_sets(self, backends: list[Backend]) -> list[SlotSet[C]]:
-        slot_sets = []
-        for backend in backends:
-            slot_sets.append(self._make_set(backend))
-            if len(slot_sets) % BATCH_SIZE == 0:
+    async def _read(self, backends: object) -> None:
+        size = len(backends) if isinstance(backends, Sized) else 0
+        try:
+            for _ in self.known.read(self._checked(backends), size):
                 await trio.lowlevel.checkpoint()
-        return slot_sets
+        except TwinBackendsError as exc:
+            raise ValueError(f"pool {self._pool!r}: the resolver sent {exc}") from None
 
-    def _make_set(self, backend: Backend) -> SlotSet[C]:
-        detector = FailureDetector(self._settings.set_config, self._rng)
-        key = self._order.key(backend.name, effective_weight(backend.weight))
-        slot_set = SlotSet(backend, detector, key, self._shared)
-        self._ejections.enroll(slot_set)
-        return slot_set
+    def _checked(self, backends: object) -> Iterator[Backend]:
+        if not isinstance(backends, Iterable):
+            raise NotABackendError(
+                f"pool {self._pool!r}: the resolver sent {backends!r}, which is no collection"
+            )
+        for backend in backends:
+            if not isinstance(backend, Backend):
+                raise NotABackendError(
+                    f"pool {self._pool!r}: the resolver sent {backend!r}, which is not a Backend"
+                )
+            yield backend
 
-    def end_turn(self, slot_set: SlotSet[C]) -> None:
-        """Give a backend that has had its turn another place in the order of backends."""
-        backend = slot_set.backend.name
-        slot_set.rotation_key = self._order.end_turn(backend, slot_set.effective_weight)
+    async def _exchange(
+        self, removed: Sequence[Backend], coming: Sequence[Backend]
+    ) -> list[SlotSet[C]]:
+        """Lend nothing old from here on; the new backends may be dialled.
 
-    def demote(self, slot_set: SlotSet[C]) -> None:
-        """Place a backend that has failed behind those that hold connections."""
-        name, weight = slot_set.backend.name, slot_set.effective_weight
-        last = last_holder_key(self._registry.active.values(), slot_set.priority)
-        slot_set.rotation_key = self._order.postpone(name, weight, last)
+        In one step, unless hundreds of backends are removed. Return the sets that have left.
+        """
+        leaving: list[SlotSet[C]] = []
+        for count, backend in enumerate(removed, 1):
+            slot_set = self._registry.active.get(backend.name)
+            if slot_set is not None and slot_set.backend == backend:
+                leaving.append(slot_set)
+                self._remove(slot_set, "pool %s: backend %s is removed")
+            if count % FEW_ACTIVE == 0:
+                await trio.lowlevel.checkpoint()
+        for backend in coming:
+            self._add(backend)
+        if leaving or coming:
+            self._targets.request_rebalance()
+        return leaving
 
-    def _exchange(self, leaving: list[SlotSet[C]], coming: list[SlotSet[C]]) -> None:
-        """Lend nothing old from here on; the new backends may be dialled."""
-        if self._requests.is_closed:
-            return  # the pool has begun to end while the new sets were made
-        for slot_set in leaving:
-            self._remove(slot_set)
-        for slot_set in coming:
-            self._add(slot_set)
-        self._targets.request_rebalance()
-
-    async def _clear(self, leaving: list[SlotSet[C]]) -> None:
+    async def _clear(self, leaving: Sequence[SlotSet[C]]) -> None:
         """Close the connections of sets that have left."""
         done = 0
         for slot_set in leaving:
@@ -132,54 +167,92 @@ class Membership(Generic[C]):
                 done = 0
                 await trio.lowlevel.checkpoint()
 
-    def _log(self, message: str, backend: Backend) -> None:
-        pool, name = printable(self._pool), printable(backend.name)
-        log_safely(logger, logging.INFO, message, pool, name)
+    def _update_weights(self, backend: Backend) -> None:
+        """Adopt priority, weight and target. That is no change of the set: it closes nothing."""
+        slot_set = self._registry.active.get(backend.name)
+        if slot_set is not None:
+            slot_set.update(backend)
+            self._requests.request()
 
-    def _add(self, slot_set: SlotSet[C]) -> None:
-        backend = slot_set.backend
+    # The active backends.
+
+    async def choose_active(self, *, is_turn: bool = False) -> None:
+        """Activate and deactivate backends, if more are known than are active.
+
+        For a new set, and before each plan. No checkpoint unless many are activated.
+        """
+        # The planner's task may come while the main task is in a pause here, or vice versa.
+        if not self.known.has_inactive or self._is_choosing or self._requests.is_closed:
+            return
+        views = [it for it in self._registry.active.values() if self.known.is_active(it.backend)]
+        wanted, max_slots = self.count_wanted(), self._settings.policy.max_slots
+        if is_turn:
+            change = self._active_set.turn(views, wanted, max_slots)
+        else:
+            change = self._active_set.update(views, wanted, max_slots, trio.current_time())
+        self._is_choosing = True
+        try:
+            await self._apply(change)
+        finally:
+            self._is_choosing = False
+
+    async def _apply(self, change: Change[SlotSet[C]]) -> None:
+        for slot_set in change.deactivate:
+            self._remove(slot_set, "pool %s: backend %s is not used any more for now")
+            self._closer.clear(slot_set)
+        for count, backend in enumerate(change.activate, 1):
+            # In a pause, another set may have come.
+            current = self.known.active_backend(backend.name)
+            if current is not None and current == backend:
+                self._add(current)
+            if count % BATCH_SIZE == 0:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                if self._requests.is_closed:
+                    return
+
+    def end_turn(self, slot_set: SlotSet[C]) -> None:
+        """Give a backend that has had its turn another place in the order of backends."""
+        backend = slot_set.backend.name
+        slot_set.rotation_key = self._order.end_turn(backend, slot_set.effective_weight)
+
+    def remember_holders(self, views: Sequence[SlotSet[C]]) -> None:
+        """Note, where many backends are active, which of the present holders are last."""
+        if len(views) > FEW_ACTIVE:
+            self._last_keys = last_holder_keys(views)
+
+    def demote(self, slot_set: SlotSet[C]) -> None:
+        """Place a backend that has failed behind those that hold connections."""
+        name, weight = slot_set.backend.name, slot_set.effective_weight
+        active = self._registry.active
+        if len(active) > FEW_ACTIVE:
+            last = self._last_keys.get(slot_set.priority, 0.0)
+        else:
+            last = last_holder_key(active.values(), slot_set.priority)
+        slot_set.rotation_key = self._order.postpone(name, weight, last)
+
+    # One slot set.
+
+    def _add(self, backend: Backend) -> None:
+        """Activate a backend: make its slot set, and start the task of that."""
+        detector = FailureDetector(self._settings.set_config, self._rng)
+        key = self._order.key(backend.name, effective_weight(backend.weight))
+        slot_set = SlotSet(backend, detector, key, self._shared)
+        self._ejections.enroll(slot_set)
         self._log("pool %s: backend %s is added", backend)
         self._registry.add(slot_set)
         self.start(slot_set)
         if (emit := self._events.backend_added) is not None:
             emit(backend)
 
-    def _remove(self, slot_set: SlotSet[C]) -> None:
+    def _remove(self, slot_set: SlotSet[C], message: str) -> None:
         backend = slot_set.backend
-        self._log("pool %s: backend %s is removed", backend)
+        self._log(message, backend)
         self._registry.drain(slot_set)
         slot_set.deactivate()
         self._ejections.forget(slot_set)
         if (emit := self._events.backend_removed) is not None:
             emit(backend)
 
-    def _update_weights(self, slot_set: SlotSet[C], backend: Backend) -> None:
-        """Adopt priority, weight and target. That is no change of the set: it closes nothing."""
-        old = slot_set.backend
-        if (backend.priority, backend.weight, backend.target) != (
-            old.priority,
-            old.weight,
-            old.target,
-        ):
-            slot_set.update(backend)
-            self._requests.request()
-
-
-def _by_name(pool: str, backends: Collection[Backend]) -> dict[str, Backend]:
-    if not isinstance(backends, Iterable):
-        raise NotABackendError(
-            f"pool {pool!r}: the resolver sent {backends!r}, which is no collection"
-        )
-    found: dict[str, Backend] = {}
-    for backend in backends:
-        if not isinstance(backend, Backend):
-            raise NotABackendError(
-                f"pool {pool!r}: the resolver sent {backend!r}, which is not a Backend"
-            )
-        known = found.setdefault(backend.name, backend)
-        if known != backend:
-            raise ValueError(
-                f"pool {pool!r}: the resolver sent two backends named"
-                f" {backend.name!r}: {known.address!r} and {backend.address!r}"
-            )
-    return found
+    def _log(self, message: str, backend: Backend) -> None:
+        pool, name = printable(self._pool), printable(backend.name)
+        log_safely(logger, logging.INFO, message, pool, name)

@@ -19,6 +19,7 @@ from .._planning.high_watermark import HighWatermark
 from .._planning.make_plan import make_plan
 from .._planning.plan import Demand, Plan
 from .._planning.rotation import next_rotation
+from .._planning.selection import MIN_ACTIVE
 from .._planning.targets import Targets
 from .._slots.readiness import Readiness
 from .._slots.registry import Registry
@@ -87,7 +88,9 @@ class Rebalancer(Generic[C]):
 
         Return when to look again, because a dial may hang or a trial is due.
         """
+        await self._membership.choose_active(is_turn=is_due)
         views = [slot_set for slot_set in self._registry.active.values() if slot_set.is_active]
+        self._membership.remember_holders(views)
         self._refresh_hung(views, now)
         self._hurry_retries(views, now)
         trial_at = self._ejections.review(now)
@@ -105,6 +108,13 @@ class Rebalancer(Generic[C]):
         await self._carry_out(plan)
         refreshes = [self._dialer.next_refresh_at(it, now) for it in views if it.dials]
         return min([trial_at, *refreshes])
+
+    def count_wanted(self) -> int:
+        """Return how many connections the next plan will want, as far as the cap allows."""
+        policy = self._settings.policy
+        claims = self._totals.claimed + self._queue.waiting
+        wanted = max(claims + policy.spares_wanted, self._readiness.minimum)
+        return min(wanted, policy.max_slots)
 
     def _refresh_hung(self, views: list[SlotSet[C]], now: float) -> None:
         for slot_set in views:
@@ -179,9 +189,16 @@ class Rebalancer(Generic[C]):
             self._is_retaining = False
 
     def _note_outage(self, views: list[SlotSet[C]]) -> None:
-        """Tell the queue whether the service is down: nothing is connected, or likely to be."""
-        connected = sum([view.connected for view in views])
-        is_down = not connected and all(view.is_failing for view in views)
+        """Tell the queue whether the service is down: nothing is connected, or likely to be.
+
+        Where more backends are known than are active, those that fail stand for all. To wait
+        until each of thousands has failed would take hours.
+        """
+        is_down = False
+        if not any(view.connected for view in views):
+            failing = sum([view.is_failing for view in views])
+            enough = MIN_ACTIVE if self._membership.known.has_inactive else len(views)
+            is_down = failing >= enough
         self._queue.note_outage(is_down=is_down)
 
     async def _carry_out(self, plan: Plan[SlotSet[C]]) -> None:

@@ -245,6 +245,8 @@ def build(
     outcomes.on_offline = ejections.restore_stranded
     ejections.on_offer = dispatcher.lend_offered
     ejections.on_restored = dispatcher.lend_idle
+    snapshots.known = membership.known
+    membership.count_wanted = rebalancer.count_wanted
     if watcher.is_needed:
         closer.on_close = watcher.forget
     lifecycle.slot_set_task = SlotSetTask(
