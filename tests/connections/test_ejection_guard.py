@@ -92,14 +92,34 @@ async def test_a_priority_is_counted_by_itself(autojump_clock: MockClock) -> Non
         assert scene.ejected == []
 
 
+async def test_connections_of_other_priorities_are_no_reserve(autojump_clock: MockClock) -> None:
+    """The only backend of its priority is not ejected while claims on standbys are held."""
+    main, *standby = some_backends(3)
+    standby = [Backend(it.address, name=it.name, priority=1) for it in standby]
+    connector, watcher = FakeConnector(), Watcher()
+    connector.crash(main)
+    async with a_scene(
+        [main, *standby], spares=6, ready=4, connector=connector, instruments=(watcher,)
+    ) as scene:
+        held = [await scene.pool.acquire() for _ in range(2)]
+        assert {claim.backend.priority for claim in held} == {1}
+        connector.heal(main)
+        await trio.sleep(100)
+        await scene.fail(main, 20)
+        assert watcher.seen == []
+        for claim in held:
+            claim.release()
+
+
 async def test_a_backend_that_never_was_online_is_no_reserve(autojump_clock: MockClock) -> None:
     """Nothing is ejected for a backend that has no connection yet."""
-    connector = FakeConnector()
+    connector, watcher = FakeConnector(), Watcher()
     connector.stall("b")
-    async with a_scene(2, spares=4, ready=2, connector=connector) as scene:
+    async with a_scene(2, spares=4, ready=2, connector=connector, instruments=(watcher,)) as scene:
         assert [one.online for one in scene.pool.stats().backends.values()] == [True, False]
         await fail_all(scene)
         assert scene.ejected == []
+        assert watcher.seen == [], "it was ejected and let back"
 
 
 @pytest.mark.parametrize("how", ["crash", "leave", "other priority"])

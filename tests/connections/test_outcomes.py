@@ -78,3 +78,12 @@ async def test_an_open_connection_to_an_ineligible_backend() -> None:
     assert (detector.recent_failures(trio.current_time()), detector.last_error) == (0, None)
     assert detector.connect_error is error
     assert desk.failing == []
+
+
+async def test_a_connect_to_an_ineligible_backend() -> None:
+    """If `connect` raises IneligibleBackendError, that is no failure of the backend."""
+    desk = Desk()
+    desk.outcomes.connect_failed(desk.a_slot(), IneligibleBackendError("it is a replica"))
+    detector = desk.scene.slot_set.detector
+    assert (detector.is_failing, detector.is_ineligible, desk.plans) == (True, True, 1)
+    assert (detector.recent_failures(trio.current_time()), detector.last_error) == (0, None)

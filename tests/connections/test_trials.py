@@ -133,6 +133,23 @@ async def test_without_a_verdict_the_next_claim_is_the_trial(
         assert scene.ejected == []
 
 
+async def test_the_claim_right_after_a_discarded_trial_is_the_trial(
+    autojump_clock: MockClock,
+) -> None:
+    """A claim in the same step in which a trial is discarded gets the backend."""
+    async with a_scene() as scene:
+        bad = scene.backends[0]
+        await trio.sleep_until(await scene.eject(bad))
+        await wait_all_tasks_blocked()
+        for _ in range(2):
+            claim = scene.pool.claim_nowait()
+            assert claim.backend == bad
+            claim.discard()
+        with scene.pool.claim_nowait() as connection:
+            assert connection.backend == bad
+        assert scene.ejected == []
+
+
 async def test_a_bad_trial_ejects_for_longer(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -76,6 +76,18 @@ async def test_light_backends_have_their_share_of_the_spares(autojump_clock: Moc
     assert 0.28 <= minutes[True] / minutes.total() <= 0.38
 
 
+async def test_a_new_priority_is_planned_for_at_once(autojump_clock: MockClock) -> None:
+    """A standby that is given the best priority gets its share while there is room."""
+    main, standby = make_backends(1, "main"), make_backends(1, "standby", priority=1)
+    policy = Policy(max_slots=16, spares_wanted=8, rebalance_interval=3600)
+    async with a_pool(FatedConnector(), main + standby, policy) as rig:
+        await pass_time(10)
+        assert connected(rig.stats()) == {"main0": 8, "standby0": 0}
+        rig.resolver.set(main + [attrs.evolve(it, priority=0) for it in standby])
+        await pass_time(1)
+        assert connected(rig.stats())["standby0"] == 4
+
+
 # Connections that grow old.
 
 
