@@ -147,6 +147,7 @@ def test_a_copy_from_a_cache_confirms_nothing() -> None:
     assert retention.merge(old, copy(("1", "4"), 101, 59)) == ("1", "2", "3", "4")
     assert (retention.is_undecided, retention.held) == (False, None)
     assert retention.merge(("1", "2", "3", "4"), copy(("1", "4"), 161, 60)) == ("1", "4")
+    assert retention.merge(("1", "4"), copy(("1", "4"), 470, 60)) == ("1", "4")
     assert retention.is_idle
 
 
@@ -181,7 +182,39 @@ def test_a_server_is_known_to_answer_in_part_until_it_is_steady() -> None:
         known = retention.merge(known, copy(("1", "2"), time, 1, aa=True))
         assert known == ("1", "2", "3")
     assert retention.merge(known, copy(("1", "2"), 105, 1, aa=True)) == ("1", "2")
+    assert retention.merge(("1", "2"), copy(("1", "2"), 406, 1, aa=True)) == ("1", "2")
     assert retention.is_idle
+
+
+def test_records_that_flap_stay_after_the_second_time() -> None:
+    """A record that has come back twice, each time soon, makes the next removal take a minute."""
+    retention = Retention()
+    known: Records = ("1", "2")
+    removals = []
+    for tick in range(57):  # half a minute with both records, half a minute with one of them
+        time = 100.0 + 10 * tick
+        records: Records = ("1",) if tick // 3 % 2 else ("1", "2")
+        merged = retention.merge(known, copy(records, time, 10, aa=True))
+        if len(merged) < len(known):
+            removals.append(time)
+        known = merged
+    assert removals == [140, 200]
+    for tick in range(6):
+        assert known == ("1", "2")
+        known = retention.merge(known, copy(("1",), 700.0 + 12 * tick, 10, aa=True))
+    assert known == ("1",)
+
+
+def test_a_record_that_comes_back_late_is_a_new_one() -> None:
+    """Five minutes after a removal, it is forgotten, and the next one takes two answers."""
+    retention = Retention()
+    known: Records = ("1", "2")
+    for time in (100, 500, 900):
+        for later in (0, 1):
+            known = retention.merge(known, copy(("1",), time + later, 1, aa=True))
+        assert known == ("1",)
+        known = retention.merge(known, copy(("1", "2"), time + 301, 1, aa=True))
+        assert retention.is_idle
 
 
 def test_what_is_missing_does_not_pile_up() -> None:

@@ -17,6 +17,7 @@ SIZES = {
     "weights": Size(20, 48),
     "slow-backend": Size(3, 24, duration=0.5),
     "failing-backend": Size(3, 24, duration=0.5),
+    "dns": Size(3, 10),
     "health-checks": Size(6, 8),
     "lifetimes": Size(8, 48),
 }

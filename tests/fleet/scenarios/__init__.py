@@ -95,7 +95,7 @@ SCENARIOS = {
             "Bad answers of the DNS",
             "Ten records with a TTL of 30 s, and real resolvers over simulated nameservers. Answers"
             " come late (up to 12 s), not at all, with three of the ten records, or with half of"
-            " them in every other TTL: ten minutes each.",
+            " them in every other TTL: twenty minutes each.",
             max_clients=100,
         ),
         Scenario(

@@ -19,7 +19,7 @@ SERVICE = "_fleet._tcp.test.com"
 RECORDS = 10
 TTL = 30
 #: Seconds for which each trouble lasts.
-SECONDS = 600.0
+SECONDS = 1200.0
 POLICY = Policy(spares_wanted=8, max_slots=16)
 
 
@@ -96,7 +96,7 @@ async def _with_trouble(
         await trouble(net, fleet.rng)
     times = [time - began for time, _, _ in fleet.ledger.opened if time >= began]
     line = [
-        (float(minute), sum(t < 60 * minute for t in times) / size.clients) for minute in range(11)
+        (float(minute), sum(t < 60 * minute for t in times) / size.clients) for minute in range(21)
     ]
     failed = 0.0 + fleet.claims.refused + fleet.claims.broken + (fleet.claims.made == 0)
     return len(times) / size.clients / (SECONDS / 60), failed, line

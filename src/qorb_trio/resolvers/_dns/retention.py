@@ -11,6 +11,10 @@ is missing is kept for a while:
 * If a record comes back that was missing, the nameserver is known to answer in part. From then
   on three equal answers in a row are needed, or an absence of at least a minute from enough
   answers to make it unlikely that the record is still there.
+* If a record has been removed twice and has come back twice, each time within minutes, it is
+  flapping. From then on the equal answers must last for a minute too. Otherwise, records that
+  come and go with every TTL would be believed each time, and a pool would close and open their
+  connections as often.
 
 An answer counts only if it is not another copy of the previous one from the nameserver's
 cache, which a TTL that counts down gives away.
@@ -32,6 +36,15 @@ _MAX_MISSES: Final = 100
 
 #: How long a record must be missing from a nameserver that answers in part, in seconds.
 _PARTIAL_ABSENCE: Final = 60.0
+
+#: The time after its removal within which the return of a record counts, in seconds.
+_RETURN: Final = 300.0
+
+#: The number of such returns after which a record is flapping.
+_FLAPS: Final = 2
+
+#: The maximum number of removed records that are remembered.
+_MAX_REMOVED: Final = 2000
 
 #: The maximum delay of new records that wait for the confirmation of a removal, in seconds.
 _HOLD: Final = 5.0
@@ -98,6 +111,13 @@ class _Absence:
     answers: int = 0
 
 
+@attrs.define
+class _Removal:
+    time: float
+    is_gone: bool = True
+    returns: int = 0
+
+
 @final
 class Retention:
     """The missing records of one name and type."""
@@ -108,6 +128,10 @@ class Retention:
         self._equal_since = 0.0
         self._absent: dict[object, _Absence] = {}
         self._is_partial = False
+        #: True if a record is flapping, so that the next removal takes a minute.
+        self._is_flapping = False
+        #: The records that were removed in the last minutes, the latest last.
+        self._removed: dict[object, _Removal] = {}
         #: The records to use if the query that should confirm a removal fails; `None` if
         #: none wait.
         self.held: Records | None = None
@@ -117,12 +141,17 @@ class Retention:
     @property
     def is_idle(self) -> bool:
         """True if nothing is missing, and nothing remembered."""
-        return not self._absent and not self._is_partial
+        return not (self._absent or self._is_partial or self._removed)
 
     def merge(self, current: Records, copy: Copy) -> Records:
         """Return the records to use after an answer, given those in use."""
+        merged = self._merge(current, copy)
+        self._note_removed(current, merged, copy.time)
+        return merged
+
+    def _merge(self, current: Records, copy: Copy) -> Records:
         known, new = _by_identity(current), _by_identity(copy.records)
-        first = self.is_idle
+        first = not (self._absent or self._is_partial)
         is_new = self._note(new, copy)
         self.held, self.is_undecided = None, False
         if self._is_believed(copy) or known.keys() <= new.keys():
@@ -147,7 +176,8 @@ class Retention:
         returned = self._absent.keys() & new.keys()
         for key in returned:
             del self._absent[key]
-        self._is_partial = self._is_partial or bool(returned)
+        self._is_flapping = self._is_flapping or self._has_flapped(new)
+        self._is_partial = self._is_partial or bool(returned) or self._is_flapping
         last = self._last
         if last is None or _by_identity(last.records).keys() != new.keys():
             self._equal, self._equal_since = 1, copy.time
@@ -158,12 +188,30 @@ class Retention:
         self._last = copy
         return True
 
+    def _has_flapped(self, new: dict[object, Srv | str]) -> bool:
+        """Count the removed records that are back; True if one has come back too often."""
+        for key in self._removed.keys() & new.keys():
+            removal = self._removed[key]
+            removal.returns += removal.is_gone
+            removal.is_gone = False
+        return any(removal.returns >= _FLAPS for removal in self._removed.values())
+
+    def _note_removed(self, before: Records, after: Records, now: float) -> None:
+        """Remember the records that are removed, for a while."""
+        for key in _by_identity(before).keys() - _by_identity(after).keys():
+            removal = self._removed.pop(key, None) or _Removal(now)
+            removal.time, removal.is_gone = now, True
+            self._removed[key] = removal
+        latest = list(self._removed.items())[-_MAX_REMOVED:]
+        self._removed = {key: it for key, it in latest if now - it.time < _RETURN}
+
     def _is_believed(self, copy: Copy) -> bool:
         """Return True if enough answers in a row were this set."""
         if not self._is_partial:
             return self._equal >= 2
-        if self._equal >= 3 and copy.time - self._equal_since >= max(copy.ttl, 1):
-            self._is_partial = False
+        least = _PARTIAL_ABSENCE if self._is_flapping else 1
+        if self._equal >= 3 and copy.time - self._equal_since >= max(copy.ttl, least):
+            self._is_partial = self._is_flapping = False
             return True
         return False
 
