@@ -189,6 +189,34 @@ def test_demand_that_a_primary_cannot_take_retains_no_standby() -> None:
     assert make_plan(views, demand, rebalance=True).is_settled
 
 
+def test_claimants_do_not_wait_for_dials_that_are_put_off() -> None:
+    """Where `max_connecting` allows no more, another backend is dialled for a parked claimant."""
+    views = ordered(
+        [
+            View(connecting=1, max_connecting=1, effective_weight=5),
+            View(claimed=1, max_connecting=1, effective_weight=2),
+        ]
+    )
+    plan = make_plan(views, Demand(max_slots=8, waiting=2))
+    assert places(views, plan.opens) == [(1, 1)]
+    assert make_plan(views, Demand(max_slots=8, waiting=1)).opens == []
+    views[1].limit = 1
+    assert make_plan(views, Demand(max_slots=8, waiting=2)).opens == []
+
+
+def test_claimants_do_not_wait_for_a_check_at_a_failing_backend() -> None:
+    """A connection that is checked at a failing backend covers no parked claimant."""
+    failing = View(claimed=1, checking=1, is_failing=True, is_half_open=True)
+    views = ordered([failing, View(claimed=2)])
+    plan = make_plan(views, Demand(max_slots=16, waiting=1))
+    assert places(views, plan.opens) == [(1, 1)]
+    views[1].connecting = 1
+    assert make_plan(views, Demand(max_slots=16, waiting=1)).opens == []
+    views[1].connecting, views[1].priority = 0, 1
+    plan = make_plan(views, Demand(max_slots=16, waiting=1))
+    assert plan.opens == [], "a worse priority stays unused while a better one is online"
+
+
 # ---------------------------------------------------- due connections, ejected backends
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from .product import main as product
 from .report import Summary, explain, run_seeds
 
 #: Number of seeds that a process simulates at a time.
-CHUNK = 50
+CHUNK = 25
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="how many (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="the first (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long")
     parser.add_argument("--only", help="of one seed: the numbers of the actions to keep")
     parser.add_argument("--product", action="store_true", help="each hook in every way instead")
     parser.add_argument("--day", action="store_true", help="a day of idle closes instead")
@@ -47,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary = Summary()
     for part in _run(range(args.first, args.first + args.seeds), args.processes):
         summary.merge(part)
+        if part.failed:
+            sys.stderr.write(f"failed: {part.failed}\n")
+        if time.perf_counter() - began > 60 * args.minutes:
+            break
     for seed in sorted(summary.failed)[:3]:
         sys.stdout.write(explain(seed) + "\n\n")
     if len(summary.failed) > 3:

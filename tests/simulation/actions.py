@@ -154,7 +154,8 @@ class Ready:
         with trio.move_on_after(self.patience), play.cancelling(self.cancel) as scope:
             play.clients[scope] = None
             try:
-                await play.bench.pool.wait_ready(self.slots)
+                pool = play.bench.pool
+                await pool.wait_ready(min(self.slots, pool.policy.max_slots))
             except PoolTerminatedError:
                 play.note("refused: it is not ready any more")
             finally:

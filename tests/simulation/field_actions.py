@@ -54,7 +54,7 @@ class HangUp:
             conn
             for conn in play.bench.ledger.idle
             if conn.opened <= now - HAS_WORKED
-            and not (conn.broken or conn.departed)
+            and not (conn.broken or conn.departed or conn.asked_at == now)
             and self.backend in {None, conn.backend.name}
         ]
         for conn in idle[: self.count]:

@@ -9,6 +9,11 @@ from .plan import V
 from .situation import Situation
 
 
+def fullness(view: V) -> tuple[float, float]:
+    """Return the sort key by which views get connections: the smallest has least for its weight."""
+    return (view.connected + view.connecting) / view.effective_weight, view.rotation_key
+
+
 @final
 class Comparison(Generic[V]):
     """The differences between what there is and what is wanted."""
@@ -38,6 +43,8 @@ class Comparison(Generic[V]):
         for view in division.probes:
             self.wanted[view] += 1
             self._lack(view, self.wanted[view], view.connected)
+        if situation.waiting and (situation.failing or self.has_backlog):
+            self._cover_claimants()
         if situation.retiring:
             self._find_replacements()
 
@@ -55,6 +62,36 @@ class Comparison(Generic[V]):
             lacking = int(view.max_connecting) - connecting
         if lacking > 0:
             self.lacks[view] = lacking
+
+    def _cover_claimants(self) -> None:
+        """Want more where parked claimants would wait for a backend that may not serve them.
+
+        The division counts the connections of failing backends, though a check of one may
+        fail, and the dials that `max_connecting` puts off. Invariant 3 demands a connection on
+        its way at a sound backend for each parked claimant, while there is room.
+        """
+        situation = self._situation
+        sound = [view for view in situation.views if view not in situation.failing]
+        coming = sum([view.connected - view.claimed + view.connecting for view in sound])
+        coming += sum([self.lacks.get(view, 0) for view in sound])
+        short = min(situation.waiting - coming, situation.free - sum(self.lacks.values()))
+        if short <= 0:
+            return
+        usable = [v.priority for v in situation.views if v.connected or v not in situation.failing]
+        best = min(usable, default=0)
+        for view in sorted([v for v in sound if v.priority == best], key=fullness):
+            short -= self._want_more(view, short)
+
+    def _want_more(self, view: V, count: int) -> int:
+        """Want up to `count` more dials of a view, as far as its limits allow; return how many."""
+        dials = view.connecting + self.lacks.get(view, 0)
+        room = min(view.limit - view.closing - view.connected, view.max_connecting) - dials
+        more = int(max(0, min(count, room)))
+        if more:
+            self.lacks[view] = self.lacks.get(view, 0) + more
+            lasting = self._situation.lasting(view)
+            self.wanted[view] = max(self.wanted[view], lasting + dials + more)
+        return more
 
     def _find_replacements(self) -> None:
         """Find the views that can replace a due connection now.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .comparison import Comparison
+from .comparison import Comparison, fullness
 from .division import probe_rank
 from .plan import Step, V
 from .situation import Situation
@@ -18,7 +18,7 @@ def plan_opens(situation: Situation[V], gaps: Comparison[V]) -> list[Step[V]]:
     probes = situation.max_probes
     if failing and gaps.lacks:
         probes -= sum([view.connecting + view.closing for view in failing])
-    for view in sorted(gaps.lacks, key=_fullness):
+    for view in sorted(gaps.lacks, key=fullness):
         count = min(gaps.lacks[view], free)
         if view in failing:
             count = min(count, probes)
@@ -32,13 +32,9 @@ def plan_opens(situation: Situation[V], gaps: Comparison[V]) -> list[Step[V]]:
 def _add_replacements(opens: list[Step[V]], views: list[V], free: int) -> list[Step[V]]:
     """Open a replacement for one due connection of each view, as far as there is room."""
     counts = {step.view: step.count for step in opens}
-    for view in sorted(views, key=_fullness)[:free]:
+    for view in sorted(views, key=fullness)[:free]:
         counts[view] = counts.get(view, 0) + 1
     return [Step(view, count) for view, count in counts.items()]
-
-
-def _fullness(view: V) -> tuple[float, float]:
-    return (view.connected + view.connecting) / view.effective_weight, view.rotation_key
 
 
 def plan_aborts(situation: Situation[V], gaps: Comparison[V]) -> list[Step[V]]:
@@ -84,7 +80,7 @@ def _failing_dials(situation: Situation[V], gaps: Comparison[V]) -> list[Step[V]
 def _dials_over_cap(situation: Situation[V], gaps: Comparison[V], over: int) -> list[Step[V]]:
     """Choose dials at sound backends that a lowered cap leaves no room for."""
     aborts = []
-    for view in sorted(situation.views, key=_fullness, reverse=True):
+    for view in sorted(situation.views, key=fullness, reverse=True):
         if view in situation.failing:
             continue
         count = min(over, _dials_beyond(view, gaps.wanted[view]))

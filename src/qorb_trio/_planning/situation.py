@@ -30,6 +30,7 @@ class Situation(Generic[V]):
             self.retiring -= sum([view.retiring for view in self.failing])
         claims = sum([view.claimed for view in views]) + demand.waiting
         self.demand = max(claims + demand.spares, demand.minimum)
+        self.waiting = demand.waiting
         self.retained = demand.retained
         available = demand.max_slots - demand.draining
         self.room = max(0, available)
