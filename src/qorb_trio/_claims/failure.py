@@ -82,7 +82,9 @@ def timeout_failure(
         )
     state = _describe_outage(len(backends), max(stats.known, len(backends)))
     whose = [f"{b.backend.name}: " for b in backends if b.last_error is last_error is not None]
-    reason = f"{state}; last error: {''.join(whose[:1])}{_text(last_error)}"
+    reason = f"{state}; no connect has ended yet"
+    if last_error is not None:
+        reason = f"{state}; last error: {''.join(whose[:1])}{_text(last_error)}"
     return ClaimFailure(
         kind=NoBackendsOnlineError, message=prefix + reason, stats=stats, cause=last_error
     )

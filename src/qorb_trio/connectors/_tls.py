@@ -16,6 +16,7 @@ from .. import _validation as _check
 from .._util import log_safely
 from ..abc import Connector
 from ._dial import open_tcp
+from ._lateness import say_why_late
 from ._sockets import close_socket
 from ._tls_look import TlsParts, fault_of
 from ._tls_name import ServerHostname, verified_name
@@ -88,6 +89,7 @@ class TlsConnector(Connector[TlsStream]):
           OSError: if the connection fails.
           ConnectionError: if the handshake fails; ``__cause__`` tells why, for example the
             `ssl.SSLCertVerificationError` of a certificate that is not trusted.
+          TimeoutError: shortly before the time is up, if the server does not answer.
           ValueError: if the backend's address is the path of a Unix socket, or if there is no
             name to verify.
         """
@@ -109,7 +111,11 @@ class TlsConnector(Connector[TlsStream]):
                 server_hostname=verified_name(self._server_hostname, backend),
                 https_compatible=self._https_compatible,
             )
-            await conn.do_handshake()
+            with say_why_late(
+                f"TLS handshake with {backend.name}: the server has accepted the connection, but"
+                " does not answer: it hangs, or does not speak TLS"
+            ):
+                await conn.do_handshake()
         except trio.BrokenResourceError as exc:
             close_socket(transport.socket)
             # Trio's error says no more than "broken"; its cause says why.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import trio
+from hiredis import ProtocolError
 
 from .. import (
     IneligibleBackendError,
@@ -14,6 +15,7 @@ from .. import (
 )
 from ..abc import Connector
 from ..connectors import TcpConnector
+from ..connectors._lateness import say_why_late
 from ._connection import RedisConnection
 from ._errors import SERVER_CODES, RedisError
 from ._server import Directory
@@ -94,6 +96,7 @@ class RedisConnector(Connector[RedisConnection]):
         Raises:
           OSError: the stream cannot be opened.
           ConnectionError: the server hangs up, or does not speak this protocol.
+          TimeoutError: the server does not answer; shortly before the time is up.
           RedisError: the server refuses, for example the password.
           IneligibleBackendError: the server does not have the wanted role, is loading its
             data, or is a replica without its primary.
@@ -115,7 +118,7 @@ class RedisConnector(Connector[RedisConnection]):
         commands: list[Command] = [*self._greeting, ("PING",)]
         if role is not None:
             commands.append(("ROLE",))
-        replies = await conn.greet(commands)
+        replies = await _greeted(conn, commands, backend.name)
         for reply in replies:
             if isinstance(reply, RedisError):
                 if reply.code in self._directory.codes:
@@ -196,6 +199,21 @@ def _greeting(
     if db:
         commands.append(("SELECT", db))
     return tuple(commands)
+
+
+async def _greeted(conn: RedisConnection, commands: list[Command], name: str) -> list[Any]:
+    """Return the replies to the first commands; the errors name what is the likeliest mistake."""
+    try:
+        with say_why_late(
+            f"{name} has accepted the connection, but does not answer: it hangs, is no Redis"
+            " server, or expects TLS"
+        ):
+            return await conn.greet(commands)
+    except ConnectionError as exc:
+        if isinstance(exc.__cause__, ProtocolError):
+            reason = f"{name} is no Redis server, or expects TLS: {exc.__cause__}"
+            raise ConnectionError(reason) from exc.__cause__
+        raise
 
 
 def _role(reply: object) -> str:

@@ -1,0 +1,134 @@
+"""Wrong passwords, wrong databases, wrong servers: the claim's error and the log say so."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+import _services
+from _services import redis_servers
+from qorb_trio import (
+    Backend,
+    FixedResolver,
+    NoBackendsOnlineError,
+    Policy,
+    SetConfig,
+    TlsConnector,
+    open_pool,
+)
+from qorb_trio.redis import RedisConnector
+
+pytestmark = pytest.mark.real
+
+NEEDS_REDIS = pytest.mark.skipif(
+    _services.missing("redis-server") is not None, reason="redis-server is not installed"
+)
+
+POLICY = Policy(
+    max_slots=1,
+    spares_wanted=1,
+    set_config=SetConfig(connect_timeout=0.4, min_connection_backoff=5),
+)
+
+
+async def refused(backend: Backend, policy: Policy = POLICY, **options: Any) -> str:
+    """Return the error of a claim that waits for one attempt to connect."""
+    async with (
+        trio.open_nursery() as nursery,
+        open_pool(
+            nursery, FixedResolver([backend]), RedisConnector(**options), policy=policy
+        ) as pool,
+    ):
+        with pytest.raises(NoBackendsOnlineError) as caught:
+            await pool.acquire(timeout=0.6)
+    return str(caught.value)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings of the log."""
+    return [it.getMessage() for it in caplog.records if it.levelno >= logging.WARNING]
+
+
+@asynccontextmanager
+async def a_server(answer: bytes) -> AsyncIterator[Backend]:
+    """Run a server that gives one answer, or none, and keeps the connection open."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        if answer:
+            await stream.send_all(answer)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener] = await nursery.start(
+            partial(trio.serve_tcp, serve, 0, host="127.0.0.1")
+        )
+        yield Backend(listeners[0].socket.getsockname())
+        nursery.cancel_scope.cancel()
+
+
+@NEEDS_REDIS
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"username": "nobody", "password": "x"}, "WRONGPASS"),
+        ({"password": "x"}, "without any password configured"),
+        ({"db": 99}, "DB index is out of range"),
+    ],
+)
+async def test_a_redis_that_refuses(
+    options: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server's own words are in the claim's error, and once in the log."""
+    async with redis_servers() as [server]:
+        assert words in await refused(server.backend, **options)
+    [line] = warnings(caplog)
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is no Redis server, or expects TLS"),
+        (b"\x15\x03\x01\0\x02\x02\x46", "is no Redis server, or expects TLS"),  # a TLS alert
+        (b"", "hangs, is no Redis server, or expects TLS"),
+    ],
+    ids=["http", "tls", "silent"],
+)
+async def test_a_server_that_is_no_redis(
+    answer: bytes, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server of another protocol is named as such within one attempt, even a silent one."""
+    async with a_server(answer) as backend:
+        assert words in await refused(backend)
+    [line] = warnings(caplog)
+    assert words in line
+
+
+@NEEDS_REDIS
+async def test_tls_where_the_server_has_none(caplog: pytest.LogCaptureFixture) -> None:
+    """Redis does not answer a TLS handshake, and the error says what that means."""
+    context = ssl.create_default_context()
+    config = attrs.evolve(POLICY.set_config, connect_timeout=0.5)
+    policy = attrs.evolve(POLICY, set_config=config)
+    async with redis_servers() as [server]:
+        error = await refused(server.backend, policy, tcp=TlsConnector(context))
+    assert "TLS handshake" in error
+    assert "or does not speak TLS" in error
+    [line] = warnings(caplog)
+    assert "or does not speak TLS" in line
+
+
+async def test_the_first_connect_is_still_under_way() -> None:
+    """A claim whose time is up before any connect has ended says that."""
+    policy = attrs.evolve(POLICY, set_config=SetConfig())
+    async with a_server(b"") as backend:
+        assert "no connect has ended yet" in await refused(backend, policy)
