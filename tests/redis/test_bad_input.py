@@ -48,7 +48,7 @@ async def refused(backend: Backend, policy: Policy = POLICY, **options: Any) -> 
         ) as pool,
     ):
         with pytest.raises(NoBackendsOnlineError) as caught:
-            await pool.acquire(timeout=0.6)
+            await pool.acquire(timeout=1)
     return str(caught.value)
 
 

@@ -13,8 +13,10 @@ from typing import Final
 
 import trio
 
-#: The last part of the time that is left, in which the reason is raised.
+#: The reason is raised so much before the deadline: as a part of the time that is left, and in
+#: seconds. A busy program may see both moments at once, and then the reason would be lost.
 PART: Final = 0.02
+LEAST: Final = 0.05
 
 
 @contextmanager
@@ -28,7 +30,8 @@ def say_why_late(reason: str) -> Iterator[None]:
     if not 0 < left < math.inf:
         yield
         return
-    with trio.move_on_at(deadline - PART * left) as scope:
+    margin = max(PART * left, min(LEAST, left / 4))
+    with trio.move_on_at(deadline - margin) as scope:
         yield
     if scope.cancelled_caught:
         raise TimeoutError(reason)
