@@ -307,7 +307,7 @@ class InvariantInstrument(trio.abc.Instrument):
         coming = sum(
             one.connecting + one.checking
             for one in sets
-            if self._may_work(one.backend) or not (_fails(one) or self._hangs(one.backend))
+            if self._may_work(one.backend) or not (self._fails(one) or self._hangs(one.backend))
         )
         assert self.pool is not None
         if self.pool.is_suspended:
@@ -332,6 +332,17 @@ class InvariantInstrument(trio.abc.Instrument):
         return error is None or any(
             when < conn.opened < trio.current_time() - PROBATION
             for conn in self.ledger.live
+            if conn.backend == one.backend
+        )
+
+    def _fails(self, one: BackendStats) -> bool:
+        """Return True if a backend is known to fail: nothing has worked since the last error."""
+        if not _fails(one):
+            return False
+        _, when = self._errors[one.backend]
+        return not any(
+            when < conn.opened < conn.asked_at and not conn.said_broken
+            for conn in self.ledger.connections
             if conn.backend == one.backend
         )
 
