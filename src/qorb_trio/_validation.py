@@ -59,4 +59,6 @@ def instance(name: str, value: object, kind: type, hint: str = "") -> None:
         return
     if isinstance(value, type) and issubclass(value, kind):
         hint = f"a class: did you mean {value.__name__}(...)?"
-    raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}{hint and f' ({hint})'}")
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    what = f"{article} {kind.__name__}"
+    raise TypeError(f"{name} must be {what}, not {value!r}{hint and f' ({hint})'}")

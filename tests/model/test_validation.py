@@ -200,7 +200,7 @@ def test_ejection_is_an_instance_or_none(value: object) -> None:
     """Anything but an `Ejection` or `None` is a `TypeError` that names the field."""
     assert Policy(ejection=None).ejection is None
     assert Policy().ejection == Ejection()
-    with pytest.raises(TypeError, match=r"^ejection must be a Ejection.*(None|did you mean)"):
+    with pytest.raises(TypeError, match=r"^ejection must be an Ejection.*(None|did you mean)"):
         Policy(ejection=value)  # type: ignore[arg-type]
 
 
