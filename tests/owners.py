@@ -41,8 +41,8 @@ CHANGING = {
     *("popleft", "remove", "rotate", "setdefault", "sort", "update"),
 }
 
-#: The function that builds the parts of a pool, and hands in some of their fields once.
-WIRING = "build"
+#: The functions that build the parts of a pool, and hand in some of their fields once.
+WIRING = {"add_tasks", "hand_up"}
 
 
 class Unknown(Exception):
@@ -107,7 +107,7 @@ def find_writers(
                 continue
             record = _record(attribute, owner, fields)
             is_own = record == owner and function in {"__init__", "__attrs_post_init__"}
-            if record is not None and not is_own and function != WIRING:
+            if record is not None and not is_own and function not in WIRING:
                 found[record, attribute.attr].add(owner or function)
     return dict(found)
 

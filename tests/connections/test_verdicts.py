@@ -248,7 +248,7 @@ async def test_a_report_after_the_pools_end_changes_nothing(autojump_clock: Mock
         await scene.pool.terminate()
         claim.report(failed=True)
         claim.release()
-        assert not scene.pool._parts.dispatcher._verdicts.reports
+        assert not scene.pool._parts.dispatcher.returns._verdicts.reports
 
 
 # Ejection switched off.

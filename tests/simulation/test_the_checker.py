@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -66,7 +67,7 @@ def forgotten_while_closing(patch: pytest.MonkeyPatch) -> None:
 
 def a_wake_up_is_skipped(patch: pytest.MonkeyPatch) -> None:
     """A connection that becomes free is made a spare, although a claimant waits."""
-    patch.setattr(Dispatcher, "offer", lambda self, slot: slot.slot_set.push_idle(slot))
+    patch.setattr(Dispatcher, "offer", lambda self, slot: slot.slot_set.push_free(slot))
 
 
 def the_last_comes_first(patch: pytest.MonkeyPatch) -> None:
@@ -120,14 +121,14 @@ def the_busiest_serves(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_cancelled_keep_what_they_have(patch: pytest.MonkeyPatch) -> None:
-    """A claimant cancelled between grant and body does not give its connection back."""
-    end = Claim._end
+    """A claim that is released as a cancellation passes keeps its connection."""
+    release = Claim.release
 
-    def wrong(self: Any, exc: BaseException | None, *, keep: bool) -> None:
-        if not isinstance(exc, trio.Cancelled):
-            end(self, exc, keep=keep)
+    def wrong(self: Any) -> None:
+        if not isinstance(sys.exception(), trio.Cancelled):
+            release(self)
 
-    patch.setattr(Claim, "_end", wrong)
+    patch.setattr(Claim, "release", wrong)
 
 
 def closed_twice(patch: pytest.MonkeyPatch) -> None:

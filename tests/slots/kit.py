@@ -70,7 +70,7 @@ class Scene:
     def spare(self) -> Slot[str]:
         """A new slot that is among the idle ones."""
         slot = self.slot_in(State.CONNECTING)
-        self.slot_set.push_idle(slot)
+        self.slot_set.push_free(slot)
         return slot
 
     def counts(self) -> dict[str, int]:

@@ -57,7 +57,7 @@ def claims_of(
     slot_set.remove_idle(second)
     slot_set.transition(second, State.CHECKING)
     look(second)
-    push(slot_set, second)
+    slot_set.push_free(second)
     look(second)
     return seen
 

@@ -9,6 +9,7 @@ import attrs
 from .._model.settings import Settings
 from .._slots.registry import Registry
 from .._slots.totals import Totals
+from .admission import Reason
 from .failure import (
     ClaimFailure,
     balancer_failure,
@@ -34,13 +35,20 @@ class Diagnosis(Generic[C]):
     _registry: Registry[C]
     _snapshots: Snapshots[C]
     _crash: BaseException | None = attrs.field(init=False, default=None)
+    _is_suspended: bool = attrs.field(init=False, default=False)
 
     def note_crash(self, crash: BaseException | None) -> None:
         """Keep the exception that ends the pool, if one does."""
         self._crash = crash
 
+    def note_suspension(self, *, is_suspended: bool) -> None:
+        """Note whether the pool lends nothing on purpose."""
+        self._is_suspended = is_suspended
+
     def timeout(self) -> ClaimFailure:
         """Return why there is no connection."""
+        if self._is_suspended:
+            return suspension_failure(self._snapshots.take())
         return timeout_failure(
             self._snapshots.take(),
             self._settings.policy.max_slots,
@@ -49,13 +57,11 @@ class Diagnosis(Generic[C]):
             "" if self._registry.active else self._snapshots.trouble(),
         )
 
-    def suspension(self) -> ClaimFailure:
-        """Return the failure of claims that got no connection because the pool is suspended."""
-        return suspension_failure(self._snapshots.take())
-
-    def full_queue(self) -> ClaimFailure:
-        """Return the failure of a claim that ``max_waiting`` refuses."""
-        return full_queue_failure(self._snapshots.take())
+    def refusal(self, reason: Reason) -> ClaimFailure:
+        """Return the failure of a claim that may not wait."""
+        if reason is Reason.TOO_MANY_WAIT:
+            return full_queue_failure(self._snapshots.take())
+        return self.timeout()
 
     def overload(self) -> ClaimFailure:
         """Return the failure of claims that ``queue_target`` refuses."""

@@ -6,25 +6,21 @@ dispatcher is its only user.
 
 from __future__ import annotations
 
-import itertools
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
 
 from .admission import Admission, Overload
+from .deadlines import COMPACT_THRESHOLD, Deadlines
 
 if TYPE_CHECKING:
     from .failure import ClaimFailure
 
 T = TypeVar("T")
-
-#: Cancelled waiters are removed from a container when they outnumber the others by this many.
-COMPACT_THRESHOLD = 64
 
 
 @final
@@ -76,7 +72,6 @@ class WaitQueue(Generic[T]):
         "_cancelled",
         "_deadlines",
         "_latest",
-        "_number",
         "_queue",
         "_returned",
         "_timer",
@@ -92,11 +87,10 @@ class WaitQueue(Generic[T]):
         #: The number of waiters in the queue that are not parked any more.
         self._cancelled: int = 0
         self._returned: list[Waiter[T]] = []
-        # With a number, so that two waiters are never compared themselves.
-        self._deadlines: list[tuple[float, int, Waiter[T]]] = []
+        #: Those that are out of the order of the queue.
+        self._deadlines: Deadlines[Waiter[T]] = Deadlines()
         #: The latest deadline in the queue that is not in the heap.
         self._latest: float = float("-inf")
-        self._number: Callable[[], int] = itertools.count().__next__
         self._timer: trio.CancelScope = trio.CancelScope()
 
     async def wait(
@@ -113,12 +107,12 @@ class WaitQueue(Generic[T]):
         queue = self._queue
         if again:
             insort(self._returned, waiter, key=attrgetter("claim_id"))
-            self._push_deadline(waiter)
+            self._deadlines.push(waiter, self.waiting)
         else:
             if deadline >= self._latest or not queue:
                 self._latest = deadline
             else:
-                self._push_deadline(waiter)
+                self._deadlines.push(waiter, self.waiting)
             queue.append(waiter)
             if self.admission.overload is not None:
                 self._note_arrival(waiter, self.admission.overload)
@@ -194,22 +188,20 @@ class WaitQueue(Generic[T]):
         # The first waiter in the queue expires before all that are in order behind it.
         # Deadlines out of that order are in the heap.
         first = self._queue[0].deadline if self._queue else float("inf")
-        return min(first, self._deadlines[0][0]) if self._deadlines else first
+        return min(first, self._deadlines.first())
 
     def _expired(self, now: float) -> Iterator[Waiter[T]]:
         """Yield the waiters whose deadline has come; wake each before taking the next."""
-        queue, heap = self._queue, self._deadlines
+        queue = self._queue
         while queue and (queue[0].task is None or queue[0].deadline <= now):
             waiter = queue.popleft()
             if waiter.task:
                 yield waiter
             else:
                 self._cancelled -= 1
-        while heap and (heap[0][2].task is None or heap[0][0] <= now):
-            _, _, waiter = heappop(heap)
-            if waiter.task:
-                yield waiter
-                self._take_out(waiter)
+        for waiter in self._deadlines.expired(now):
+            yield waiter
+            self._take_out(waiter)
 
     # Admission. The returned waiters are exempt from it.
 
@@ -277,13 +269,6 @@ class WaitQueue(Generic[T]):
     def _first_arrival(self) -> float | None:
         first = self._first_parked()
         return None if first is None else first.arrival
-
-    def _push_deadline(self, waiter: Waiter[T]) -> None:
-        heap = self._deadlines
-        if len(heap) > COMPACT_THRESHOLD + 2 * self.waiting:
-            heap[:] = [entry for entry in heap if entry[2].task]
-            heapify(heap)
-        heappush(heap, (waiter.deadline, self._number(), waiter))
 
     def _wake(self, waiter: Waiter[T], outcome: T | ClaimFailure) -> trio.lowlevel.Task:
         """Wake a claimant that has been taken out of the queue."""

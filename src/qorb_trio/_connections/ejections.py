@@ -18,7 +18,7 @@ import trio
 
 from .._balancing.idle_index import IdleIndex
 from .._events.emitter import Emitter
-from .._health.ejection import Action, Ejector, may_eject
+from .._health.ejection import Action, Ejector, Tally, may_eject
 from .._model.settings import Settings
 from .._slots.registry import Registry
 from .._slots.slot import Slot
@@ -85,7 +85,10 @@ class Ejections(Generic[C]):
     def enroll(self, slot_set: SlotSet[C]) -> None:
         """Judge a new backend by its claims, if ejection is on."""
         config = self._settings.policy.ejection
-        slot_set.ejector = None if config is None else Ejector(config, self._rng)
+        if config is None:
+            slot_set.ejector, slot_set.tally = None, Tally(clean_until=math.inf)
+        else:
+            slot_set.ejector = slot_set.tally = Ejector(config, self._rng)
 
     def adopt_policy(self) -> None:
         """Follow the policy, which has changed. The present ejections keep their times."""
@@ -93,7 +96,7 @@ class Ejections(Generic[C]):
         for slot_set in self._registry.active.values():
             if config is None:
                 self._restore(slot_set, "ejection is switched off")
-                slot_set.ejector = None
+                self.enroll(slot_set)
             elif slot_set.ejector is None:
                 self.enroll(slot_set)
             else:
@@ -187,6 +190,7 @@ class Ejections(Generic[C]):
         """Forget a backend that has left, or whose pool ends."""
         self._idle_index.withdraw(slot_set)
         self._trials.pop(slot_set, None)
+        slot_set.tally = Tally(clean_until=-math.inf)  # the end of a claim is not as usual
 
     # Trials.
 
@@ -225,9 +229,9 @@ class Ejections(Generic[C]):
     def welcome(self, slot: Slot[C]) -> None:
         """Keep a free connection of an ejected backend, for the trial or for later."""
         trial = self._trials[slot.slot_set]
-        # Asked first, because the check of a new connection may be ordered by `push_idle`.
+        # Asked first, because the check of a new connection may be ordered by `push_free`.
         is_checked = trial.checked_slot is slot
-        slot.slot_set.push_idle(slot)
+        slot.slot_set.push_free(slot)
         if is_checked:
             trial.checked_slot = None
             self._offer(slot.slot_set, trial)

@@ -46,6 +46,10 @@ class Retirement(Generic[C]):
     _replan: Callable[[], None]
     #: Starts the task `run`. The lifecycle's.
     on_first: Callable[[], None] = attrs.field(init=False)
+    #: True as soon as any connection has had a limited life.
+    limits_lives: bool = attrs.field(init=False, default=False)
+    #: Called when `limits_lives` becomes True. The dispatcher's.
+    on_limit: Callable[[], None] = attrs.field(init=False)
     _is_running: bool = attrs.field(init=False, default=False)
     # With a number, so that two slots are never compared.
     _looks: list[tuple[float, int, Slot[C]]] = attrs.field(init=False, factory=list)
@@ -61,10 +65,16 @@ class Retirement(Generic[C]):
         if slot.expiry is not None:  # it was recycled while it was being dialled
             slot.expiry.update(config, estimate)
         else:
-            slot.expiry = Expiry.draw(config, dial_began, estimate, self._rng)
+            self._limit(slot, Expiry.draw(config, dial_began, estimate, self._rng))
         if slot.expiry is not None:
             slot.expiry.check_in(now)
             self._schedule(slot, slot.expiry)
+
+    def _limit(self, slot: Slot[C], expiry: Expiry | None) -> None:
+        slot.expiry = expiry
+        if expiry is not None and not self.limits_lives:
+            self.limits_lives = True
+            self.on_limit()
 
     def check_out(self, slot: Slot[C]) -> bool:
         """Count a claim on a connection; or close it and return False, if it has expired."""
@@ -97,7 +107,7 @@ class Retirement(Generic[C]):
                 continue
             at = recycle_at(now, over, self._rng)
             if slot.expiry is None:
-                slot.expiry = Expiry.recycled(born, at)
+                self._limit(slot, Expiry.recycled(born, at))
             else:
                 slot.expiry.recycle(at)
             if slot.state in CONNECTED:
@@ -111,9 +121,10 @@ class Retirement(Generic[C]):
             if slot.state not in CONNECTED:
                 continue
             if slot.expiry is None:
-                slot.expiry = Expiry.draw(config, slot.created_at, estimate, self._rng)
-                if slot.expiry is not None and slot.holder is None:
-                    slot.expiry.check_in(now)
+                expiry = Expiry.draw(config, slot.created_at, estimate, self._rng)
+                self._limit(slot, expiry)
+                if expiry is not None and slot.holder is None:
+                    expiry.check_in(now)
             else:
                 slot.expiry.update(config, estimate)
             self._look(slot, now)

@@ -1,4 +1,4 @@
-"""`Control`: changes to a pool while it runs."""
+"""`Control`: what a program may change of a pool while it runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from .._connections.ejections import Ejections
 from .._connections.retirement import Retirement
 from .._model.policy import Policy
 from .._model.settings import Settings
+from .._slots.readiness import Readiness
 from .._slots.registry import Registry
+from .._slots.totals import Totals
 from .leak_detector import LeakDetector
 from .plan_requests import PlanRequests
 from .rebalancer import Rebalancer
@@ -22,10 +24,12 @@ C = TypeVar("C")
 @final
 @attrs.define(kw_only=True, eq=False)
 class Control(Generic[C]):
-    """Recycles the connections of one pool, and replaces its policy."""
+    """Recycles the connections of one pool, replaces its policy, and waits for it to be ready."""
 
     _settings: Settings
+    _totals: Totals
     _registry: Registry[C]
+    _readiness: Readiness
     _retirement: Retirement[C]
     _ejections: Ejections[C]
     _dispatcher: Dispatcher[C]
@@ -50,3 +54,17 @@ class Control(Generic[C]):
         self._rebalancer.restart_interval()
         self._leak_detector.restart()
         self._requests.request()
+
+    async def wait_connected(self, slots: int) -> None:
+        """Have that many slots connected; return when they are, or when the pool ends."""
+        self._readiness.request(slots)
+        self._requests.request()
+        try:
+            await self._readiness.wait_until(lambda: self._is_ready(slots))
+        finally:
+            self._readiness.withdraw(slots)
+
+    def _is_ready(self, slots: int) -> bool:
+        # Slots that are connected to backends which have left do not count.
+        draining = sum([slot_set.connected for slot_set in self._registry.draining])
+        return self._dispatcher.is_closed or self._totals.connected - draining >= slots

@@ -234,10 +234,8 @@ class Lifecycle(Generic[C]):
                 await self._resolver.run(updates)
 
     async def _expire_waiters(self) -> None:
-        dispatcher = self._dispatcher
-        await dispatcher.queue.expire_waiters(
-            dispatcher.timeout_failure, dispatcher.diagnosis.overload
-        )
+        diagnosis = self._dispatcher.diagnosis
+        await self._dispatcher.queue.expire_waiters(diagnosis.timeout, diagnosis.overload)
 
     def _start_retirement(self) -> None:
         assert self._nursery is not None

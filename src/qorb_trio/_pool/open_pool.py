@@ -123,7 +123,7 @@ class PoolManager(Generic[C]):
         await trio.lowlevel.checkpoint()
         parts = self._parts
         parts.dispatcher.start()
-        self._nursery.start_soon(parts.lifecycle.run, name=f"<pool {parts.name!r}>")
+        self._nursery.start_soon(parts.lifecycle.run, name=f"<pool {parts.pool!r}>")
         pool: Pool[C] = Pool._create(parts)  # type: ignore[assignment]
         return pool
 

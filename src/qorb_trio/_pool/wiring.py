@@ -5,17 +5,19 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-from collections.abc import Iterable
-from typing import Generic, TypeVar, final
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar, final
 
 import attrs
 
-from .._balancing.guarded_balancer import guard
+from .._balancing.guarded_balancer import GuardedBalancer, guard
 from .._balancing.idle_index import IdleIndex
 from .._balancing.strategy import Balancer
 from .._claims.diagnosis import Diagnosis
 from .._claims.dispatcher import Dispatcher
+from .._claims.returns import Returns
 from .._claims.snapshot import Snapshots
+from .._claims.spares import Spares
 from .._claims.wait_queue import WaitQueue
 from .._connections.checker import Checker
 from .._connections.closer import Closer
@@ -48,6 +50,7 @@ from .plan_requests import PlanRequests
 from .rebalancer import Rebalancer
 
 C = TypeVar("C")
+P = TypeVar("P")
 
 
 @final
@@ -55,23 +58,15 @@ C = TypeVar("C")
 class Parts(Generic[C]):
     """The parts of a pool that `Pool` calls."""
 
-    name: str
+    pool: str
     settings: Settings
     events: Emitter
     totals: Totals
     registry: Registry[C]
-    readiness: Readiness
     dispatcher: Dispatcher[C]
     snapshots: Snapshots[C]
-    requests: PlanRequests
     lifecycle: Lifecycle[C]
     control: Control[C]
-
-    @property
-    def usable(self) -> int:
-        """The number of slots that are connected to backends which have not left."""
-        draining = sum([slot_set.connected for slot_set in self.registry.draining])
-        return self.totals.connected - draining
 
 
 def build(
@@ -85,190 +80,125 @@ def build(
     rng: random.Random,
 ) -> Parts[C]:
     """Return the parts of a new pool. Nothing runs yet."""
-    settings, events, hooks = Settings(policy), Emitter(name), Hooks(connector)
-    totals, targets, requests = Totals(), Targets(), PlanRequests()
-    registry: Registry[C] = Registry()
-    readiness, open_connections = Readiness(), OpenConnections()
-
-    def now() -> float:
-        return dispatcher.now()  # which is another function as soon as the pool has started
-
-    guarded = guard(balancer, rng, now)
-    idle_index: IdleIndex[SlotSet[C]] = IdleIndex(rng, guarded)
-    queue: WaitQueue[Slot[C]] = WaitQueue()
-    shared: Shared[C] = Shared(totals, idle_index, events, itertools.count(1).__next__)
-    replan = requests.request
-
-    def slot_closed() -> None:
-        if not requests.is_closed:
-            requests.request()
-        elif not (totals.slots and totals.claimed):
-            readiness.changed()
-
-    outcomes: Outcomes[C] = Outcomes(pool=name, events=events, registry=registry, replan=replan)
-    closer = Closer(
-        settings=settings,
-        hooks=hooks,
-        outcomes=outcomes,
-        open=open_connections,
-        on_closed=slot_closed,
-    )
-    checker = Checker(
-        settings=settings,
-        events=events,
-        hooks=hooks,
-        outcomes=outcomes,
-        closer=closer,
-        totals=totals,
-        targets=targets,
-        replan=replan,
-        rng=rng,
-    )
-    hangs = HangDetector()
-    retirement = Retirement(
-        settings=settings, events=events, closer=closer, hangs=hangs, rng=rng, replan=replan
-    )
-    watcher = IdleWatcher(hooks=hooks, outcomes=outcomes, closer=closer)
-    warm_up = WarmUp(settings)
-    dialer = Dialer(
-        settings=settings,
-        events=events,
-        hooks=hooks,
-        outcomes=outcomes,
-        checker=checker,
-        closer=closer,
-        warm_up=warm_up,
-        watcher=watcher,
-        retirement=retirement,
-        hangs=hangs,
-        open=open_connections,
-        totals=totals,
-        targets=targets,
-        readiness=readiness,
-        replan=replan,
-    )
-    ejections = Ejections(
-        pool=name,
-        settings=settings,
-        events=events,
-        hooks=hooks,
-        registry=registry,
-        idle_index=idle_index,
-        checker=checker,
-        closer=closer,
-        rng=rng,
-        replan=replan,
-    )
-    verdicts = Verdicts(hooks=hooks, outcomes=outcomes, closer=closer, ejections=ejections)
-    snapshots = Snapshots(pool=name, registry=registry, totals=totals, queue=queue)
-    diagnosis = Diagnosis(settings=settings, totals=totals, registry=registry, snapshots=snapshots)
-    dispatcher = Dispatcher(
-        pool=name,
-        settings=settings,
-        events=events,
-        hooks=hooks,
-        totals=totals,
-        registry=registry,
-        idle_index=idle_index,
-        observer=guarded if guarded is not None and guarded.observes else None,
-        queue=queue,
-        targets=targets,
-        outcomes=outcomes,
-        checker=checker,
-        closer=closer,
-        ejections=ejections,
-        verdicts=verdicts,
-        diagnosis=diagnosis,
-        retirement=retirement,
-        replan=replan,
-    )
-    leak_detector: LeakDetector[C] = LeakDetector(pool=name, settings=settings, registry=registry)
-    membership = Membership(
-        pool=name,
-        settings=settings,
-        events=events,
-        rng=rng,
-        shared=shared,
-        registry=registry,
-        closer=closer,
-        ejections=ejections,
-        targets=targets,
-        requests=requests,
-    )
-    rebalancer = Rebalancer(
-        settings=settings,
-        events=events,
-        totals=totals,
-        registry=registry,
-        readiness=readiness,
-        queue=queue,
-        targets=targets,
-        dialer=dialer,
-        closer=closer,
-        ejections=ejections,
-        membership=membership,
-        requests=requests,
-    )
-    lifecycle = Lifecycle(
-        pool=name,
-        resolver=resolver,
-        settings=settings,
-        events=events,
-        totals=totals,
-        registry=registry,
-        readiness=readiness,
-        dispatcher=dispatcher,
-        snapshots=snapshots,
-        closer=closer,
-        ejections=ejections,
-        membership=membership,
-        rebalancer=rebalancer,
-        requests=requests,
-        watcher=watcher,
-        retirement=retirement,
-        leak_detector=leak_detector,
-    )
-    control = Control(
-        settings=settings,
-        registry=registry,
-        retirement=retirement,
-        ejections=ejections,
-        dispatcher=dispatcher,
-        rebalancer=rebalancer,
-        leak_detector=leak_detector,
-        requests=requests,
-    )
-    # Upwards, as callables: no room imports one above it.
-    checker.on_ready = dialer.on_ready = dispatcher.offer
-    outcomes.on_failing = membership.demote
-    outcomes.on_online = functools.partial(queue.note_outage, is_down=False)
-    outcomes.on_offline = ejections.restore_stranded
-    ejections.on_offer = dispatcher.lend_offered
-    ejections.on_restored = dispatcher.lend_idle
-    snapshots.known = membership.known
-    membership.count_wanted = rebalancer.count_wanted
-    if watcher.is_needed:
-        closer.on_close = watcher.forget
-    lifecycle.slot_set_task = SlotSetTask(
-        dialer=dialer,
-        checker=checker,
-        closer=closer,
-        warm_up=warm_up,
-        registry=registry,
-        on_lost=lifecycle.lost,
-    )
+    assembly = Assembly(name, resolver, connector, policy, rng)
+    assembly.add_index(balancer)
+    assembly.add_connections()
+    assembly.add_claims()
+    assembly.add_tasks()
+    assembly.hand_up()
     for instrument in instruments:
-        events.add(instrument)
-    return Parts(
-        name=name,
-        settings=settings,
-        events=events,
-        totals=totals,
-        registry=registry,
-        readiness=readiness,
-        dispatcher=dispatcher,
-        snapshots=snapshots,
-        requests=requests,
-        lifecycle=lifecycle,
-        control=control,
-    )
+        assembly.events.add(instrument)
+    return assembly.make(Parts)
+
+
+@final
+class Assembly(Generic[C]):
+    """The parts of one pool while it is built, by the names that others have for them.
+
+    A part names those that it needs by its fields, and `make` finds them here. So the order is
+    that of the floors: connections, claims, pool.
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        resolver: Resolver,
+        connector: Connector[C],
+        policy: Policy,
+        rng: random.Random,
+    ) -> None:
+        self.pool: str = pool
+        self.resolver: Resolver = resolver
+        self.rng: random.Random = rng
+        self.settings: Settings = Settings(policy)
+        self.events: Emitter = Emitter(pool)
+        self.hooks: Hooks[C] = Hooks(connector)
+        self.totals: Totals = Totals()
+        self.targets: Targets = Targets()
+        self.registry: Registry[C] = Registry()
+        self.readiness: Readiness = Readiness()
+        self.requests: PlanRequests = PlanRequests()
+        self.replan: Callable[[], None] = self.requests.request
+
+    def make(self, kind: Callable[..., P]) -> P:
+        """Make a part, of those that its fields name."""
+        return kind(**{name: getattr(self, name) for name in needs(kind)})
+
+    def add_index(self, balancer: Balancer) -> None:
+        """Add what chooses the backend of a claim."""
+
+        def now() -> float:
+            return self.dispatcher.now()  # which is another as soon as the pool has started
+
+        guarded: GuardedBalancer[SlotSet[C]] | None = guard(balancer, self.rng, now)
+        self.observer = guarded if guarded is not None and guarded.observes else None
+        self.idle_index: IdleIndex[SlotSet[C]] = IdleIndex(self.rng, guarded)
+        self.next_slot_id: Callable[[], int] = itertools.count(1).__next__
+        self.shared: Shared[C] = self.make(Shared)
+
+    def add_connections(self) -> None:
+        """Add what opens, checks and closes connections."""
+        self.on_closed: Callable[[], None] = self._slot_closed
+        self.open: OpenConnections = OpenConnections()
+        self.hangs: HangDetector = HangDetector()
+        self.warm_up: WarmUp = self.make(WarmUp)
+        self.outcomes: Outcomes[C] = self.make(Outcomes)
+        self.closer: Closer[C] = self.make(Closer)
+        self.checker: Checker[C] = self.make(Checker)
+        self.retirement: Retirement[C] = self.make(Retirement)
+        self.watcher: IdleWatcher[C] = self.make(IdleWatcher)
+        self.dialer: Dialer[C] = self.make(Dialer)
+        self.ejections: Ejections[C] = self.make(Ejections)
+        self.verdicts: Verdicts[C] = self.make(Verdicts)
+
+    def _slot_closed(self) -> None:
+        """See what follows from the end of a slot: a plan, or the end of the pool."""
+        if not self.requests.is_closed:
+            self.requests.request()
+        elif not (self.totals.slots and self.totals.claimed):
+            self.readiness.changed()
+
+    def add_claims(self) -> None:
+        """Add what lends connections."""
+        self.queue: WaitQueue[Slot[C]] = WaitQueue()
+        self.snapshots: Snapshots[C] = self.make(Snapshots)
+        self.diagnosis: Diagnosis[C] = self.make(Diagnosis)
+        self.spares: Spares[C] = self.make(Spares)
+        self.returns: Returns[C] = self.make(Returns)
+        self.dispatcher: Dispatcher[C] = self.make(Dispatcher)
+
+    def add_tasks(self) -> None:
+        """Add the tasks of the pool, and what changes it while it runs."""
+        self.leak_detector: LeakDetector[C] = self.make(LeakDetector)
+        self.membership: Membership[C] = self.make(Membership)
+        self.rebalancer: Rebalancer[C] = self.make(Rebalancer)
+        self.lifecycle: Lifecycle[C] = self.make(Lifecycle)
+        self.control: Control[C] = self.make(Control)
+        self.on_lost: Callable[[BaseException | None], None] = self.lifecycle.lost
+        self.lifecycle.slot_set_task = self.make(SlotSetTask)
+
+    def hand_up(self) -> None:
+        """Let the lower floors call the upper ones: by callables, for no room imports one above."""
+        dispatcher, spares = self.dispatcher, self.spares
+
+        def serve_from(slot_set: SlotSet[C]) -> None:
+            dispatcher.serve(functools.partial(spares.take_of, slot_set))
+
+        self.checker.on_ready = self.dialer.on_ready = dispatcher.offer
+        self.outcomes.on_failing = self.membership.demote
+        self.membership.count_wanted = self.rebalancer.count_wanted
+        self.snapshots.known = self.membership.known
+        self.outcomes.on_online = functools.partial(self.queue.note_outage, is_down=False)
+        self.outcomes.on_offline = self.ejections.restore_stranded
+        self.ejections.on_offer = functools.partial(dispatcher.serve, spares.take_offered)
+        self.ejections.on_restored = serve_from
+        self.returns.on_change = self.retirement.on_limit = dispatcher.update_flags
+        self.events.on_change(dispatcher.update_flags)
+        if self.watcher.is_needed:
+            self.closer.on_close = self.watcher.forget
+
+
+@functools.cache
+def needs(kind: Any) -> tuple[str, ...]:
+    """Return the names of the arguments from which an attrs class is made."""
+    return tuple([it.alias for it in attrs.fields(kind) if it.init and it.alias])

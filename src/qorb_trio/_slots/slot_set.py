@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, final
 import attrs
 import trio
 
+from .._health.ejection import Tally
 from .._model.backend import Backend, effective_weight
 from .slot import NOT_YET, Slot
 from .slot_tasks import SlotTasks
@@ -101,6 +102,7 @@ class SlotSet(Generic[C]):
         "rotation_key",
         "slots",
         "stale",
+        "tally",
         "tasks",
         "total_claims",
         "wanted",
@@ -141,6 +143,8 @@ class SlotSet(Generic[C]):
         self.failure_log: FailureLog | None = None
         #: The verdicts on the claims; `None` if ejection is off. The ejections'.
         self.ejector: Ejector | None = None
+        #: The count of good claims: the ejector's, or one that nobody reads. The ejections'.
+        self.tally: Tally = Tally(clean_until=-math.inf)
         #: True while the backend gets no claims, because its claims kept failing.
         self.is_ejected: bool = False
         #: True if an ejected backend needs a new connection for its trial. The ejections'.
@@ -300,11 +304,11 @@ class SlotSet(Generic[C]):
     # Idle slots.
 
     def push_idle(self, slot: Slot[C]) -> None:
-        """Make a connection a spare."""
+        """Make a connection that was checked out a spare."""
         idle = self.idle_slots
         is_first = not idle
         idle.append(slot)
-        if slot.state is CLAIMED and self._events.slot_state_change is None:
+        if self._events.slot_state_change is None:
             # Fast path: `transition` for CLAIMED to UNCLAIMED, without its call.
             slot.state = UNCLAIMED
             self.claimed -= 1
@@ -313,6 +317,17 @@ class SlotSet(Generic[C]):
             self.transition(slot, UNCLAIMED)
         if is_first:
             # Last, because a spare of an ejected backend may be lent by this, as a trial.
+            self._idle_listener.add(self)
+
+    def push_free(self, slot: Slot[C], *, lend_last: bool = False) -> None:
+        """Make a connection that is free, in whatever state, a spare."""
+        is_first = not self.idle_slots
+        if lend_last:
+            self.idle_slots.appendleft(slot)
+        else:
+            self.idle_slots.append(slot)
+        self.transition(slot, UNCLAIMED)
+        if is_first:
             self._idle_listener.add(self)
 
     def pop_idle(self) -> Slot[C]:
@@ -328,11 +343,6 @@ class SlotSet(Generic[C]):
         else:
             self.transition(slot, CLAIMED)
         return slot
-
-    def push_idle_last(self, slot: Slot[C]) -> None:
-        """Make a connection the spare that is lent last."""
-        self.push_idle(slot)
-        self.idle_slots.rotate(1)
 
     def count_retiring(self, slot: Slot[C]) -> None:
         """Count a connection that has become due; if it is idle, it is lent last from now on."""

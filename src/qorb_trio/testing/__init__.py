@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ._fake_connector import FakeConnection, FakeConnector, HookedFakeConnector
+from ._fake_connection import FakeConnection
+from ._fake_connector import FakeConnector, HookedFakeConnector
 from ._manual_resolver import ManualResolver
 from ._memory_connector import MemoryConnector, MemoryStream
 from ._recording_instrument import RecordingInstrument

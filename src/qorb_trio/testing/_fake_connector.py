@@ -7,133 +7,17 @@ test can hold the one against the other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final, Literal, TypeAlias, final
+from typing import Final
 
-import attrs
 import trio
 
 from .. import _validation as _check
 from .._model.backend import Backend
 from ..abc import Connector
+from ._fake_connection import FakeConnection
+from ._switches import HOOKS, Hook, Switches
 
-#: The methods of a connector that can be told to fail, to stall or to be slow.
-Hook: TypeAlias = Literal["connect", "is_valid", "on_acquire", "on_recycle", "disconnect"]
-
-_HOOKS: Final = ("connect", "is_valid", "on_acquire", "on_recycle", "disconnect")
 _OPTIONAL: Final = ("is_valid", "on_acquire", "on_recycle")
-
-
-@final
-@attrs.define(eq=False, repr=False)
-class FakeConnection:
-    """One connection of a `FakeConnector`, and its page in the ledger.
-
-    Made by the connector. A test may set `broken`, `valid` and `dirty`, and reads the
-    rest. Times are in seconds, by `trio.current_time`.
-    """
-
-    #: 1 for the first connection of the connector, 2 for the second, and so on.
-    number: int
-    #: What it is connected to.
-    backend: Backend
-    #: When `connect` returned it.
-    opened: float
-    #: When its `disconnect` began; `None` before.
-    closing: float | None = None
-    #: When its `disconnect` ended, in whatever way; `None` before.
-    closed: float | None = None
-    #: How often `disconnect` was called: 1 for each, in the end.
-    close_count: int = 0
-    #: Whether the disconnect ran into its deadline and was cancelled.
-    forced: bool = False
-    #: `FakeConnector.is_broken` says this: the peer has hung up.
-    broken: bool = False
-    #: `HookedFakeConnector.is_valid` says this: a dead peer that has not hung up.
-    valid: bool = True
-    #: Left in mid-exchange; `HookedFakeConnector.on_recycle` cleans it.
-    dirty: bool = False
-    #: Who uses it at this moment, by `used_by`; `None` if nobody does.
-    holder: object = None
-    #: What happened to it: the time, and the name of a hook or ``"used by ..."``.
-    history: list[tuple[float, str]] = attrs.field(factory=list)
-
-    @property
-    def is_open(self) -> bool:
-        """True if it has not been closed, and is not being closed."""
-        return self.closing is None
-
-    @contextmanager
-    def used_by(self, who: object) -> Iterator[None]:
-        """Use the connection for the length of a ``with`` block, as its only user.
-
-        Raises:
-          RuntimeError: if someone else uses it, or if it is closed.
-        """
-        if self.holder is not None:
-            raise RuntimeError(f"{self!r} is used by {self.holder!r}, and now by {who!r} too")
-        if not self.is_open:
-            raise RuntimeError(f"{self!r} is used by {who!r} after it was closed")
-        self.holder = who
-        self.note(f"used by {who}")
-        try:
-            yield
-        finally:
-            self.holder = None
-
-    def note(self, event: str) -> None:
-        """Add a line to `history`, at the current time."""
-        self.history.append((trio.current_time(), event))
-
-    def __repr__(self) -> str:
-        state = "open" if self.is_open else "closing" if self.closed is None else "closed"
-        return f"<FakeConnection {self.number} to {self.backend.name}, {state}>"
-
-
-Outcome: TypeAlias = "Literal['ok', 'never'] | BaseException | type[BaseException]"
-
-
-@final
-class _Switches:
-    """The outcome and the delay of each hook, for one backend by name or (``None``) for all.
-
-    The last word wins: a word for all of them overrides earlier ones for single ones.
-    """
-
-    def __init__(self) -> None:
-        self._outcomes: dict[str, dict[str | None, Outcome]] = {hook: {} for hook in _HOOKS}
-        self._delays: dict[str, dict[str | None, float]] = {hook: {} for hook in _HOOKS}
-        self._changed = trio.lowlevel.ParkingLot()
-
-    def set_outcome(self, hook: Hook, name: str | None, outcome: Outcome) -> None:
-        if name is None:
-            self._outcomes[hook].clear()
-        self._outcomes[hook][name] = outcome
-        self._changed.unpark_all()
-
-    def set_delay(self, hook: Hook, name: str | None, delay: float) -> None:
-        if name is None:
-            self._delays[hook].clear()
-        self._delays[hook][name] = delay
-
-    def delay(self, hook: Hook, name: str | None) -> float:
-        delays = self._delays[hook]
-        return delays.get(name, delays.get(None, 0.0))
-
-    def _outcome(self, hook: Hook, name: str) -> Outcome:
-        outcomes = self._outcomes[hook]
-        return outcomes.get(name, outcomes.get(None, "ok"))
-
-    async def perform(self, hook: Hook, name: str) -> None:
-        # The outcome is looked up last, so that what is switched while a hook is slow
-        # or stalled holds for that call too.
-        await trio.sleep(self.delay(hook, name))
-        while (outcome := self._outcome(hook, name)) == "never":
-            await self._changed.park()
-        if not isinstance(outcome, str):
-            # One object may be raised many times: without this, its traceback grows.
-            raise outcome if isinstance(outcome, type) else outcome.with_traceback(None)
 
 
 class FakeConnector(Connector[FakeConnection]):
@@ -173,7 +57,7 @@ class FakeConnector(Connector[FakeConnection]):
         #: What a pool must never do, and did: a connection closed twice, say.
         self.mistakes: list[str] = []
         self._open: dict[FakeConnection, None] = {}
-        self._switches = _Switches()
+        self._switches = Switches()
         self.slow(None, connect_delay)
         self.slow(None, disconnect_delay, on="disconnect")
 
@@ -249,7 +133,7 @@ class FakeConnector(Connector[FakeConnection]):
 
         Connections that are broken stay so.
         """
-        for hook in _HOOKS if on is None else (self._checked(on),):
+        for hook in HOOKS if on is None else (self._checked(on),):
             self._switches.set_delay(hook, _name(backend), 0.0)
             self._switches.set_outcome(hook, _name(backend), "ok")
 
@@ -269,8 +153,8 @@ class FakeConnector(Connector[FakeConnection]):
             self.break_connection(conn)
 
     def _checked(self, hook: Hook) -> Hook:
-        if hook not in _HOOKS:
-            raise ValueError(f"on must be one of {', '.join(_HOOKS)}, not {hook!r}")
+        if hook not in HOOKS:
+            raise ValueError(f"on must be one of {', '.join(HOOKS)}, not {hook!r}")
         if hook in _OPTIONAL and getattr(type(self), hook) is getattr(Connector, hook):
             raise ValueError(
                 f"on: {type(self).__name__} does not override {hook}; use HookedFakeConnector"

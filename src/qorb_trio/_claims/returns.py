@@ -1,0 +1,144 @@
+"""`Returns`: decides what becomes of a connection whose claim has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar, final
+
+import attrs
+import trio
+
+from .._balancing.guarded_balancer import GuardedBalancer
+from .._connections.checker import Checker
+from .._connections.closer import Closer
+from .._connections.hooks import Hooks
+from .._connections.outcomes import Outcomes
+from .._connections.retirement import Retirement
+from .._connections.verdicts import Verdicts
+from .._planning.targets import Targets
+from .._slots.slot import Slot
+from .._slots.slot_set import SlotSet
+from .._slots.state import CLAIMED
+from .._slots.totals import Totals
+
+C = TypeVar("C")
+
+
+@final
+@attrs.define(kw_only=True, eq=False)
+class Returns(Generic[C]):
+    """The connections that come back to one pool. The dispatcher is its only user.
+
+    A connection that comes back is lent again, cleaned, or closed. This class also tells the
+    balancer and the verdicts how the claim went.
+    """
+
+    _hooks: Hooks[C]
+    _totals: Totals
+    _targets: Targets
+    _outcomes: Outcomes[C]
+    _checker: Checker[C]
+    _closer: Closer[C]
+    _verdicts: Verdicts[C]
+    _retirement: Retirement[C]
+    #: Is told how long claims are held, if the balancer wants to know.
+    _observer: GuardedBalancer[SlotSet[C]] | None
+    #: Called when `is_plain` may have changed. The dispatcher's.
+    on_change: Callable[[], None] = attrs.field(init=False)
+    #: True as soon as a holder has given a verdict.
+    _has_reports: bool = attrs.field(init=False, default=False)
+
+    @property
+    def need_inspection(self) -> bool:
+        """True if a connection that comes back may be broken, unclean or too old."""
+        return self._hooks.inspects_returned or self._retirement.limits_lives
+
+    @property
+    def has_readers(self) -> bool:
+        """True if `judge` has to tell anybody of a claim that ends without an exception."""
+        is_told = self._observer is not None or self._has_reports
+        return is_told or self._hooks.has_should_recycle
+
+    def judge(self, slot: Slot[C], exc: BaseException | None) -> bool:
+        """Record the verdict on a claim that `exc` has ended, if there was an exception.
+
+        Return True if the connection may be lent again.
+        """
+        failed = self._verdicts.claim_ended(slot, exc, is_kept=True)
+        self.observe(slot, exc, failed=failed)
+        return self._should_recycle(slot, exc) if self._hooks.has_should_recycle else exc is None
+
+    def discard(self, slot: Slot[C], exc: BaseException | None) -> None:
+        """Close a connection that its holder does not want to be lent again."""
+        self._verdicts.claim_ended(slot, exc, is_kept=False)
+        self._closer.close(slot)
+
+    def _should_recycle(self, slot: Slot[C], exc: BaseException | None) -> bool:
+        try:
+            return self._hooks.should_recycle(slot.connection, exc)
+        except Exception as failure:  # noqa: BLE001 - the user's code
+            self._outcomes.error(slot, failure, "should_recycle")
+            return False
+        except BaseException:
+            self._closer.close(slot)
+            raise
+
+    def keep(self, slot: Slot[C], holder: trio.lowlevel.Task | None) -> bool:
+        """Return True if a connection may be lent again now; else close it, or have it cleaned.
+
+        `holder` is the task that has given it back.
+        """
+        if slot.expiry is not None and self._retirement.is_over(slot):
+            self._closer.close(slot)
+            return False
+        if self._hooks.inspects_returned:
+            if self._closer.close_if_broken(slot, holder):
+                return False
+            if self._hooks.has_on_recycle and self._needs_recycle(slot):
+                self._checker.recycle(slot)
+                return False
+            slot.mark_idle(trio.current_time())
+        return True
+
+    def _needs_recycle(self, slot: Slot[C]) -> bool:
+        try:
+            return self._hooks.needs_recycle(slot.connection)
+        except Exception as failure:  # noqa: BLE001 - the user's code
+            self._outcomes.error(slot, failure, "needs_recycle")
+            return True  # what cannot tell is cleaned
+        except BaseException:
+            self._closer.close(slot)
+            raise
+
+    def reclaim_if_needed(self, slot: Slot[C]) -> bool:
+        """Close a free connection, though claimants wait, if another backend needs its place.
+
+        Return True if it was closed. The last connection is never reclaimed.
+        """
+        if not slot.slot_set.is_reclaimable or self._totals.connected <= 1:
+            return False
+        self._targets.take_reclaim()
+        self._closer.close(slot)
+        return True
+
+    # What is said of a claim.
+
+    def report(self, slot: Slot[C], *, failed: bool) -> None:
+        """Adopt the holder's own verdict on its claim."""
+        self._verdicts.report(slot, failed=failed)
+        self._has_reports = True  # from now on, even if ejection is off
+        self.on_change()
+
+    def observe(
+        self, slot: Slot[C], exc: BaseException | None, *, failed: bool | None = None
+    ) -> None:
+        """Tell the balancer how long a claim was held. A claim that was cut short says nothing.
+
+        `failed` is the verdict. An exception counts as a failure here even if it is none of the
+        backend's, because a body that it ended early says little about the backend's speed.
+        """
+        if self._observer is None or slot.state is not CLAIMED:
+            return
+        if exc is None or isinstance(exc, Exception):
+            seconds = trio.current_time() - slot.claimed_at
+            self._observer.observe(slot.slot_set, seconds, exc is not None or bool(failed))
