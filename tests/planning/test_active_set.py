@@ -16,7 +16,7 @@ from qorb_trio._planning.known import KnownBackends
 from qorb_trio._planning.make_plan import make_plan
 from qorb_trio._planning.plan import Demand
 from qorb_trio._planning.rotation import RotationOrder, next_rotation
-from qorb_trio._planning.selection import ALL_ACTIVE, MIN_ACTIVE, Change
+from qorb_trio._planning.selection import ALL_ACTIVE, MAX_STEP, MIN_ACTIVE, Change
 
 from .situations import View
 from .test_known import backends, take_over
@@ -78,7 +78,12 @@ class Pool:
             self.apply(self.active.turn(views, wanted, slots))
             views = list(self.views.values())
             self.turn(views)
-        self.apply(self.active.update(views, wanted, slots, self.now))
+        change = self.active.update(list(self.views.values()), wanted, slots, self.now)
+        self.apply(change)
+        while change.is_partial:
+            change = self.active.proceed()
+            self.apply(change)
+            assert len(change.activate) <= MAX_STEP
         views = list(self.views.values())
         plan = make_plan(views, self.demand, rebalance=True)
         for view in views:

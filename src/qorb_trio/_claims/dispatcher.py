@@ -347,4 +347,5 @@ class Dispatcher(Generic[C]):
         """Fail all waiting claimants, and grant no more claims: the pool is ending."""
         self.is_closed = True
         self.diagnosis.note_crash(crash)
-        self.queue.fail_all(self.diagnosis.termination())
+        if self.queue.waiting:  # to take statistics of thousands of backends takes time
+            self.queue.fail_all(self.diagnosis.termination())

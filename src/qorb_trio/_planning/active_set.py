@@ -28,6 +28,7 @@ class ActiveSet(Generic[A]):
 
     def __init__(self, known: KnownBackends) -> None:
         self._known = known
+        self._selection: Selection[A] | None = None
         #: Number of backends that had connections when this was asked last.
         self._working = 0
         #: Number of failing backends that were replaced since that number grew.
@@ -44,12 +45,20 @@ class ActiveSet(Generic[A]):
             return Change()
         if len(self._known) <= ALL_ACTIVE:
             return Change(self._known.activate_all())
-        selection = Selection(self._known, views, wanted, max_slots)
+        selection = self._selection = Selection(self._known, views, wanted, max_slots)
         self._count_working(views)
         selection.fill()
         if selection.blocked:
             self._replace_failing(selection, views, now)
         return selection.change()
+
+    def proceed(self) -> Change[A]:
+        """Return the next part of the latest change, which was partial.
+
+        The caller may do other things between two parts.
+        """
+        assert self._selection is not None
+        return self._selection.proceed()
 
     def _replace_failing(self, selection: Selection[A], views: Sequence[A], now: float) -> None:
         """Let untried backends take the places of those that have failed for longest.
@@ -80,7 +89,7 @@ class ActiveSet(Generic[A]):
             return Change()
         if len(self._known) <= ALL_ACTIVE:
             return Change(self._known.activate_all())
-        selection = Selection(self._known, views, wanted, max_slots)
+        selection = self._selection = Selection(self._known, views, wanted, max_slots)
         for view in selection.leavers():
             selection.drop(view)
         selection.fill()

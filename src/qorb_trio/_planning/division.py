@@ -9,6 +9,7 @@ from typing import Generic, final
 import attrs
 
 from .apportion import apportion
+from .phases import Phases
 from .plan import V
 from .situation import Situation
 
@@ -31,15 +32,15 @@ class Division(Generic[V]):
     """True if there was more to divide than the views can take."""
 
 
-def divide(situation: Situation[V]) -> Division[V]:
+def divide(situation: Situation[V]) -> Phases[Division[V]]:
     """Divide the demand, or as much of it as there is room for."""
     room = situation.usable_room
     trials = [v for v in situation.ejected if v.needs_trial and v.connected < v.limit]
-    division = _divide(situation, min(situation.usable_demand, room))
+    division = yield from _divide(situation, min(situation.usable_demand, room))
     if (division.probes or trials) and sum(division.quotas.values()) == room > 1:
         # One slot is kept back for probing, but never the only one, and only if with one
         # less to divide there is still a backend to probe.
-        fewer = _divide(situation, room - 1)
+        fewer = yield from _divide(situation, room - 1)
         if fewer.probes or trials:
             division = fewer
     division.probes += trials
@@ -50,7 +51,7 @@ def divide(situation: Situation[V]) -> Division[V]:
     return division
 
 
-def divide_retained(situation: Situation[V], division: Division[V]) -> Division[V]:
+def divide_retained(situation: Situation[V], division: Division[V]) -> Phases[Division[V]]:
     """Return the division of the retained demand, if that is more than the present one.
 
     Connections beyond its quotas are surplus. So those that are retained are spread by
@@ -60,7 +61,7 @@ def divide_retained(situation: Situation[V], division: Division[V]) -> Division[
     if situation.retained <= division.size:
         return division
     retained = situation.retained - situation.ejected_connected
-    lasting = _divide(situation, min(retained, situation.usable_room))
+    lasting = yield from _divide(situation, min(retained, situation.usable_room))
     kept = {view: division.quotas[view] for view in situation.ejected}
     lasting.quotas.update(kept)
     lasting.size = max(division.size, lasting.size + sum(kept.values()))
@@ -72,7 +73,7 @@ def probe_rank(view: V) -> tuple[tuple[float, float], float]:
     return view.probe_order, view.rotation_key
 
 
-def _divide(situation: Situation[V], total: int) -> Division[V]:
+def _divide(situation: Situation[V], total: int) -> Phases[Division[V]]:
     """Divide `total` over the best priority that works, and find the views to probe.
 
     A worse priority is used while no backend of a better one works, not while the better
@@ -86,13 +87,19 @@ def _divide(situation: Situation[V], total: int) -> Division[V]:
     for tier in _tiers(situation):
         if failing:
             candidates += _fair_shares(tier, failing, left)
-        parts = apportion(left, _limits(situation, tier))
+            yield
+        limits = _limits(situation, tier)
+        yield
+        parts = apportion(left, limits)
+        yield
         quotas.update(parts)
         left -= sum(parts.values())
         capacity += sum([view.limit for view in tier])
         if any(view not in failing or view.connected for view in tier):
             break
+    yield
     probes = [view for view, fair in candidates if _needs_probe(view, fair, left)]
+    yield
     return Division(quotas, probes, min(total, capacity), is_saturated=left > 0)
 
 

@@ -8,6 +8,7 @@ from .closing import Closing
 from .comparison import Comparison
 from .dialling import plan_aborts, plan_opens
 from .division import Division, divide, divide_retained
+from .phases import Phases, finish
 from .plan import Demand, Plan, Step, V
 from .situation import Situation
 
@@ -21,17 +22,34 @@ def make_plan(views: Sequence[V], demand: Demand, *, rebalance: bool = False) ->
 
     The function is pure. It knows neither time nor tasks.
     """
+    return finish(plan_in_phases(views, demand, rebalance=rebalance))
+
+
+def plan_in_phases(
+    views: Sequence[V], demand: Demand, *, rebalance: bool = False
+) -> Phases[Plan[V]]:
+    """Make a plan as `make_plan` does, with pauses, for thousands of views.
+
+    What happens to a view in a pause may be part of the plan or not. Nothing may be opened
+    in a pause: then the caps hold, because slots are counted in the first phase.
+    """
     situation = Situation(views, demand)
-    division = divide(situation)
-    retained = divide_retained(situation, division)
+    yield
+    division = yield from divide(situation)
+    yield
+    retained = yield from divide_retained(situation, division)
     gaps = Comparison(situation, division)
+    yield
     opens = plan_opens(situation, gaps)
+    yield
     aborts = plan_aborts(situation, gaps)
+    yield
     closing = Closing(situation, division, retained, gaps)
     closing.close_surplus(sum([step.count for step in aborts]), rebalance=rebalance)
     if not aborts and all(step.view in situation.failing for step in opens):
         closing.make_room(rebalance=rebalance)
     closes = closing.steps()
+    yield
     return Plan(
         wanted=gaps.wanted,
         opens=opens,

@@ -36,6 +36,10 @@ class ActiveView(View, Protocol):
 A = TypeVar("A", bound=ActiveView)
 
 
+#: The maximum number of backends that one step of a decision activates, in about 2 ms.
+MAX_STEP: Final = 200
+
+
 @final
 @attrs.define
 class Change(Generic[A]):
@@ -46,6 +50,9 @@ class Change(Generic[A]):
 
     deactivate: list[A] = attrs.field(factory=list)
     """Views without connections. Their dials must be given up."""
+
+    is_partial: bool = False
+    """True if more backends should be activated, by `ActiveSet.proceed` after a pause."""
 
 
 @final
@@ -118,17 +125,23 @@ class Selection(Generic[A]):
             waiting += self._known.inactive(priority)
             if tier.sound or tier.connected:
                 break
-        self.blocked = max(0, min(missing, waiting))
+        self.blocked = 0 if self._change.is_partial else max(0, min(missing, waiting))
 
     def _activate(self, priority: int, count: int) -> int:
         """Activate at most `count` backends of a priority; return how many."""
-        for done in range(count):
+        activated = self._change.activate
+        before = len(activated)
+        while len(activated) - before < count:
+            if len(activated) >= MAX_STEP:
+                self._change.is_partial = True
+                break
             backend = self._known.activate_next(priority)
             if backend is None:
-                return done
-            self._change.activate.append(backend)
-            self._tier(priority).sound += 1
-        return max(0, count)
+                break
+            activated.append(backend)
+        added = len(activated) - before
+        self._tier(priority).sound += added
+        return added
 
     def drop(self, view: A) -> None:
         """Let a view leave. A failing one loses its place in the order."""
@@ -158,6 +171,12 @@ class Selection(Generic[A]):
                 leavers += failing[-1:]
         return leavers
 
+    def proceed(self) -> Change[A]:
+        """Go on with a decision that is partial; return the next part of the change."""
+        self._change = Change()
+        self.fill()
+        return self._change
+
     def change(self) -> Change[A]:
         """Return the change, without views that were taken back in the same decision."""
         back = {backend.name for backend in self._change.activate}
@@ -165,6 +184,7 @@ class Selection(Generic[A]):
         return Change(
             [backend for backend in self._change.activate if backend.name not in stay],
             [view for view in self._change.deactivate if view.backend.name not in stay],
+            is_partial=self._change.is_partial,
         )
 
 

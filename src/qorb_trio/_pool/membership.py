@@ -184,17 +184,22 @@ class Membership(Generic[C]):
         # The planner's task may come while the main task is in a pause here, or vice versa.
         if not self.known.has_inactive or self._is_choosing or self._requests.is_closed:
             return
+        self._is_choosing = True
+        try:
+            change = self._choose(is_turn=is_turn)
+            await self._apply(change)
+            while change.is_partial and not self._requests.is_closed:
+                change = self._active_set.proceed()
+                await self._apply(change)
+        finally:
+            self._is_choosing = False
+
+    def _choose(self, *, is_turn: bool) -> Change[SlotSet[C]]:
         views = [it for it in self._registry.active.values() if self.known.is_active(it.backend)]
         wanted, max_slots = self.count_wanted(), self._settings.policy.max_slots
         if is_turn:
-            change = self._active_set.turn(views, wanted, max_slots)
-        else:
-            change = self._active_set.update(views, wanted, max_slots, trio.current_time())
-        self._is_choosing = True
-        try:
-            await self._apply(change)
-        finally:
-            self._is_choosing = False
+            return self._active_set.turn(views, wanted, max_slots)
+        return self._active_set.update(views, wanted, max_slots, trio.current_time())
 
     async def _apply(self, change: Change[SlotSet[C]]) -> None:
         for slot_set in change.deactivate:

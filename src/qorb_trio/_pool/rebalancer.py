@@ -16,7 +16,8 @@ from .._events.emitter import Emitter
 from .._model.backend import Backend
 from .._model.settings import Settings
 from .._planning.high_watermark import HighWatermark
-from .._planning.make_plan import make_plan
+from .._planning.make_plan import plan_in_phases
+from .._planning.phases import Phases, finish
 from .._planning.plan import Demand, Plan
 from .._planning.rotation import next_rotation
 from .._planning.selection import MIN_ACTIVE
@@ -29,6 +30,18 @@ from .membership import BATCH_SIZE, Membership
 from .plan_requests import PlanRequests
 
 C = TypeVar("C")
+T = TypeVar("T")
+
+#: Up to this number of active backends, a plan is made in one step, and as soon as it is
+#: requested.
+FEW_VIEWS: Final = 500
+
+#: Seconds of rest for each backend of a plan over more than that. A plan takes some 10 µs for
+#: each, so that planning takes at most a tenth of a core.
+REST_PER_VIEW: Final = 1e-4
+
+#: Seconds of rest that may be owed, so that a few plans can follow each other at once.
+MAX_OWED: Final = 2.0
 
 #: The maximum of a back-off, in seconds, while nothing is online and a claimant waits.
 MAX_DELAY_OFFLINE: Final = 1.0
@@ -54,6 +67,8 @@ class Rebalancer(Generic[C]):
     #: When the next rebalance is due.
     _tick: float = attrs.field(init=False, default=math.inf)
     _watermark: HighWatermark = attrs.field(init=False, factory=HighWatermark)
+    #: When all rest that is owed for plans would end, if it began at once.
+    _rested_at: float = attrs.field(init=False, default=-math.inf)
     #: True if the watermark knows of the rebalance that is under way.
     _is_retaining: bool = attrs.field(init=False, default=False)
 
@@ -64,6 +79,8 @@ class Rebalancer(Generic[C]):
         next_refresh = math.inf
         while True:
             await self._requests.next(min(self._tick, next_refresh))
+            if self._rested_at - MAX_OWED > trio.current_time():
+                await trio.sleep_until(self._rested_at - MAX_OWED)
             if self._requests.is_closed:
                 return
             now = trio.current_time()
@@ -92,22 +109,46 @@ class Rebalancer(Generic[C]):
         views = [slot_set for slot_set in self._registry.active.values() if slot_set.is_active]
         self._membership.remember_holders(views)
         self._refresh_hung(views, now)
+        await self._pause(views)
         self._hurry_retries(views, now)
+        await self._pause(views)
         trial_at = self._ejections.review(now)
         if is_due:
             self._targets.request_rebalance()
             self._is_retaining = False
         self._set_limits(views)
+        await self._pause(views)
         demand = self._collect_demand(views)
-        plan = make_plan(views, demand, rebalance=self._targets.is_rebalancing)
+        plan = await self._make_plan(views, demand, rebalance=self._targets.is_rebalancing)
         self._watermark.record(plan.demand)
         if is_due:
-            plan = self._rotate(views, demand, plan)
+            plan = await self._rotate(views, demand, plan)
         self._publish(views, plan)
+        await self._pause(views)
         self._note_outage(views)
         await self._carry_out(plan)
         refreshes = [self._dialer.next_refresh_at(it, now) for it in views if it.dials]
+        if len(views) > FEW_VIEWS:
+            now = trio.current_time()
+            self._rested_at = max(self._rested_at, now) + len(views) * REST_PER_VIEW
         return min([trial_at, *refreshes])
+
+    async def _make_plan(
+        self, views: list[SlotSet[C]], demand: Demand, *, rebalance: bool
+    ) -> Plan[SlotSet[C]]:
+        """Make a plan, over thousands of backends with a checkpoint after each phase.
+
+        Nothing else opens a slot meanwhile.
+        """
+        phases = plan_in_phases(views, demand, rebalance=rebalance)
+        if len(views) <= FEW_VIEWS:
+            return finish(phases)
+        return await _finish_with_pauses(phases)
+
+    async def _pause(self, views: list[SlotSet[C]]) -> None:
+        """Let all other tasks have their turn, where a plan is over thousands of backends."""
+        if len(views) > FEW_VIEWS:
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def count_wanted(self) -> int:
         """Return how many connections the next plan will want, as far as the cap allows."""
@@ -157,7 +198,7 @@ class Rebalancer(Generic[C]):
             retained=self._watermark.retained if self._is_retaining else 0,
         )
 
-    def _rotate(
+    async def _rotate(
         self, views: list[SlotSet[C]], demand: Demand, plan: Plan[SlotSet[C]]
     ) -> Plan[SlotSet[C]]:
         """With more backends than slots, let one spare move to a backend that has none."""
@@ -168,7 +209,7 @@ class Rebalancer(Generic[C]):
         self._membership.end_turn(donor)
         if recipient.rotation_key > donor.rotation_key:
             return plan
-        return make_plan(views, demand, rebalance=True)
+        return await self._make_plan(views, demand, rebalance=True)
 
     def _publish(self, views: list[SlotSet[C]], plan: Plan[SlotSet[C]]) -> None:
         """Let all others see what the plan says."""
@@ -208,9 +249,12 @@ class Rebalancer(Generic[C]):
         slot, so that the caps hold all the while.
         """
         for step in plan.aborts:
-            self._dialer.abort_youngest(step.view, step.count)
+            if step.view.is_active:
+                self._dialer.abort_youngest(step.view, step.count)
         for step in plan.closes:
-            self._closer.close_idle(step.view, step.count)
+            # In a pause of the planning, a claim may have taken one.
+            if step.view.is_active:
+                self._closer.close_idle(step.view, min(step.count, step.view.idle))
         done = 0
         for step in plan.opens:
             slot_set = step.view
@@ -222,3 +266,14 @@ class Rebalancer(Generic[C]):
                 continue  # the next plan is for how things stand now
             slot_set.order_dials(step.count)
             done += step.count
+
+
+async def _finish_with_pauses(phases: Phases[T]) -> T:
+    """Return the result of a computation, with a checkpoint in each pause."""
+    while True:
+        try:
+            next(phases)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        await trio.lowlevel.cancel_shielded_checkpoint()
