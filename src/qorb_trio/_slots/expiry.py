@@ -38,6 +38,7 @@ class Expiry:
         "_due_by_age_at",
         "_idle_timeout",
         "_recycle_at",
+        "calm_until",
         "due",
         "due_uses",
         "expires_at",
@@ -95,6 +96,14 @@ class Expiry:
             latest = max(earliest, lifetime - CONNECT_TIMES * connect_time)
             age = latest - (latest - earliest) * self._draw
             self._due_by_age_at = self._born_at + age
+        self._note_calm()
+
+    def _note_calm(self) -> None:
+        #: While a claim begins or ends before this time, with fewer than `due_uses` claims, the
+        #: connection is neither due nor expired. A spare that idles too long is the timer's.
+        self.calm_until: float = min(self._due_by_age_at, self._recycle_at, self.expires_at)
+        if self.due is not None:
+            self.calm_until = -math.inf
 
     def _early(self, limit: float) -> float:
         return limit * (1.0 - SPREAD * self._draw)
@@ -102,6 +111,12 @@ class Expiry:
     def recycle(self, at: float) -> None:
         """Make the connection due at the time `at`, if it is not due earlier."""
         self._recycle_at = min(self._recycle_at, at)
+        self._note_calm()
+
+    def retire(self, reason: Reason) -> None:
+        """Record that the connection is due, which it remains."""
+        self.due = reason
+        self._note_calm()
 
     def next_look_at(self) -> float:
         """Return when the state of the connection changes next by time alone."""
