@@ -21,6 +21,7 @@ CONTAINERS = ("deque[", "dict[", "list[", "set[")
 RECORDS: dict[str, set[str]] = {
     "Slot": {"slot"},
     "SlotSet": {"slot_set", "last"},
+    "SlotStates": set(),
     "Totals": {"totals"},
     "Targets": {"targets"},
     "Registry": {"registry"},

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from qorb_trio import AllClaimsUsedError, Claim, Instrument, Policy, Pool, open_pool
 from qorb_trio._claims.holders import holder_name
-from qorb_trio._slots.slot import Slot
+from qorb_trio._slots.slot_set import Slot
 from qorb_trio.testing import FakeConnection, FakeConnector, ManualResolver
 
 from ..harness import LedgerConnection, backends, open_bench, policy_of

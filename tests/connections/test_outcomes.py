@@ -7,8 +7,7 @@ import trio
 from qorb_trio import IneligibleBackendError
 from qorb_trio._connections.outcomes import Outcomes
 from qorb_trio._slots.registry import Registry
-from qorb_trio._slots.slot import Slot
-from qorb_trio._slots.slot_set import SlotSet
+from qorb_trio._slots.slot_set import Slot, SlotSet
 from qorb_trio._slots.state import State
 
 from ..slots.kit import Scene

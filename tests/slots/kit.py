@@ -9,8 +9,7 @@ from typing import Any
 from qorb_trio import Backend, SetConfig
 from qorb_trio._events.emitter import Emitter
 from qorb_trio._health.detector import FailureDetector
-from qorb_trio._slots.slot import Slot
-from qorb_trio._slots.slot_set import Shared, SlotSet
+from qorb_trio._slots.slot_set import Shared, Slot, SlotSet
 from qorb_trio._slots.state import NEXT, State
 from qorb_trio._slots.totals import Totals
 from qorb_trio.abc import Instrument
@@ -57,7 +56,7 @@ class Scene:
         self.slot_set: SlotSet[str] = SlotSet(Backend(("a", 1)), detector, 0.5, shared)
 
     def slot_in(self, state: State) -> Slot[str]:
-        """A new slot, led to this state by `SlotSet.transition` alone."""
+        """A new slot, led to this state by `transition` alone."""
         self.slot_set.order_dials(1)
         slot = list(self.slot_set.slots)[-1]
         if state is State.CONNECTING:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from qorb_trio import Backend
-from qorb_trio._slots.slot import NOT_YET, Slot
-from qorb_trio._slots.slot_set import SlotSet
+from qorb_trio._slots.slot_set import NOT_YET, Slot, SlotSet
 from qorb_trio._slots.state import State
 
 from .kit import Changes, Scene

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, final
 
 from trio.lowlevel import enable_ki_protection
 
-from .._slots.slot import Slot
+from .._slots.slot_set import Slot
 from .grant import Grant
 
 if TYPE_CHECKING:

@@ -25,8 +25,7 @@ from .._events.emitter import Emitter
 from .._model.settings import Settings
 from .._planning.targets import Targets
 from .._slots.registry import Registry
-from .._slots.slot import Slot
-from .._slots.slot_set import SlotSet
+from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import CHECKING, CLAIMED
 from .._slots.totals import Totals
 from .claiming_tasks import ClaimingTasks

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from .._slots.slot import Slot
+from .._slots.slot_set import Slot
 from .._slots.state import CLAIMED
 from .._util import strip_traceback
 from .failure import ClaimFailure

@@ -13,8 +13,7 @@ import attrs
 import trio
 
 from .._model.backend import Backend
-from .._slots.slot import Slot
-from .._slots.slot_set import SlotSet
+from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import CLAIMED
 from .._util import printable
 

@@ -16,8 +16,7 @@ from .._connections.outcomes import Outcomes
 from .._connections.retirement import Retirement
 from .._connections.verdicts import Verdicts
 from .._planning.targets import Targets
-from .._slots.slot import Slot
-from .._slots.slot_set import SlotSet
+from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import CLAIMED
 from .._slots.totals import Totals
 

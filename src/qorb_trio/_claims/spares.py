@@ -12,8 +12,7 @@ from .._connections.closer import Closer
 from .._connections.ejections import Ejections
 from .._connections.hooks import Hooks
 from .._connections.retirement import Retirement
-from .._slots.slot import Slot
-from .._slots.slot_set import SlotSet
+from .._slots.slot_set import Slot, SlotSet
 
 if TYPE_CHECKING:
     from .._balancing.affinity import Key

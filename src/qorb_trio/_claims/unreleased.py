@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from .._slots.slot import Slot
+from .._slots.slot_set import Slot
 from .._util import log_safely, printable
 from .holders import holder_name
 

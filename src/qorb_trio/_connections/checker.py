@@ -17,8 +17,7 @@ from .._health import check_schedule
 from .._model.settings import Settings
 from .._planning.targets import Targets
 from .._slots.cancellation import interruption
-from .._slots.slot import Slot
-from .._slots.slot_set import SlotSet
+from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import CHECKING
 from .._slots.totals import Totals
 from .closer import Closer

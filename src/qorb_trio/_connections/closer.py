@@ -10,8 +10,7 @@ import trio
 
 from .._model.errors import StaleConnectionError
 from .._model.settings import Settings
-from .._slots.slot import Slot
-from .._slots.slot_set import SlotSet
+from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import CLAIMED, CLOSED, CLOSING, CONNECTED
 from .hooks import Hooks
 from .open_connections import OpenConnections

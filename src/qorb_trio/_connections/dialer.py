@@ -20,8 +20,7 @@ from .._model.settings import Settings
 from .._planning.targets import Targets
 from .._slots.cancellation import interruption
 from .._slots.readiness import Readiness
-from .._slots.slot import Slot
-from .._slots.slot_set import SlotSet
+from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import CLAIMED, CLOSING, CONNECTING, UNCLAIMED
 from .._slots.totals import Totals
 from .checker import Checker

@@ -21,8 +21,7 @@ from .._events.emitter import Emitter
 from .._health.ejection import Action, Ejector, Tally, may_eject
 from .._model.settings import Settings
 from .._slots.registry import Registry
-from .._slots.slot import Slot
-from .._slots.slot_set import SlotSet
+from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import CLOSED, CLOSING
 from .._util import log_safely, printable
 from .checker import Checker

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from .._model.errors import StaleConnectionError
-from .._slots.slot import Slot
+from .._slots.slot_set import Slot
 from .._slots.state import UNCLAIMED
 from .closer import CLOSED_BY_PEER, Closer
 from .hooks import Hooks

@@ -17,8 +17,7 @@ from .._events.emitter import Emitter
 from .._health.failure_log import FailureLog, LogLine
 from .._model.errors import IneligibleBackendError, MisusedConnectionError, StaleConnectionError
 from .._slots.registry import Registry
-from .._slots.slot import NOT_YET, Slot
-from .._slots.slot_set import SlotSet
+from .._slots.slot_set import NOT_YET, Slot, SlotSet
 from .._util import error_text, log_safely, printable, strip_traceback
 from .hooks import FoundBrokenError
 

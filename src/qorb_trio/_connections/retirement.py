@@ -21,8 +21,7 @@ from .._events.emitter import Emitter
 from .._health.hang_detector import HangDetector
 from .._model.settings import Settings
 from .._slots.expiry import Expiry, Reason, recycle_at
-from .._slots.slot import NOT_YET, Slot
-from .._slots.slot_set import SlotSet
+from .._slots.slot_set import NOT_YET, Slot, SlotSet
 from .._slots.state import CONNECTED, UNCLAIMED
 from .closer import Closer
 

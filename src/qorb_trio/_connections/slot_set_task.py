@@ -20,8 +20,7 @@ import attrs
 import trio
 
 from .._slots.registry import Registry
-from .._slots.slot import Slot
-from .._slots.slot_set import SlotSet
+from .._slots.slot_set import Slot, SlotSet
 from .._util import unwrap_single
 from .checker import Checker
 from .closer import Closer

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar, final
 import attrs
 import trio
 
-from .._slots.slot import Slot
+from .._slots.slot_set import Slot
 from .._slots.state import CLAIMED
 from .closer import Closer
 from .ejections import Ejections

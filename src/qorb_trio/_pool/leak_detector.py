@@ -12,7 +12,7 @@ import trio
 from .._claims.holders import Holder, claimed_slots, make_holder
 from .._model.settings import Settings
 from .._slots.registry import Registry
-from .._slots.slot import Slot
+from .._slots.slot_set import Slot
 from .._util import log_safely, printable
 
 logger = logging.getLogger("qorb_trio.claim")

@@ -38,8 +38,7 @@ from .._model.settings import Settings
 from .._planning.targets import Targets
 from .._slots.readiness import Readiness
 from .._slots.registry import Registry
-from .._slots.slot import Slot
-from .._slots.slot_set import Shared, SlotSet
+from .._slots.slot_set import Shared, Slot, SlotSet
 from .._slots.totals import Totals
 from ..abc import Connector, Instrument, Resolver
 from .control import Control

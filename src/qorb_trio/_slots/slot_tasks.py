@@ -11,13 +11,12 @@ from typing import Generic, TypeVar, final
 import trio
 
 from .cancellation import is_cancellation
-from .slot import Slot
 
-C = TypeVar("C")
+S = TypeVar("S")
 
 
 @final
-class SlotTasks(Generic[C]):
+class SlotTasks(Generic[S]):
     """The nursery of one slot set, and the channel to the task that owns it.
 
     `SlotSetTask` opens it; dialer, checker and closer start their tasks in it.
@@ -28,10 +27,10 @@ class SlotTasks(Generic[C]):
     def __init__(self) -> None:
         #: Encloses all I/O but closing; cancelled when the backend leaves.
         self.scope: trio.CancelScope = trio.CancelScope()
-        self._send: trio.MemorySendChannel[list[Slot[C]]]
+        self._send: trio.MemorySendChannel[list[S]]
         #: New slots to be dialled, for the task of the slot set to receive.
-        self.orders: trio.MemoryReceiveChannel[list[Slot[C]]]
-        self._send, self.orders = trio.open_memory_channel[list[Slot[C]]](math.inf)
+        self.orders: trio.MemoryReceiveChannel[list[S]]
+        self._send, self.orders = trio.open_memory_channel[list[S]](math.inf)
         self._nursery: trio.Nursery | None = None
         self._context: contextvars.Context | None = None
         self._on_crash: Callable[[BaseException], None]
@@ -46,7 +45,7 @@ class SlotTasks(Generic[C]):
         self._on_crash = on_crash
         self._context = contextvars.copy_context()
 
-    def order_dials(self, slots: list[Slot[C]]) -> None:
+    def order_dials(self, slots: list[S]) -> None:
         """Order the dials of new slots from the task of the slot set."""
         self._send.send_nowait(slots)
 
@@ -54,7 +53,7 @@ class SlotTasks(Generic[C]):
         """Have the task of the slot set look again at what is due."""
         self._send.send_nowait([])
 
-    def start(self, work: Callable[[Slot[C]], Awaitable[None]], slot: Slot[C]) -> None:
+    def start(self, work: Callable[[S], Awaitable[None]], slot: S) -> None:
         """Start a task for I/O on a slot.
 
         It runs in the context variables of the slot set's task, never in a claimant's.
@@ -65,7 +64,7 @@ class SlotTasks(Generic[C]):
         self._context.run(functools.partial(start_soon, self._guard, work, slot, name=work))
 
     @trio.lowlevel.enable_ki_protection
-    async def _guard(self, work: Callable[[Slot[C]], Awaitable[None]], slot: Slot[C]) -> None:
+    async def _guard(self, work: Callable[[S], Awaitable[None]], slot: S) -> None:
         try:
             await work(slot)
         except BaseException as exc:
