@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from time import perf_counter
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import attrs
 import trio
@@ -45,10 +47,16 @@ class Account:
         """Note how long ago the last answer was."""
         self.longest_gap = max(self.longest_gap, perf_counter() - self._last)
 
-    def cells(self) -> list[str]:
-        """Return the account as cells of a table."""
-        errors = ", ".join(f"{count} {name}" for name, count in self.errors.most_common(2))
-        return [str(self.answered), str(self.failed), f"{self.longest_gap:.2f} s", errors]
+    def row(self, fault: str, client: str) -> dict[str, Any]:
+        """Return the account as it is written to a file."""
+        return {
+            "fault": fault,
+            "client": client,
+            "answered": self.answered,
+            "failed": self.failed,
+            "longest_gap": round(self.longest_gap, 2),
+            "errors": ", ".join(f"{count} {name}" for name, count in self.errors.most_common(2)),
+        }
 
 
 async def during(fault: Fault, request: Request, *, workers: int, pause: float) -> Account:
@@ -79,16 +87,29 @@ async def during(fault: Fault, request: Request, *, workers: int, pause: float) 
 HEAD = ["fault", "client", "answered", "failed", "longest gap", "errors"]
 
 
+def markdown(rows: list[dict[str, Any]]) -> list[str]:
+    """The lines of a table of accounts, as they are written to a file."""
+    lines = [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
+    for row in rows:
+        cells = [row["fault"], row["client"], str(row["answered"]), str(row["failed"])]
+        cells += [f"{row['longest_gap']:.2f} s", row["errors"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 @final
 class Table:
-    """The accounts of all faults, printed as they come."""
+    """The accounts of all faults, printed as they come, and written to a file if one is given."""
 
     def __init__(self) -> None:
         parser = argparse.ArgumentParser()
         parser.add_argument("fault", nargs="*", help="only faults whose title has such a word")
-        self._words: list[str] = parser.parse_args().fault
-        print(f"| {' | '.join(HEAD)} |")
-        print(f"|{'---|' * len(HEAD)}", flush=True)
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there too")
+        arguments = parser.parse_args()
+        self._words: list[str] = arguments.fault
+        self._file: Path | None = arguments.json
+        self._rows: list[dict[str, Any]] = []
+        print("\n".join(markdown([])), flush=True)
 
     def wants(self, title: str) -> bool:
         """Return true if a fault was asked for."""
@@ -96,4 +117,8 @@ class Table:
 
     def add(self, title: str, client: str, account: Account) -> None:
         """Print one line."""
-        print(f"| {' | '.join([title, client, *account.cells()])} |", flush=True)
+        self._rows.append(account.row(title, client))
+        print(markdown(self._rows)[-1], flush=True)
+        if self._file is not None:
+            document = json.dumps({"rows": self._rows}, indent=1, ensure_ascii=False)
+            self._file.write_text(document + "\n")

@@ -1,4 +1,7 @@
-"""Draw the chart, and write the figures of README.md and docs/performance.md, from results/."""
+"""Draw the chart, and write the figures of README.md and of the pages in docs/, from results/.
+
+With ``--check`` it only says which pages differ; with ``--tables`` it draws nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import _faults
 from _runner import Row, markdown, number
 
 ROOT = Path(__file__).parent.parent
@@ -20,8 +24,14 @@ OURS, OTHERS = "#2a6f97", "#b8c4cc"
 #: In this order on the page.
 ORDER = (
     "claim_release", "contention", "start_teardown", "echo", "memory", "start_up",
-    "replacement", "idle", "import_time", "qtop_cost", "peers", "scaling",
+    "replacement", "idle", "import_time", "qtop_cost", "peers", "scaling", "features",
 )  # fmt: skip
+#: The pages of the services, each with the programs whose results it shows.
+SERVICES = {
+    "postgres": ("postgres_faults", "postgres"),
+    "redis": ("redis_faults", "redis_service"),
+    "http": ("http_faults", "http_service"),
+}
 
 
 def read() -> dict[str, dict[str, Any]]:
@@ -133,18 +143,40 @@ def replace(page: str, mark: str, lines: list[str]) -> str:
     return "".join([before, begin, "\n", *(f"{line}\n" for line in lines), "\n", end, after])
 
 
+def service_page(page: str, programs: tuple[str, ...]) -> str:
+    """The page of a service with the results of its programs."""
+    for program in programs:
+        document = json.loads((RESULTS / f"{program}.json").read_text())
+        of_faults = program.endswith("_faults")
+        lines = _faults.markdown(document["rows"]) if of_faults else markdown(rows_of(document))
+        page = replace(page, program, lines)
+    return page
+
+
+def new_pages() -> dict[Path, str]:
+    """All pages with figures, as they should be."""
+    measured = read()
+    page = replace(PAGE.read_text(), "targets", targets(measured))
+    pages = {
+        PAGE: replace(page, "figures", figures(measured)),
+        README: replace(README.read_text(), "figures", in_short(measured)),
+    }
+    for name, programs in SERVICES.items():
+        file = ROOT / "docs" / f"{name}.md"
+        pages[file] = service_page(file.read_text(), programs)
+    return pages
+
+
 def main() -> str | None:
     """With ``--check``: only see whether the pages show what is in the results."""
-    measured = read()
-    page, readme = PAGE.read_text(), README.read_text()
-    new_page = replace(replace(page, "targets", targets(measured)), "figures", figures(measured))
-    new_readme = replace(readme, "figures", in_short(measured))
+    pages = new_pages()
+    wrong = [file.name for file, page in pages.items() if page != file.read_text()]
     if "--check" in sys.argv:
-        same = (new_page, new_readme) == (page, readme)
-        return None if same else "README.md or docs/performance.md does not show what was measured"
-    draw(measured)
-    PAGE.write_text(new_page)
-    README.write_text(new_readme)
+        return f"what was measured is not shown by {', '.join(wrong)}" if wrong else None
+    if "--tables" not in sys.argv:
+        draw(read())
+    for file, page in pages.items():
+        file.write_text(page)
     return None
 
 

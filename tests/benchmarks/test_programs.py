@@ -66,7 +66,7 @@ def test_figures_are_written(tmp_path: Path) -> None:
 
 
 def test_the_pages_show_what_was_measured() -> None:
-    """The figures of README.md and docs/performance.md are those of benchmarks/results."""
+    """The figures of README.md and of the pages in docs are those of benchmarks/results."""
     chart = [sys.executable, str(BENCHMARKS / "chart.py"), "--check"]
     done = subprocess.run(chart, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr

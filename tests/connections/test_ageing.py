@@ -138,6 +138,22 @@ async def test_a_due_connection_that_was_cleaned_is_lent_last(autojump_clock: Mo
             assert conn.born > 1
 
 
+async def test_a_spare_that_idled_for_too_long_is_closed_as_it_comes_back(
+    autojump_clock: MockClock,
+) -> None:
+    """A claim on a due connection changes nothing: it is closed, its replacement there or not."""
+    connector = Dated()
+    policy = policy_of(max_slots=4, spares_wanted=1, idle_timeout=10)
+    async with a_pool(policy, connector) as pool:
+        await trio.sleep_until(10.07)  # due, and its replacement is being dialled
+        assert pool.stats().backends["a.test:1"].retiring == 1
+        [old] = connector.open
+        with pool.claim_nowait() as conn:
+            assert conn is old
+        await wait_all_tasks_blocked()
+        assert old.closed < math.inf
+
+
 # Limits that change.
 
 
