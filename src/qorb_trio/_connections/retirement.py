@@ -105,7 +105,6 @@ class Retirement(Generic[C]):
             expiry.unused_since = now  # fast path, as in `check_out`
             return False
         self._mark_if_due(slot, expiry, now)
-        expiry.check_in(now)
         # A failing backend has no replacement for it, so it serves to its end.
         is_due = expiry.due is not None and not slot.slot_set.is_failing
         return is_due or expiry.is_used_up(expiry.uses) or expiry.is_expired(now)

@@ -65,8 +65,9 @@ class BackendStats:
     number of their uses, or `Pool.recycle`."""
 
     ejected_until: float | None = None
-    """The time, Trio's, at which the next claim tries an ejected backend; `None` if the backend
-    is not ejected. See `Ejection`."""
+    """The time, Trio's, after which the next claim tries an ejected backend; `None` if the
+    backend is not ejected. A claim in that very instant may be served elsewhere, because a task
+    offers the trial then. See `Ejection`."""
 
     last_error: Exception | None
     """The latest failure of a connection to it; `None` after its recovery."""
