@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -27,7 +28,7 @@ from qorb_trio import (
     Resolver,
     SetConfig,
 )
-from qorb_trio.testing import FakeConnection, HookedFakeConnector, ManualResolver
+from qorb_trio.testing import FakeConnection, FakeConnector, HookedFakeConnector, ManualResolver
 
 #: Backends, and slots of each: the smallest first, and points of two curves.
 SHAPES = [(1, 16), (20, 4), (1000, 4), (1, 500), (1, 10_000)]
@@ -387,3 +388,116 @@ async def test_an_idle_slot_is_no_task() -> None:
         async with full_pool(1, slots):
             counts.append(trio.lowlevel.current_statistics().tasks_living)
     assert counts[0] == counts[1]
+
+
+#: Numbers of known backends; of more than 64, a few are active.
+KNOWN = [100, 1000, 10_000]
+
+
+@asynccontextmanager
+async def pool_that_knows(
+    backends: int, resolver: ManualResolver | None = None
+) -> AsyncIterator[Pool[FakeConnection]]:
+    """A settled pool with the default policy that knows `backends` backends."""
+    resolver = resolver or ManualResolver(some_backends(backends))
+    async with trio.open_nursery() as nursery:
+        policy = Policy(set_config=SetConfig(health_interval=math.inf))
+        connector = FakeConnector(connect_delay=0.01)
+        async with qorb_trio.open_pool(
+            nursery, resolver, connector, policy=policy, rng=random.Random(1)
+        ) as pool:
+            await pool.wait_ready(8)
+            await trio.sleep(1)
+            yield pool
+
+
+async def calls_within(seconds: float) -> int:
+    """The calls of functions of this project within some seconds of virtual time."""
+    with counting_calls() as calls:
+        await trio.sleep(seconds)
+    return calls.total()
+
+
+async def costs_of(backends: int) -> dict[str, int]:
+    """The calls that claims, statistics, a rebalance and a failure take."""
+    async with pool_that_knows(backends) as pool:
+        assert pool.stats().known == backends
+        costs = {"claim": await most_calls(pool)}
+        with counting_calls() as calls:
+            pool.stats()
+        costs["statistics"] = calls.total()
+        with counting_calls() as calls, pool.claim_nowait() as connection:
+            connection.broken = True
+        costs["failure"] = calls.total() + await calls_within(1)
+        costs["rebalance"] = await calls_within(60)
+    return costs
+
+
+async def test_what_a_pool_does_not_use_costs_nothing(autojump_clock: MockClock) -> None:
+    """Claims, statistics, rebalances and the failure of one backend cost the same with 100
+    and with 10,000 known backends."""
+    few, *others = [await costs_of(backends) for backends in KNOWN]
+    assert min(few.values()) > 5
+    for many in others:
+        for operation, calls in many.items():
+            assert calls <= 1.15 * few[operation] + 5, operation
+
+
+async def test_few_backends_are_not_much_cheaper_than_many(autojump_clock: MockClock) -> None:
+    """With 10,000 known backends, at most 17 are active and not 10: that is the difference."""
+    few, many = await costs_of(10), await costs_of(KNOWN[-1])
+    for operation in ("claim", "statistics", "failure"):
+        assert many[operation] <= 2.5 * few[operation], operation
+
+
+async def calls_of_a_new_set(backends: int) -> list[float]:
+    """The calls per backend to read a first set, the same set again, and another one."""
+    resolver = ManualResolver(some_backends(backends))
+    sets = [some_backends(backends), some_backends(backends, network=1)]
+    phases = []
+    with counting_calls() as calls:
+        async with pool_that_knows(backends, resolver):
+            phases.append(calls.total())
+            for found in sets:
+                before = calls.total()
+                resolver.set(found)
+                await trio.sleep(1)
+                phases.append(calls.total() - before)
+    return [phase / backends for phase in phases]
+
+
+async def test_a_new_set_costs_a_few_calls_per_backend(autojump_clock: MockClock) -> None:
+    """Reading a set is linear in its size, and a backend that stays costs less than a new one."""
+    few, many = await calls_of_a_new_set(1000), await calls_of_a_new_set(10_000)
+    for small, big in zip(few, many, strict=True):
+        assert big <= 1.1 * small
+    first, same, other = many
+    assert max(first, same) <= 20
+    assert other <= 40
+
+
+async def test_a_large_set_leaves_the_loop_its_turns(autojump_clock: MockClock) -> None:
+    """While 20,000 backends are read, no step of a task makes more than 3,000 calls."""
+
+    class Longest(trio.abc.Instrument):
+        calls: Counter[str]
+        most = 0
+        began = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.began = self.calls.total()
+
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.most = max(self.most, self.calls.total() - self.began)
+
+    resolver = ManualResolver(some_backends(1))
+    found = some_backends(20_000)
+    async with pool_that_knows(1, resolver) as pool:
+        longest = Longest()
+        resolver.set(found)
+        with counting_calls() as longest.calls:
+            trio.lowlevel.add_instrument(longest)
+            await trio.sleep(5)
+            trio.lowlevel.remove_instrument(longest)
+        assert pool.stats().known == len(found)
+    assert 100 < longest.most <= 3000
