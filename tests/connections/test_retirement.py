@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 
 import pytest
@@ -9,6 +10,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from qorb_trio import Backend, FixedResolver, open_pool
+from qorb_trio._connections.retirement import MIN_PRUNED
+from qorb_trio._slots.slot_set import Slot
 
 from ..harness import policy_of
 from .ageing import Conn, Dated, Retired, a_pool, sample
@@ -181,6 +184,22 @@ async def test_other_numbers_hold_at_once(autojump_clock: MockClock) -> None:
         assert not set(old) & set(connector.open)
         await trio.sleep(200)
         assert len(connector.conns) >= 6
+
+
+async def test_a_long_life_keeps_no_closed_connection(autojump_clock: MockClock) -> None:
+    """Thousands of discarded connections of an hour's lifetime leave no objects behind."""
+    policy = policy_of(max_slots=4, spares_wanted=2, max_lifetime=3600)
+    async with a_pool(policy, Dated()) as pool:
+
+        async def discard(count: int) -> int:
+            for _ in range(count):
+                (await pool.acquire()).discard()
+                await trio.sleep(0.1)
+            gc.collect()
+            return sum(isinstance(it, Slot) for it in gc.get_objects())
+
+        await discard(100)
+        assert await discard(1000) <= 2 * MIN_PRUNED
 
 
 async def test_max_connecting(autojump_clock: MockClock) -> None:

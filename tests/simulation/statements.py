@@ -84,6 +84,7 @@ class NineStatements(InvariantInstrument):
         #: By connection, how often it was lent; and the limit of that, unless it has changed.
         self._uses: Counter[LedgerConnection] = Counter()
         self._max_uses = policy.set_config.max_uses
+        self._changed_at = -math.inf
         self._told_at = 0.0
         #: By backend, its dials under way or to come, and when there were last more of them.
         self._decided: dict[Backend, tuple[int, float]] = {}
@@ -126,13 +127,16 @@ class NineStatements(InvariantInstrument):
     def reconfigured(self, policy: Policy, stats: PoolStats) -> None:
         """Go by another policy from now on."""
         super().reconfigured(policy, stats)
+        self._changed_at = trio.current_time()
         if policy.set_config.max_uses != self._max_uses:
             self._max_uses = math.inf
 
     def _check_age(self, conn: LedgerConnection) -> None:
         """Statement 5: a connection that is claimed has not expired."""
-        age = trio.current_time() - conn.born
-        if age >= self.policy.set_config.max_lifetime:
+        now = trio.current_time()
+        age = now - conn.born
+        # It may have been handed out just before the policy has changed.
+        if age >= self.policy.set_config.max_lifetime and now > self._changed_at:
             self.ledger.violation(f"[5] lent at age {age:.6g}: {conn!r}")
         self._uses[conn] += 1
         if self._uses[conn] > self._max_uses:

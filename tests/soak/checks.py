@@ -89,6 +89,7 @@ class Checks:
         if self._objects is None:
             self._objects = objects() if self.load.replies else None
             return
+        self.world.dns.queries.clear()
         now = objects()
         self.violations += [
             f"{now[name]} objects of {name}, {self._objects[name]} after the first round"

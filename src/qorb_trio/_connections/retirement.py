@@ -11,8 +11,8 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterable
-from heapq import heappop, heappush
-from typing import Generic, TypeVar, final
+from heapq import heapify, heappop, heappush
+from typing import Final, Generic, TypeVar, final
 
 import attrs
 import trio
@@ -22,10 +22,13 @@ from .._health.hang_detector import HangDetector
 from .._model.settings import Settings
 from .._slots.expiry import Expiry, Reason, recycle_at
 from .._slots.slot_set import NOT_YET, Slot, SlotSet
-from .._slots.state import CONNECTED, UNCLAIMED
+from .._slots.state import CLOSED, CLOSING, CONNECTED, UNCLAIMED
 from .closer import Closer
 
 C = TypeVar("C")
+
+#: The number of looks below which those of closed slots are not searched for.
+MIN_PRUNED: Final = 64
 
 
 def _counter() -> Callable[[], int]:
@@ -55,6 +58,8 @@ class Retirement(Generic[C]):
     _is_running: bool = attrs.field(init=False, default=False)
     # With a number, so that two slots are never compared.
     _looks: list[tuple[float, int, Slot[C]]] = attrs.field(init=False, factory=list)
+    #: The number of looks at which those of closed slots are forgotten.
+    _prune_at: int = attrs.field(init=False, default=MIN_PRUNED)
     _number: Callable[[], int] = attrs.field(init=False, factory=_counter)
     _timer: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
 
@@ -147,11 +152,19 @@ class Retirement(Generic[C]):
         if at == math.inf:
             return
         heappush(self._looks, (at, self._number(), slot))
+        if len(self._looks) >= self._prune_at:
+            self._prune()
         if not self._is_running:
             self._is_running = True
             self.on_first()
         elif at < self._timer.deadline:
             self._timer.deadline = at
+
+    def _prune(self) -> None:
+        """Forget the slots that are closed: a long life must not keep them."""
+        self._looks = [look for look in self._looks if look[2].state not in {CLOSING, CLOSED}]
+        heapify(self._looks)
+        self._prune_at = max(MIN_PRUNED, 2 * len(self._looks))
 
     async def run(self) -> None:
         """Look at each connection when its state changes by time, until cancelled."""
