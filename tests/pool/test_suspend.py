@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from qorb_trio import (
 from qorb_trio._pool.phase import NEXT_PHASE, Phase
 from qorb_trio.testing import FakeConnection, FakeConnector, HookedFakeConnector, ManualResolver
 
-from ..harness import backends, policy_of
+from ..harness import backends, open_bench, policy_of
 
 
 @asynccontextmanager
@@ -385,3 +386,17 @@ async def test_nothing_listens_when_nobody_waits(autojump_clock: MockClock) -> N
             await pool.wait_idle()
         assert events.slot_state_change is None
         claim.release()
+
+
+async def test_the_log_tells_of_it(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each suspension and each resumption is one line, however often it is asked for."""
+    caplog.set_level(logging.INFO, "qorb_trio")
+    async with open_bench() as bench:
+        for _ in range(2):
+            bench.pool.suspend()
+        for _ in range(2):
+            bench.pool.resume()
+    lines = [it.getMessage() for it in caplog.records if "pool pool is" in it.getMessage()]
+    assert lines == ["pool pool is suspended", "pool pool is resumed"]

@@ -111,6 +111,7 @@ async def test_all_of_a_pool() -> None:
         "shed": 0,
         "known": 1,
         "trouble": None,
+        "suspended": False,
     }
     assert 0 < part["wait_p50"] <= part["wait_p99"]
 
@@ -401,3 +402,12 @@ async def test_the_table_of_the_messages() -> None:
         "events": message["events"][0],
     }
     assert listed == {key: list(examples.get(key, ())) for key in message}
+
+
+async def test_a_suspended_pool_is_marked() -> None:
+    """The message says of a pool whether it is suspended."""
+    async with a_pool("a.test:80") as pool:
+        observer = Observer([pool])
+        with observer.watching():
+            pool.suspend()
+            assert (await told(Report(observer)))["pools"][0]["suspended"] is True

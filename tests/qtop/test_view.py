@@ -403,6 +403,8 @@ def test_what_a_pool_says_of_backends_and_refusals() -> None:
     message = ours()
     message["pools"] = [a_pool("db", backends=2, known=2000, shed=9)]
     assert "6 of 16 slots  2 of 2000 backends  9 shed" in picture(shown(message))
+    message["pools"] = [a_pool("db", suspended=True, shed=9)]
+    assert "6 of 16 slots  suspended  9 shed" in picture(shown(message))
     message["pools"] = [a_pool("db", backends=2, known=2, shed=0)]
     assert "6 of 16 slots  p50" in picture(shown(message))
 

@@ -15,6 +15,7 @@ The tree of tasks::
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final, Generic, TypeVar, final
 
@@ -36,7 +37,7 @@ from .._slots.readiness import Readiness
 from .._slots.registry import Registry
 from .._slots.slot_set import SlotSet
 from .._slots.totals import Totals
-from .._util import unwrap_single
+from .._util import log_safely, unwrap_single
 from ..abc import Resolver
 from .leak_detector import LeakDetector
 from .membership import BATCH_SIZE, Membership
@@ -45,6 +46,8 @@ from .plan_requests import PlanRequests
 from .rebalancer import Rebalancer
 
 C = TypeVar("C")
+
+logger = logging.getLogger("qorb_trio.pool")
 
 #: Up to this number of slots, the end begins to close all in one step. It takes some 3 ms.
 FEW_SLOTS: Final = 200
@@ -88,12 +91,14 @@ class Lifecycle(Generic[C]):
         if self.phase is Phase.OPEN:
             self._enter(Phase.SUSPENDED)
             self._dispatcher.suspend()
+            log_safely(logger, logging.INFO, "pool %s is suspended", self._pool)
 
     def resume(self) -> None:
         """End a `suspend`. Nothing happens unless the pool is suspended."""
         if self.phase is Phase.SUSPENDED:
             self._enter(Phase.OPEN)
             self._dispatcher.resume()
+            log_safely(logger, logging.INFO, "pool %s is resumed", self._pool)
 
     async def wait_idle(self) -> None:
         """Return when no claim is outstanding."""

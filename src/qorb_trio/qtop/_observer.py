@@ -87,8 +87,12 @@ class Observer:
         pools: list[dict[str, object]] = []
         for label, it in stats.items():
             waits, prefix = self.recorders[label].waits, f"{label}/" if len(stats) > 1 else ""
-            held, limit = len(holders[label]), self.pools[label].policy.max_slots
-            pools.append(pool_part(label, it, waits.of(None, now), held=held, max_slots=limit))
+            pool, wait = self.pools[label], waits.of(None, now)
+            held, limit = len(holders[label]), pool.policy.max_slots
+            is_suspended = pool.is_suspended
+            pools.append(
+                pool_part(label, it, wait, held=held, max_slots=limit, is_suspended=is_suspended)
+            )
             for place, (name, backend) in enumerate(it.backends.items()):
                 if place % STEP == STEP - 1:
                     await trio.lowlevel.checkpoint()

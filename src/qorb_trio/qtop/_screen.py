@@ -70,6 +70,7 @@ def _slots_of(pool: Totals) -> str:
     text += f" ({pool.departed} of departed backends)" if pool.departed else ""
     if pool.known is not None and pool.backends is not None and pool.known > pool.backends:
         text += f"  {pool.backends} of {pool.known} backends"
+    text += "  suspended" if pool.suspended else ""
     text += f"  {pool.shed} shed" if pool.shed else ""
     return text + (
         "" if pool.p50 is None else f"  p50 {seconds(pool.p50)}  p99 {seconds(pool.p99)}"

@@ -44,7 +44,13 @@ class Snapshot:
 
 
 def pool_part(
-    label: str, stats: PoolStats, waits: Waits, *, held: int, max_slots: int
+    label: str,
+    stats: PoolStats,
+    waits: Waits,
+    *,
+    held: int,
+    max_slots: int,
+    is_suspended: bool,
 ) -> dict[str, object]:
     """Return what a message says of one pool."""
     trouble = getattr(stats.resolution, "trouble", None)
@@ -62,6 +68,7 @@ def pool_part(
         "shed": stats.shed,
         "known": stats.known,
         "trouble": trouble if isinstance(trouble, str) else None,
+        "suspended": is_suspended,
     }
 
 

@@ -69,6 +69,8 @@ class Totals:
     """The number of backends that the resolver knows."""
     trouble: str = ""
     """The reason why the service cannot be resolved, or not completely."""
+    suspended: bool = False
+    """True while the pool lends nothing on purpose."""
 
 
 @final
@@ -215,6 +217,7 @@ def _pool(found: Fields, rates: dict[str, float]) -> Totals:
         backends=found.maybe_count("backends"),
         known=found.maybe_count("known"),
         trouble=found.text("trouble"),
+        suspended=found.flag("suspended", default=False),
     )
 
 
