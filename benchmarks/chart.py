@@ -23,7 +23,7 @@ CHART = ROOT / "docs" / "performance"
 OURS, OTHERS = "#2a6f97", "#b8c4cc"
 #: In this order on the page.
 ORDER = (
-    "claim_release", "contention", "start_teardown", "echo", "memory", "start_up",
+    "claim_release", "contention", "start_teardown", "echo", "memory", "start_up", "backends",
     "replacement", "idle", "import_time", "qtop_cost", "peers", "scaling", "features",
 )  # fmt: skip
 #: The pages of the services, each with the programs whose results it shows.

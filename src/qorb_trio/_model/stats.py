@@ -138,8 +138,8 @@ class PoolStats:
     """All slots, those that are closing and those of departed backends included."""
 
     departed: int
-    """Slots of backends that have left the resolver's set: claims that are still
-    held there, and connections being closed."""
+    """Slots of backends that have left the resolver's set, or are no longer active: claims that
+    are still held there, and connections being closed."""
 
     backends: Mapping[str, BackendStats] = attrs.field(converter=_read_only)
     """By name, the backends that the pool uses or probes, in the resolver's order."""
