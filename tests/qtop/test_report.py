@@ -216,7 +216,11 @@ async def test_clients_share_what_is_young(autojump_clock: trio.testing.MockCloc
 async def test_a_message_about_many_backends_is_made_in_pieces() -> None:
     """Other tasks run while a message is made, once for each 64 backends."""
     backends = [(f"10.0.{number // 250}.{number % 250 + 1}", 80) for number in range(300)]
-    async with a_pool(resolver=ManualResolver(backends)) as pool, trio.open_nursery() as nursery:
+    policy = Policy(max_slots=300, spares_wanted=300)  # so that all backends are active
+    async with (
+        a_pool(resolver=ManualResolver(backends), policy=policy) as pool,
+        trio.open_nursery() as nursery,
+    ):
         observer = Observer([pool])
         steps = 0
 
