@@ -16,6 +16,9 @@ from tests.faults.left import descriptors, objects, tasks, until
 from .load import Load
 from .world import World
 
+#: The seconds for which a resolver may keep a backend that came and went several times.
+FLAPPING = 75.0
+
 #: A proxy's connection has a task, and one for each direction.
 TASKS_OF_A_LINK = 3
 
@@ -35,6 +38,9 @@ class Checks:
     async def calm(self) -> None:
         """Check everything; the first call takes down how it is in the beginning."""
         await self._wait(lambda: not self.load.busy, "all clients pause")
+        with trio.move_on_after(FLAPPING):
+            while not self._settled():  # noqa: ASYNC110 - the condition is no event
+                await trio.sleep(0.05)
         await self._wait(self._settled, "the pool has settled")
         if self._began is None:
             self._began = await self._resources_at_rest()
