@@ -1,8 +1,9 @@
 """What does a pool of thousands of backends cost?
 
-Half of them refuse. With the default policy a pool uses a few of them. With four slots wanted on each, all of
-them are used, and half of the slots cannot be had. One task claims again and again, with
-pauses of 5 ms. The last rows are those of a million backends in one set, all healthy.
+Half of them refuse. With the default policy a pool uses a few of them. With four slots wanted
+on each, all of them are used, and half of the slots cannot be had. One task claims again and
+again, with pauses of 5 ms. The last rows are those of a million backends in one set, all
+healthy.
 
 The longest pass is that of Trio's loop in processor time, from one poll of the sockets to the
 next, without the garbage collector of Python. That stops everything for as long as it takes
