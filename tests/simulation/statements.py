@@ -128,6 +128,7 @@ class NineStatements(InvariantInstrument):
         """Go by another policy from now on."""
         super().reconfigured(policy, stats)
         self._changed_at = trio.current_time()
+        self._dials = Counter(dial.backend for dial in self.ledger.dialling)
         if policy.set_config.max_uses != self._max_uses:
             self._max_uses = math.inf
 
