@@ -16,6 +16,7 @@ import attrs
 
 from . import report
 from .fleet import Size, run
+from .models import compare
 from .scenarios import SCENARIOS
 
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for result in ordered:
         _say("", *report.text_chart(result["chart"]))
     if args.json is not None:
-        args.json.write_text(json.dumps(ordered, indent=1) + "\n")
+        args.json.write_text(json.dumps(ordered) + "\n")
     return min(1, sum(report.misses(result) for result in ordered))
 
 
@@ -81,8 +82,18 @@ def run_scenario(name: str, size: Size) -> dict[str, Any]:
         "figures": [
             attrs.asdict(figure) | {"is_reached": figure.is_reached} for figure in findings.figures
         ],
-        "chart": attrs.asdict(findings.chart),
+        "chart": _rounded(attrs.asdict(findings.chart)),
+        "others": compare(name, sized),
     }
+
+
+def _rounded(chart: dict[str, Any]) -> dict[str, Any]:
+    """Round the points of a chart, which are shown as a few pixels."""
+    lines = {
+        name: [(float(f"{x:.4g}"), float(f"{y:.4g}")) for x, y in line]
+        for name, line in chart["lines"].items()
+    }
+    return chart | {"lines": lines}
 
 
 if __name__ == "__main__":

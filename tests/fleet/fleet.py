@@ -119,6 +119,11 @@ class Fleet:
                 nursery.start_soon(self._claim, self.pools[self.rng.choice(clients)], work())
                 await trio.sleep(self.rng.expovariate(rate * len(clients)))
 
+    def claim_each(self) -> None:
+        """Let each client make one claim now, by which it notices broken connections."""
+        for pool in self.pools.values():
+            self.nursery.start_soon(self._claim, pool, 1.0)
+
     async def _claim(self, pool: Pool[Link], factor: float) -> None:
         claims = self.claims
         claims.made += 1

@@ -11,15 +11,19 @@ from .scenarios import SCENARIOS
 #: For each scenario, the size at which it takes about a second or two of CPU.
 SIZES = {
     "cold-start": Size(50, 50),
+    "restart-all": Size(8, 24),
+    "restart-busy": Size(8, 24),
     "rolling-restart": Size(20, 20),
     "rolling-kill": Size(20, 20),
     "third-lost": Size(20, 24),
-    "weights": Size(20, 48),
+    "doubled": Size(20, 80),
     "slow-backend": Size(3, 24, duration=0.5),
     "failing-backend": Size(3, 24, duration=0.5),
-    "dns": Size(3, 10),
+    "weights": Size(20, 120),
+    "dns": Size(2, 10),
     "health-checks": Size(6, 8),
     "lifetimes": Size(8, 48),
+    "thundering-return": Size(10, 2),
 }
 
 
@@ -37,6 +41,12 @@ def test_a_small_fleet(name: str) -> None:
     findings = found(name)
     assert findings.missed == []
     assert any(line for line in findings.chart.lines.values())
+
+
+def test_every_scenario_has_a_small_version() -> None:
+    """No scenario is left out."""
+    assert {*SIZES} == {*SCENARIOS}
+    assert SCENARIOS["dns"].sized(Size(1000, 1000)).clients == 100
 
 
 def test_a_fleet_follows_from_its_seed() -> None:

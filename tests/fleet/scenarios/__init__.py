@@ -49,8 +49,16 @@ SCENARIOS = {
         Scenario(
             starting.restart_all,
             "Restart of everything",
-            "All backends are down for 10 s, and come back at the same instant. Clients make a"
-            " claim every two seconds.",
+            "All backends are down for 10 s, and come back at the same instant. Each client notices"
+            " at once, and makes no claims meanwhile, so that it backs off.",
+        ),
+        Scenario(
+            starting.restart_busy,
+            "Restart of everything under load",
+            "All backends are down for 3 s, while each client makes two claims per second, so that"
+            " claims wait in all clients.",
+            max_clients=100,
+            max_backends=100,
         ),
         Scenario(
             changing.rolling_restart,
@@ -112,10 +120,10 @@ SCENARIOS = {
         Scenario(
             starting.thundering_return,
             "A thundering return",
-            "The whole service of 200 clients is down for two minutes; once without claims, and"
-            " once while each client makes a claim per second.",
+            "A service of four backends with 200 clients is down for two minutes: once without"
+            " claims, and once while each client makes a claim per second.",
             max_clients=200,
-            max_backends=200,
+            max_backends=4,
         ),
     )
 }

@@ -11,7 +11,7 @@ import trio
 from ..findings import Chart, Figure, Findings, Points
 from ..fleet import POLICY, Fleet, Size, fleet_of
 from ..hosts import Host
-from ..measures import falling, quantile, spread
+from ..measures import even_limit, falling, quantile, spread
 
 SLOTS = POLICY.max_slots
 INTERVAL = POLICY.rebalance_interval
@@ -49,7 +49,7 @@ async def _rolling(size: Size, *, is_drained: bool) -> Findings:
         Figure("longest wait for a connection, ms", 1000 * max(claims.waits), 1000),
         Figure("99 % of the waits are below, ms", 1000 * quantile(claims.waits, 0.99)),
         Figure("claims", claims.made),
-        Figure("connections afterwards, busiest / mean", spread(counts), 2.2),
+        Figure("connections afterwards, busiest / mean", spread(counts), even_limit(counts)),
         Figure("slots connected afterwards, %", 100 * sum(counts) / (SLOTS * size.clients)),
     ]
     chart = Chart(
@@ -115,7 +115,11 @@ async def third_lost(size: Size) -> Findings:
         settled = next((s for s, _ in samples if _is_even(samples, s)), 999.0)
     figures = [
         Figure("rebalance intervals until even again", settled / INTERVAL, 2),
-        Figure("connections after 2 intervals, busiest / mean", spread(after_two), 2.2),
+        Figure(
+            "connections after 2 intervals, busiest / mean",
+            spread(after_two),
+            even_limit(after_two),
+        ),
         Figure("worst moment, busiest / mean", max(y for _, y in samples), 2.2),
         Figure(
             "slots connected after 2 intervals, %", 100 * sum(after_two) / fair / len(survivors)
@@ -160,7 +164,9 @@ async def doubled(size: Size) -> Findings:
         Figure("connections on the new half after 10 rebalances, %", at[10], 45, "at least"),
         Figure("closed per client and rebalance, mean", _mean_closed(fleet, began) / 10, 1),
         Figure("closed per client and interval, most", most, 1),
-        Figure("connections after 10 rebalances, busiest / mean", spread(counts), 2.2),
+        Figure(
+            "connections after 10 rebalances, busiest / mean", spread(counts), even_limit(counts)
+        ),
     ]
     chart = Chart(
         "Share of the connections on the new half of the backends",
