@@ -19,6 +19,7 @@ from .._planning.high_watermark import HighWatermark
 from .._planning.make_plan import plan_in_phases
 from .._planning.phases import Phases, finish
 from .._planning.plan import Demand, Plan
+from .._planning.recovery import Recovery
 from .._planning.rotation import next_rotation
 from .._planning.selection import MIN_ACTIVE
 from .._planning.targets import Targets
@@ -69,6 +70,7 @@ class Rebalancer(Generic[C]):
     _watermark: HighWatermark = attrs.field(init=False, factory=HighWatermark)
     #: When all rest that is owed for plans would end, if it began at once.
     _rested_at: float = attrs.field(init=False, default=-math.inf)
+    _recovery: Recovery = attrs.field(init=False, factory=Recovery)
     #: True if the watermark knows of the rebalance that is under way.
     _is_retaining: bool = attrs.field(init=False, default=False)
 
@@ -118,7 +120,7 @@ class Rebalancer(Generic[C]):
             self._is_retaining = False
         self._set_limits(views)
         await self._pause(views)
-        demand = self._collect_demand(views)
+        demand = self._collect_demand(views, now)
         plan = await self._make_plan(views, demand, rebalance=self._targets.is_rebalancing)
         self._watermark.record(plan.demand)
         if is_due:
@@ -131,7 +133,7 @@ class Rebalancer(Generic[C]):
         if len(views) > FEW_VIEWS:
             now = trio.current_time()
             self._rested_at = max(self._rested_at, now) + len(views) * REST_PER_VIEW
-        return min([trial_at, *refreshes])
+        return min([trial_at, self._recovery.ends_at, *refreshes])
 
     async def _make_plan(
         self, views: list[SlotSet[C]], demand: Demand, *, rebalance: bool
@@ -184,7 +186,7 @@ class Rebalancer(Generic[C]):
             slot_set.limit = max(0, config.max_count - taken)
             slot_set.max_connecting = config.max_connecting
 
-    def _collect_demand(self, views: list[SlotSet[C]]) -> Demand:
+    def _collect_demand(self, views: list[SlotSet[C]], now: float) -> Demand:
         policy = self._settings.policy
         if self._targets.is_rebalancing and not self._is_retaining:
             self._is_retaining = True
@@ -193,7 +195,7 @@ class Rebalancer(Generic[C]):
             max_slots=policy.max_slots,
             draining=self._totals.slots - sum([len(slot_set.slots) for slot_set in views]),
             waiting=self._queue.waiting,
-            spares=policy.spares_wanted,
+            spares=self._recovery.limit(policy.spares_wanted, views, now),
             minimum=self._readiness.minimum,
             retained=self._watermark.retained if self._is_retaining else 0,
         )
