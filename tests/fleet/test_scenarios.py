@@ -20,8 +20,8 @@ SIZES = {
     "slow-backend": Size(3, 24, duration=0.5),
     "failing-backend": Size(3, 24, duration=0.5),
     "weights": Size(20, 120),
-    "dns": Size(2, 10),
-    "health-checks": Size(6, 8),
+    "dns": Size(1, 10),
+    "health-checks": Size(4, 8),
     "lifetimes": Size(8, 48),
     "thundering-return": Size(10, 2),
 }

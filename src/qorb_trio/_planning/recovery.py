@@ -13,7 +13,7 @@ from .plan import View
 HOLD: Final = 1.0
 
 #: Up to this number of views, spares are limited. More would take long to look at, and a pool
-#: that has slots at so many backends has enough of them.
+#: that has slots at that many has enough of them.
 MAX_VIEWS: Final = 100
 
 
