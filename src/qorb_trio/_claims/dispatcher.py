@@ -273,7 +273,7 @@ class Dispatcher(Generic[C]):
     def cut_claims(self) -> None:
         """Close the connections that are still checked out, because the pool ends."""
         for slot_set in self._registry:
-            for slot in self._closer.claimed(slot_set):
+            for slot in self._closer.claimed(slot_set) if slot_set.claimed else ():
                 warn_of_cut(self.pool, slot)
                 if (emit := self.events.claim_cut) is not None:
                     emit(slot.id, slot_set.backend)
