@@ -39,7 +39,7 @@ class Place:
 
     file: Path
     name: str
-    """With the names of its module and of what encloses it, as in ``_slots.slot_set.Slot.attach``."""
+    """With the names of its module and of what encloses it: ``_slots.slot_set.Slot.attach``."""
     start: int
     end: int
     """The positions in the file of the beginning and end of its text, decorators included."""
