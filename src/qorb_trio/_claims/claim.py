@@ -78,7 +78,7 @@ class Claim(Grant[C]):
         self._check_held()
         # What was being handled when the claim was granted has nothing to do with it.
         slot, self._held = self._granted(), None
-        self._dispatcher.release(slot, None if exc is self._handled else exc)
+        self._dispatcher.release(slot, None if exc is self._entered else exc)
 
     @enable_ki_protection
     def discard(self) -> None:
@@ -194,5 +194,5 @@ class Claim(Grant[C]):
     async def _enter_by_hand(self) -> Claim[C]:
         """Enter the claim, for `Pool.acquire`."""
         await self.__aenter__()
-        self._handled = sys.exception()
+        self._entered = sys.exception() or True
         return self

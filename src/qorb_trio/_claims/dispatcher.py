@@ -28,9 +28,9 @@ from .._slots.registry import Registry
 from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import CHECKING, CLAIMED
 from .._slots.totals import Totals
-from .claiming_tasks import ClaimingTasks
 from .diagnosis import Diagnosis
 from .failure import ClaimFailure
+from .nested_claims import NestedClaims
 from .returns import Returns
 from .spares import Spares
 from .unreleased import warn_of_cut
@@ -49,7 +49,7 @@ async def _refused(failure: ClaimFailure) -> ClaimFailure:
 
 
 _CLAIM_IDS: Any = attrs.Factory(lambda: itertools.count(1).__next__)
-_CLAIMING_TASKS: Any = attrs.Factory(lambda self: ClaimingTasks(self.pool), takes_self=True)
+_NESTED_CLAIMS: Any = attrs.Factory(lambda self: NestedClaims(self.pool), takes_self=True)
 
 
 @final
@@ -92,7 +92,8 @@ class Dispatcher(Generic[C]):
     token: trio.lowlevel.TrioToken | None = attrs.field(init=False, default=None)
     #: The thread of the pool's `trio.run`; see `check_run`.
     thread_id: int = attrs.field(init=False, factory=get_ident)
-    _claiming_tasks: ClaimingTasks = attrs.field(init=False, default=_CLAIMING_TASKS)
+    _claiming_tasks: set[trio.lowlevel.Task | None] = attrs.field(init=False, factory=set)
+    _nested_claims: NestedClaims = attrs.field(init=False, default=_NESTED_CLAIMS)
 
     def start(self) -> None:
         """Bind to the present `trio.run`: the pool starts."""
@@ -153,7 +154,7 @@ class Dispatcher(Generic[C]):
             slot.label = None
             slot.claimed_at = self.now()
             if task in self._claiming_tasks:
-                self._claiming_tasks.warn_nested(task)
+                self._nested_claims.warn(task)
             self._claiming_tasks.add(task)
             if self.totals.claimed > self._targets.covered_claims:
                 self._replan()
@@ -200,7 +201,7 @@ class Dispatcher(Generic[C]):
             if reason is not None:
                 return _refused(self.diagnosis.refusal(reason))
         if task in self._claiming_tasks:
-            self._claiming_tasks.warn_nested(task)
+            self._nested_claims.warn(task)
         if self.totals.claimed + queue.waiting >= self._targets.covered_claims:
             self._replan()
         return queue.wait(task, claim_id, deadline, again=again)
@@ -211,7 +212,7 @@ class Dispatcher(Generic[C]):
         slot.label = None
         slot.claimed_at = self.now()
         if task in self._claiming_tasks:
-            self._claiming_tasks.warn_nested(task)
+            self._nested_claims.warn(task)
         self._claiming_tasks.add(task)
         if (emit := self.events.handle_claimed) is not None:
             emit(claim_id, slot.id, slot.slot_set.backend)
@@ -232,10 +233,9 @@ class Dispatcher(Generic[C]):
         slot_set, holder = slot.slot_set, slot.holder
         self._claiming_tasks.discard(holder)
         slot.holder = None
-        tally = slot_set.tally
-        if exc is None and self._counts_verdicts and slot.claimed_at < tally.clean_until:
+        if exc is None and self._counts_verdicts and slot.claimed_at < slot_set.tally.clean_until:
             # Fast path: `_end` for a good claim on an active backend without bad verdicts.
-            tally.good += 1
+            slot_set.tally.good += 1
         elif not self._end(slot, exc):
             return
         if self._inspects_returned and not self.returns.keep(slot, holder):

@@ -38,7 +38,6 @@ class Grant(Generic[C]):
         "__weakref__",
         "_dispatcher",
         "_entered",
-        "_handled",
         "_held",
         "_request",
         "_slot",
@@ -56,13 +55,13 @@ class Grant(Generic[C]):
     ) -> None:
         #: The slot for as long as the claim lasts.
         self._held: Slot[C] | None = None
-        self._entered: bool = False
+        #: True from the entry on; or the exception that was being handled as the claim was
+        #: granted by hand.
+        self._entered: bool | BaseException = False
         self._dispatcher: Dispatcher[C] = dispatcher
         self._timeout: float | None = timeout
         #: The options other than the timeout, if there are any.
         self._request: ClaimRequest | None = request
-        #: The exception that was being handled as the claim was granted.
-        self._handled: BaseException | None = None
 
     @enable_ki_protection
     async def _enter_fast(self) -> C:
@@ -117,8 +116,7 @@ class Grant(Generic[C]):
             slot = dispatcher.acquire_nowait()
             if slot is not None:
                 self._held = self._slot = slot
-                self._entered = True
-                self._handled = sys.exception()
+                self._entered = sys.exception() or True
                 slot.slot_set.total_claims += 1
                 return
         self._enter_slow_nowait()
@@ -146,7 +144,7 @@ class Grant(Generic[C]):
                 emit_failed(claim_id, exc)
             raise
         self._hold(slot)
-        self._handled = sys.exception()
+        self._entered = sys.exception() or True
         self._count(slot, claim_id)
 
     @enable_ki_protection

@@ -170,7 +170,7 @@ class Lifecycle(Generic[C]):
 
     async def terminate(self, *, drain: bool) -> None:
         """End the pool, and return when it has ended."""
-        if self._is_inside(trio.lowlevel.current_task()):
+        if _is_inside(trio.lowlevel.current_task(), self._nursery):
             raise RuntimeError("a pool cannot be ended by one of its own tasks")
         self.end(drain=drain)
         try:
@@ -180,13 +180,6 @@ class Lifecycle(Generic[C]):
             with trio.CancelScope(shield=True):  # closing is bounded
                 await self._closed.wait()
             raise
-
-    def _is_inside(self, task: trio.lowlevel.Task) -> bool:
-        """Return True if a task is a child, however far down, of the pool's own nursery."""
-        nursery = task.parent_nursery
-        while nursery is not None and nursery is not self._nursery:
-            nursery = nursery.parent_task.parent_nursery
-        return nursery is not None
 
     # The main task.
 
@@ -273,3 +266,11 @@ class Lifecycle(Generic[C]):
         assert self._nursery is not None
         name = f"<slot set {slot_set.backend.name!r}>"
         self._nursery.start_soon(self.slot_set_task.run, slot_set, name=name)
+
+
+def _is_inside(task: trio.lowlevel.Task, pool: trio.Nursery | None) -> bool:
+    """Return True if a task is a child, however far down, of the pool's own nursery."""
+    nursery = task.parent_nursery
+    while nursery is not None and nursery is not pool:
+        nursery = nursery.parent_task.parent_nursery
+    return nursery is not None

@@ -1,4 +1,4 @@
-"""`ClaimingTasks`: warns of a task that claims while it holds a claim."""
+"""`NestedClaims`: warns of a task that claims while it holds a claim."""
 
 from __future__ import annotations
 
@@ -13,20 +13,16 @@ logger = logging.getLogger("qorb_trio.pool")
 
 
 @final
-class ClaimingTasks(set["trio.lowlevel.Task | None"]):
-    """The tasks whose claims are outstanding.
-
-    A set, because each claim adds its task and takes it out again.
-    """
+class NestedClaims:
+    """The claims of tasks that hold another claim of the same pool."""
 
     __slots__ = ("_has_warned", "_pool")
 
     def __init__(self, pool: str) -> None:
-        super().__init__()
         self._pool: str = pool
         self._has_warned: bool = False
 
-    def warn_nested(self, task: trio.lowlevel.Task) -> None:
+    def warn(self, task: trio.lowlevel.Task) -> None:
         """Warn once that a task claims while it holds a claim.
 
         Such a task can deadlock, alone or with other tasks that do the same.
