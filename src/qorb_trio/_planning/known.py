@@ -56,6 +56,8 @@ class KnownBackends:
         #: Backends that were deactivated while a set was being read.
         self._moved: dict[str, None] = {}
         self._old = KnownSet(0)
+        #: Returns the key of a newcomer.
+        self._draw = order.preview
 
     def __len__(self) -> int:
         return len(self._set)
@@ -107,6 +109,8 @@ class KnownBackends:
           TwinBackendsError: two backends have the same name and different addresses.
         """
         self._next, self._pending, self._moved = KnownSet(size), {}, {}
+        # The backends of a small set all become active, so their places are remembered anyway.
+        self._draw = self._order.key if size <= CHUNK else self._order.preview
         for count, backend in enumerate(backends, 1):
             self._read_one(backend)
             if count % CHUNK == 0:
@@ -126,7 +130,7 @@ class KnownBackends:
         name, weight = backend.name, effective_weight(backend.weight)
         position = self._set.position(name)
         if position is None:
-            return self._enter(backend, pack(self._order.preview(name, weight), name))
+            return self._enter(backend, pack(self._draw(name, weight), name))
         old = self._set.backend(position)
         if (old.priority, old.weight) == (backend.priority, backend.weight):
             return self._set.entry(position)
