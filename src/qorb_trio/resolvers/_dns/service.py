@@ -6,6 +6,7 @@ It is told the outcomes of lookups, and asked which set to publish.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Collection
 from typing import Final, cast, final
@@ -15,8 +16,9 @@ from .adoption import Adoption
 from .assembly import usable
 from .config import DnsResolverConfig
 from .lookup import Verdict
+from .moves import Moves, moved_targets
 from .publication import Publication
-from .records import Kind, Question, Srv
+from .records import Kind, Question, Records, Srv
 from .snapshot import NameSnapshot
 from .staleness import Staleness
 from .table import Targets, TrackerTable
@@ -49,6 +51,7 @@ class Service:
         self._adoption = Adoption(self.table, config, now)
         self._staleness = Staleness(config, now)
         self._publication = Publication(self.table, config, now)
+        self._moves = Moves()
         #: True if `poll` should be called before `next_deadline`.
         self.changed = False
         #: The number of SRV records that were left out, of the last answer that had too many.
@@ -97,8 +100,11 @@ class Service:
         self._staleness.answered(tracker, now)
         if not verdict.answer.negative:
             self._publication.note_records(now)
+        before = tracker.records
         changed = tracker.answered(verdict, now)
         self._note(tracker, now, changed=changed)
+        if before and (changed or tracker.is_undecided):
+            self._expect_more(tracker, before, now)
         if tracker is self.own:
             if changed:
                 self._retarget(now)
@@ -126,6 +132,20 @@ class Service:
         self._adoption.settle(tracker, now)
         if changed:
             self._publication.is_dirty = self.changed = True
+        # A set that waits may be complete now.
+        self.changed = self.changed or self._moves.held_until < math.inf
+
+    def _expect_more(self, tracker: Tracker, before: Records, now: float) -> None:
+        """Ask for the port where an address changes, and for addresses where a port does."""
+        if tracker is not self.own:
+            others = [self.own] if self.own.records else []
+        else:
+            moved = moved_targets(before, tracker.records)
+            found = [self.table.get(it) for name in moved for it in self.table.of_name(name)]
+            others = [it for it in found if it is not None]
+        for other in others:
+            if self._moves.expect(other, now):
+                self.table.reschedule(other)
 
     def _take_hints(self, verdict: Verdict, now: float) -> None:
         for question, hint in verdict.answer.hints.items():
@@ -192,6 +212,8 @@ class Service:
     @property
     def next_deadline(self) -> float:
         """The time at which `poll` may have a new set although nothing has happened."""
+        if self._moves.held_until < math.inf:
+            return self._moves.held_until
         deadline = self._staleness.next_expiry
         if self._adoption.is_pending:
             has_backends = bool(self._publication.assembled)
@@ -203,6 +225,8 @@ class Service:
         """Return the complete set of backends, if it is another one than at the last time."""
         self.changed = False
         publication, adoption = self._publication, self._adoption
+        if publication.is_dirty and self.published is not None and self._moves.hold(now):
+            return None
         self._expire(now)
         if adoption.adopt(now, has_backends=bool(publication.assembled)):
             publication.is_dirty = True

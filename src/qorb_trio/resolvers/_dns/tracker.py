@@ -104,6 +104,11 @@ class Tracker:
         return self._unconfirmed
 
     @property
+    def is_undecided(self) -> bool:
+        """True if records were missing from the last answer, and the next one will decide."""
+        return self._retention is not None and self._retention.is_undecided
+
+    @property
     def state(self) -> NameState:
         """See `NameSnapshot`."""
         if self.failures:
