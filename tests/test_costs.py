@@ -183,11 +183,9 @@ async def test_a_pool_with_one_spare_per_backend_pays_no_more() -> None:
 
 
 async def test_the_calls_of_a_claim_are_few() -> None:
-    """A claim stays within a budget of calls, so that no change adds one by accident.
-
-    The end of a claim that begins in a new second is recorded in full; all others are counted.
-    """
+    """A claim stays within a budget of calls, so that no change adds one by accident."""
     async with full_pool(*SHAPES[0]) as pool:
+        # The end of a claim that begins in a new second is recorded in full; others are counted.
         counts = [(await count_calls(pool)).total() for _ in range(3)]
     assert min(counts) <= 12, counts
     assert max(counts) <= 25, counts

@@ -105,8 +105,7 @@ async def test_others_join_when_the_active_ones_die(autojump_clock: MockClock) -
 
 
 async def test_failing_backends_leave_at_a_turn(autojump_clock: MockClock) -> None:
-    """A failing backend that is replaced leaves at the next rebalance. It is told, and nothing
-    of it is left."""
+    """A failing backend that is replaced leaves at the next rebalance, and nothing of it stays."""
     backends = make_backends(MANY)
     connector = FatedConnector()
     recorder = Recorder()
