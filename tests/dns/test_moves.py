@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import cast
 
 import attrs
@@ -10,8 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from qorb_trio import DnsResolverConfig
 from qorb_trio.resolvers._dns.moves import MAX_HOLD, MIN_DISTANCE, Moves, moved_targets
 from qorb_trio.resolvers._dns.records import Srv
+from qorb_trio.resolvers._dns.table import TrackerTable
 from qorb_trio.resolvers._dns.tracker import Tracker
 
 from .net import SERVICE, FakeNet, Watch, watching
@@ -99,12 +102,16 @@ class Name:
     asked_at: float
     asking: bool = False
     is_undecided: bool = False
+    records: tuple[str, ...] = ("a record",)
 
 
 def test_a_set_waits_for_three_seconds_at_most() -> None:
     """A name that stays undecided for ever holds a set up no longer than that."""
-    moves, name = Moves(), Name(due=1, asked_at=0, is_undecided=True)
-    assert not moves.expect(cast("Tracker", name), 0), "it has just been asked for"
+    name = Name(due=1, asked_at=0, is_undecided=True)
+    table = TrackerTable(DnsResolverConfig(), random.Random(1))
+    moves = Moves(table, cast("Tracker", name))
+    moves.expect_more(cast("Tracker", Name(due=9, asked_at=0)), (), 0)
+    assert name.due == 1, "it has just been asked for"
     now = 0.0
     while moves.hold(now):
         assert now < moves.held_until <= 3

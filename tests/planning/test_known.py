@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from qorb_trio import Backend
-from qorb_trio._planning import inactive_queue, known as known_module, known_set
+from qorb_trio._planning import inactive_queue, known as known_module, known_set, next_set
 from qorb_trio._planning.known import KnownBackends, Replacement
 from qorb_trio._planning.rotation import RotationOrder
 
@@ -226,7 +226,7 @@ def test_a_small_set_is_activated_in_the_resolvers_order() -> None:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let there be many pauses, and many parts."""
-    for module_, name in ((known_module, "CHUNK"), (inactive_queue, "CHUNK"), (known_set, "PART")):
+    for module_, name in ((next_set, "CHUNK"), (inactive_queue, "CHUNK"), (known_set, "PART")):
         monkeypatch.setattr(module_, name, 10)
 
 

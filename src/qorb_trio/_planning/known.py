@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from heapq import heappush
-from typing import Final, final
+from typing import final
 
 import attrs
 
 from .._model.backend import Backend, effective_weight
 from .inactive_queue import InactiveQueue
 from .known_set import KnownSet, key_of, name_of, pack
+from .next_set import NextSet, remember, remember_gone
 from .rotation import MAX_REMEMBERED, RotationOrder
-
-#: Number of backends of a new set that are read in one go, in about half a millisecond.
-CHUNK: Final = 100
-
-
-class TwinBackendsError(ValueError):
-    """Two backends of one set have the same name and different addresses."""
 
 
 @final
@@ -50,14 +43,11 @@ class KnownBackends:
         self._active: dict[str, Backend] = {}
         #: The number of active backends of each priority.
         self._active_counts: Counter[int] = Counter()
-        #: The set that is being read, and its new entries by priority, in heaps.
-        self._next = KnownSet(0)
-        self._pending: dict[int, list[bytes]] = {}
+        #: The set that is being read.
+        self._next = NextSet(0, self._set, order)
         #: Backends that were deactivated while a set was being read.
         self._moved: dict[str, None] = {}
         self._old = KnownSet(0)
-        #: Returns the key of a newcomer.
-        self._draw = order.preview
 
     def __len__(self) -> int:
         return len(self._set)
@@ -92,11 +82,8 @@ class KnownBackends:
         """Return the rotation key of a backend that is known."""
         if backend.name in self._active:
             return self._order.key(backend.name, effective_weight(backend.weight))
-        return self._present_key(backend.name)
-
-    def _present_key(self, name: str) -> float:
-        """Return the key of a backend as it was when it became known, or inactive."""
-        return key_of(self._set.entry(self.position(name)))
+        # Its key as it was when it became known, or inactive.
+        return key_of(self._set.entry(self.position(backend.name)))
 
     # A new set.
 
@@ -108,43 +95,8 @@ class KnownBackends:
         Raises:
           TwinBackendsError: two backends have the same name and different addresses.
         """
-        self._next, self._pending, self._moved = KnownSet(size), {}, {}
-        # The backends of a small set all become active, so their places are remembered anyway.
-        self._draw = self._order.key if size <= CHUNK else self._order.preview
-        for count, backend in enumerate(backends, 1):
-            self._read_one(backend)
-            if count % CHUNK == 0:
-                yield
-
-    def _read_one(self, backend: Backend) -> None:
-        twin = self._next.get(backend.name)
-        if twin is None:
-            self._next.add(backend, self._entry_of(backend))
-        elif twin != backend:
-            raise TwinBackendsError(
-                f"two backends named {backend.name!r}: {twin.address!r} and {backend.address!r}"
-            )
-
-    def _entry_of(self, backend: Backend) -> bytes:
-        """Return the entry of a backend of the next set; it is new if its place has changed."""
-        name, weight = backend.name, effective_weight(backend.weight)
-        position = self._set.position(name)
-        if position is None:
-            return self._enter(backend, pack(self._draw(name, weight), name))
-        old = self._set.backend(position)
-        if (old.priority, old.weight) == (backend.priority, backend.weight):
-            return self._set.entry(position)
-        self._remember(old)
-        return self._enter(backend, pack(self._order.key(name, weight), name))
-
-    def _enter(self, backend: Backend, entry: bytes) -> bytes:
-        heappush(self._pending.setdefault(backend.priority, []), entry)
-        return entry
-
-    def _remember(self, backend: Backend) -> None:
-        """Have the order remember the place of a backend of the present set."""
-        weight = effective_weight(backend.weight)
-        self._order.remember(backend.name, weight, self._present_key(backend.name))
+        self._next, self._moved = NextSet(size, self._set, self._order), {}
+        return self._next.read(backends)
 
     def replace(self) -> Replacement:
         """Let the set that was read take the place of the one before, in one step."""
@@ -153,20 +105,21 @@ class KnownBackends:
             self._replace_active(name, backend, replacement)
         for name in self._moved:
             self._replace_moved(name)
-        self._old, self._set, self._next = self._set, self._next, KnownSet(0)
+        new = self._next
+        self._old, self._set = self._set, new.backends
         self._active_counts = Counter([it.priority for it in self._active.values()])
-        for priority, heap in self._pending.items():
+        for priority, heap in new.entries.items():
             self._queue(priority).extend(heap)
-        self._pending = {}
+        self._next = NextSet(0, self._set, self._order)
         return replacement
 
     def _replace_active(self, name: str, backend: Backend, replacement: Replacement) -> None:
-        new = self._next.get(name)
+        new = self._next.backends.get(name)
         if new != backend:
             replacement.removed.append(backend)
             del self._active[name]
             if new is not None:
-                self._reenter(new)
+                self._next.reenter(new)
             return
         assert new is not None
         self._active[name] = new
@@ -175,34 +128,20 @@ class KnownBackends:
 
     def _replace_moved(self, name: str) -> None:
         """Take account of a backend that became inactive after it had been read, perhaps."""
-        new = self._next.get(name)
+        new = self._next.backends.get(name)
         if new is not None and name not in self._active:
-            self._reenter(new)
-
-    def _reenter(self, backend: Backend) -> None:
-        """Give a backend of the next set an entry that is in the queue for sure."""
-        key = self._order.key(backend.name, effective_weight(backend.weight))
-        self._next.move(backend, self._enter(backend, pack(key, backend.name)))
+            self._next.reenter(new)
 
     def tidy(self) -> Iterator[None]:
         """Free what the latest replacement has left, with pauses."""
         old, self._old = self._old, KnownSet(0)
         if len(old) <= MAX_REMEMBERED:
-            yield from self._remember_gone(old)
+            yield from remember_gone(self._order, old, self._set)
         yield from old.clear()
         for priority, queue in list(self._queues.items()):
             yield from queue.tidy(self.inactive(priority))
             if not (queue or self._set.counts[priority]):
                 del self._queues[priority]
-
-    def _remember_gone(self, old: KnownSet) -> Iterator[None]:
-        """Keep the places of inactive backends that have left, in case that they return."""
-        for position, backend in enumerate(old):
-            if self._set.position(backend.name) is None:
-                weight = effective_weight(backend.weight)
-                self._order.remember(backend.name, weight, key_of(old.entry(position)))
-            if position % CHUNK == CHUNK - 1:
-                yield
 
     # The active backends.
 
@@ -241,7 +180,7 @@ class KnownBackends:
         return backends
 
     def _activate(self, backend: Backend) -> None:
-        self._remember(backend)
+        remember(self._order, self._set, backend)
         self._active[backend.name] = backend
         self._active_counts[backend.priority] += 1
 

@@ -21,7 +21,8 @@ from .._health.detector import FailureDetector
 from .._model.backend import Backend, effective_weight
 from .._model.settings import Settings
 from .._planning.active_set import ActiveSet
-from .._planning.known import KnownBackends, TwinBackendsError
+from .._planning.known import KnownBackends
+from .._planning.next_set import TwinBackendsError
 from .._planning.rotation import RotationOrder, last_holder_key, last_holder_keys
 from .._planning.selection import ALL_ACTIVE, Change
 from .._planning.targets import Targets

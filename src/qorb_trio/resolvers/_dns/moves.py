@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final, final
 
 from .records import Records, Srv
+from .table import TrackerTable
 from .tracker import Tracker
 
 #: The maximum time for which a set waits for an answer after its query, in seconds.
@@ -32,19 +33,34 @@ MIN_DISTANCE: Final = 5.0
 class Moves:
     """The names whose answers a set waits for."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: TrackerTable, own: Tracker) -> None:
+        self._table = table
+        self._own = own
         self._awaited: dict[Tracker, None] = {}
         self._since = math.inf
         #: The time at which the set is published in any case; `inf` if none waits.
         self.held_until = math.inf
 
-    def expect(self, tracker: Tracker, now: float) -> bool:
-        """Wait for a name whose records may have changed too; return True to ask for it now."""
+    def expect_more(self, tracker: Tracker, before: Records, now: float) -> None:
+        """Ask for the port where an address changes, and for addresses where a port does.
+
+        `before` are the records that the name had before it changed.
+        """
+        if tracker is not self._own:
+            others = [self._own] if self._own.records else []
+        else:
+            moved = moved_targets(before, tracker.records)
+            found = [self._table.get(it) for name in moved for it in self._table.of_name(name)]
+            others = [it for it in found if it is not None]
+        for other in others:
+            self._expect(other, now)
+
+    def _expect(self, tracker: Tracker, now: float) -> None:
+        """Wait for a name whose records may have changed too; ask for it now, if it may be."""
         self._awaited[tracker] = None
-        if tracker.asking or now < tracker.asked_at + MIN_DISTANCE:
-            return False
-        tracker.due = now
-        return True
+        if not tracker.asking and now >= tracker.asked_at + MIN_DISTANCE:
+            tracker.due = now
+            self._table.reschedule(tracker)
 
     def hold(self, now: float) -> bool:
         """Return True if the set must wait."""

@@ -16,9 +16,9 @@ from .adoption import Adoption
 from .assembly import usable
 from .config import DnsResolverConfig
 from .lookup import Verdict
-from .moves import Moves, moved_targets
+from .moves import Moves
 from .publication import Publication
-from .records import Kind, Question, Records, Srv
+from .records import Kind, Question, Srv
 from .snapshot import NameSnapshot
 from .staleness import Staleness
 from .table import Targets, TrackerTable
@@ -51,7 +51,7 @@ class Service:
         self._adoption = Adoption(self.table, config, now)
         self._staleness = Staleness(config, now)
         self._publication = Publication(self.table, config, now)
-        self._moves = Moves()
+        self._moves = Moves(self.table, self.own)
         #: True if `poll` should be called before `next_deadline`.
         self.changed = False
         #: The number of SRV records that were left out, of the last answer that had too many.
@@ -104,7 +104,7 @@ class Service:
         changed = tracker.answered(verdict, now)
         self._note(tracker, now, changed=changed)
         if before and (changed or tracker.is_undecided):
-            self._expect_more(tracker, before, now)
+            self._moves.expect_more(tracker, before, now)
         if tracker is self.own:
             if changed:
                 self._retarget(now)
@@ -134,18 +134,6 @@ class Service:
             self._publication.is_dirty = self.changed = True
         # A set that waits may be complete now.
         self.changed = self.changed or self._moves.held_until < math.inf
-
-    def _expect_more(self, tracker: Tracker, before: Records, now: float) -> None:
-        """Ask for the port where an address changes, and for addresses where a port does."""
-        if tracker is not self.own:
-            others = [self.own] if self.own.records else []
-        else:
-            moved = moved_targets(before, tracker.records)
-            found = [self.table.get(it) for name in moved for it in self.table.of_name(name)]
-            others = [it for it in found if it is not None]
-        for other in others:
-            if self._moves.expect(other, now):
-                self.table.reschedule(other)
 
     def _take_hints(self, verdict: Verdict, now: float) -> None:
         for question, hint in verdict.answer.hints.items():
