@@ -89,7 +89,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_a_fleet_is_the_same_in_every_process() -> None:
     """Two processes with different hashes get the same figures from one seed."""
     code = (
-        "from tests.fleet.__main__ import run_scenario; from tests.fleet.fleet import Size\n"
+        "from tests.fleet.runs import run_scenario; from tests.fleet.fleet import Size\n"
         "print(run_scenario('third-lost', Size(6, 12, 5))['figures'])"
     )
     root = Path(__file__).parents[2]
@@ -106,3 +106,20 @@ def test_a_fleet_is_the_same_in_every_process() -> None:
         for seed in (1, 2)
     }
     assert len(outputs) == 1
+
+
+@pytest.mark.real
+def test_scenarios_run_in_processes_of_their_own(tmp_path: Path) -> None:
+    """The command runs two scenarios at the same time, and orders the results."""
+    file = tmp_path / "fleet.json"
+    size = ("--clients=10", "--backends=20", "--processes=2")
+    chosen = ("--scenario=rolling-restart", "--scenario=cold-start")
+    subprocess.run(
+        [sys.executable, "-m", "tests.fleet", *size, *chosen, f"--json={file}"],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+        check=False,  # so few clients need not reach the targets
+        timeout=120,
+    )
+    results = [result["scenario"] for result in json.loads(file.read_text())]
+    assert results == ["cold-start", "rolling-restart"]
