@@ -196,7 +196,7 @@ async def test_a_nowait_claim_is_lost(autojump_clock: MockClock) -> None:
         with pytest.warns(ResourceWarning, match="was not released"):
             pool.claim_nowait()
             gc.collect()
-        await pool.wait_ready()
+        await wait_all_tasks_blocked()
         with pool.claim_nowait():
             pass
 
@@ -267,10 +267,12 @@ async def test_a_label_after_a_hand_over(autojump_clock: MockClock) -> None:
 async def test_a_label_is_shown_in_errors(autojump_clock: MockClock) -> None:
     """The error of another claim names the holders by their labels, in printable form."""
     async with pool_of(2) as pool:
-        async with pool.claim(label="GET /"), pool.claim(label="a\nb\x1b[8m"):
-            with pytest.raises(AllClaimsUsedError) as caught:
-                await pool.acquire(timeout=0)
-    assert "held longest by GET / for 0 s (a), a\\nb\\x1b[8m for 0 s (a)" in str(caught.value)
+        async with pool.claim(label="GET /"):
+            await trio.sleep(1)
+            async with pool.claim(label="a\nb\x1b[8m"):
+                with pytest.raises(AllClaimsUsedError) as caught:
+                    await pool.acquire(timeout=0)
+    assert "held longest by GET / for 1 s (a), a\\nb\\x1b[8m for 0 s (a)" in str(caught.value)
 
 
 async def test_a_label_is_shown_in_the_leak_warning(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from qorb_trio import Backend
-from qorb_trio._slots.slot_set import NOT_YET, Slot, SlotSet
+from qorb_trio._slots.slot_set import Slot, SlotSet
 from qorb_trio._slots.state import State
 
 from .kit import Changes, Scene
@@ -149,11 +149,11 @@ def test_a_probe_has_news_of_its_own() -> None:
     slot = scene.slot_in(State.CONNECTING)
     slot.begin_dial(slot_set.detector.health_generation, 3.0)
     began = slot.health_generation
-    assert slot.connecting_since == 3.0
+    assert slot.begun_at == 3.0
     assert slot_set.detector.record_failure(OSError(), began, 4.0)
     slot.mark_connected(5.0)
     slot_set.begin_probe(slot)
-    assert (slot.connecting_since, slot.created_at, slot.idle_since) == (NOT_YET, 5.0, 5.0)
+    assert (slot.begun_at, slot.idle_since) == (5.0, 5.0)
     assert slot.health_generation > began
     assert slot_set.probe is slot
     assert (slot_set.end_probe(slot), slot_set.end_probe(slot)) == (True, False)

@@ -94,7 +94,7 @@ class Closer(Generic[C]):
 
         The set must be inactive. Its task ends when its last slot has closed.
         """
-        slot_set.tasks.scope.cancel()
+        slot_set.tasks.cancel()
         self.close_idle(slot_set, slot_set.idle)
 
     def cut_claim(self, slot: Slot[C]) -> None:

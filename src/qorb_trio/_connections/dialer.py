@@ -151,7 +151,7 @@ class Dialer(Generic[C]):
     async def _finish(self, slot: Slot[C]) -> None:
         """Announce a connection; one to a failing backend has to prove itself."""
         slot_set, detector = slot.slot_set, slot.slot_set.detector
-        now, began = trio.current_time(), slot.connecting_since
+        now, began = trio.current_time(), slot.begun_at
         self._hangs.record_connect_time(now - began, now)
         is_probe = detector.is_failing
         slot.mark_connected(now)
@@ -263,5 +263,5 @@ class Dialer(Generic[C]):
         oldest = next(iter(slot_set.dials), None)
         if oldest is None:
             return math.inf
-        began, retry_at = oldest.connecting_since, slot_set.detector.retry_at
+        began, retry_at = oldest.begun_at, slot_set.detector.retry_at
         return hang_detector.began_at(began, retry_at, now)

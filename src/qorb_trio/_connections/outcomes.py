@@ -107,7 +107,7 @@ class Outcomes(Generic[C]):
         if isinstance(reason, FoundBrokenError):
             is_closed = holder is None
         has_served = slot.claimed_at != NOT_YET
-        has_lasted = trio.current_time() - slot.created_at >= MIN_LASTING
+        has_lasted = trio.current_time() - slot.begun_at >= MIN_LASTING
         return is_closed and (has_served or has_lasted) and not slot.slot_set.detector.is_failing
 
     def _stale(self, slot: Slot[C], reason: Exception) -> None:

@@ -118,12 +118,11 @@ class Retirement(Generic[C]):
         """Make all connections due whose dial began before now, spread over some seconds."""
         now = trio.current_time()
         for slot in slots:
-            born = slot.connecting_since if slot.state not in CONNECTED else slot.created_at
-            if born == NOT_YET:
+            if slot.state is CLOSING or slot.begun_at == NOT_YET:
                 continue
             at = recycle_at(now, over, self._rng)
             if slot.expiry is None:
-                self._limit(slot, Expiry.recycled(born, at))
+                self._limit(slot, Expiry.recycled(slot.begun_at, at))
             else:
                 slot.expiry.recycle(at)
             if slot.state in CONNECTED:
@@ -137,7 +136,7 @@ class Retirement(Generic[C]):
             if slot.state not in CONNECTED:
                 continue
             if slot.expiry is None:
-                expiry = Expiry.draw(config, slot.created_at, estimate, self._rng)
+                expiry = Expiry.draw(config, slot.begun_at, estimate, self._rng)
                 self._limit(slot, expiry)
                 if expiry is not None and slot.holder is None:
                     expiry.check_in(now)

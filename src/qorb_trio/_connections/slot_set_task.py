@@ -7,8 +7,8 @@ The tree of tasks::
     ├── health check, recycle   one task per connection
     └── close                   shielded and bounded
 
-All of it is inside one cancel scope. When a backend leaves, that scope is cancelled. The
-task ends when the last slot of the set has closed.
+When a backend leaves, its nursery is cancelled. The task ends when the last slot of the set
+has closed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from .._slots.registry import Registry
-from .._slots.slot_set import Slot, SlotSet
+from .._slots.slot_set import SlotSet
 from .._util import unwrap_single
 from .checker import Checker
 from .closer import Closer
@@ -47,14 +47,13 @@ class SlotSetTask(Generic[C]):
     async def run(self, slot_set: SlotSet[C]) -> None:
         """Run the I/O of a slot set until its backend has left and its slots are closed."""
         try:
-            with slot_set.tasks.scope:
-                # Strict, however Trio runs: this nursery's layer is removed below.
-                async with trio.open_nursery(strict_exception_groups=True) as nursery:
-                    slot_set.tasks.open(nursery, self._on_lost)
-                    try:
-                        await self._serve(slot_set)
-                    finally:
-                        await self._drain(slot_set)  # noqa: ASYNC102 - shielded within
+            # Strict, however Trio runs: this nursery's layer is removed below.
+            async with trio.open_nursery(strict_exception_groups=True) as nursery:
+                slot_set.tasks.open(nursery, self._on_lost)
+                try:
+                    await self._serve(slot_set)
+                finally:
+                    await self._drain(slot_set)  # noqa: ASYNC102 - shielded within
         except BaseExceptionGroup as group:
             crash = unwrap_single(group)
         else:
@@ -67,10 +66,10 @@ class SlotSetTask(Generic[C]):
         """Start ordered dials, and checks that are due, until cancelled."""
         checker, dial = self._checker, self._dialer.dial
         while True:
-            new: list[Slot[C]] | None = None
             check_at = checker.next_check_at(slot_set, trio.current_time())
-            with trio.move_on_at(min(check_at, self._warm_up.next_step_at(slot_set))):
-                new = await slot_set.tasks.orders.receive()
+            new = await slot_set.tasks.next_order(
+                min(check_at, self._warm_up.next_step_at(slot_set))
+            )
             self._warm_up.step(slot_set)
             for slot in new or ():
                 slot_set.tasks.start(dial, slot)
@@ -83,17 +82,8 @@ class SlotSetTask(Generic[C]):
             self._on_lost(None)
         self._checker.forget(slot_set)
         self._warm_up.forget(slot_set)
-        with trio.CancelScope(shield=True):  # closing is bounded, and the pool cuts claims
-            for slot in _ordered(slot_set):
-                self._closer.finish(slot)
-            await slot_set.drained.wait()
-
-
-def _ordered(slot_set: SlotSet[C]) -> list[Slot[C]]:
-    """Return the slots whose dial was ordered, but for which no task was started."""
-    slots: list[Slot[C]] = []
-    while True:
-        try:
-            slots += slot_set.tasks.orders.receive_nowait()
-        except trio.WouldBlock:
-            return slots
+        for slot in slot_set.tasks.left_orders():
+            self._closer.finish(slot)
+        if not slot_set.drained.is_set():
+            with trio.CancelScope(shield=True):  # closing is bounded, and the pool cuts claims
+                await slot_set.drained.wait()

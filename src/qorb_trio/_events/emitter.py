@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, final
+from typing import Any, Final, final
 
 from .._model.backend import Backend
 from .._util import log_safely, printable, safe_repr
@@ -22,6 +22,9 @@ from ..abc import Instrument
 logger = logging.getLogger("qorb_trio.instrument")
 
 EVENTS = tuple(name for name in vars(Instrument) if not name.startswith("_"))
+
+#: The attributes of an emitter without instruments.
+_SILENCE: Final = dict.fromkeys(EVENTS)
 
 
 @final
@@ -66,8 +69,7 @@ class Emitter:
         self._instruments: list[Instrument] = []
         #: The pool's own listeners, with the event that each of them hears.
         self._watchers: list[tuple[str, Callable[..., None]]] = []
-        for event in EVENTS:
-            setattr(self, event, None)
+        vars(self).update(_SILENCE)
         for instrument in instruments:
             self.add(instrument)
 

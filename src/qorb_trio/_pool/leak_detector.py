@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar, final
 
 import attrs
@@ -35,10 +36,17 @@ class LeakDetector(Generic[C]):
     #: The slots that were warned of, with the time at which the claim began.
     _warned: dict[Slot[Any], float] = attrs.field(init=False, factory=dict)
     _timer: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
+    _is_running: bool = attrs.field(init=False, default=False)
+    #: Starts the task, when a warning is wanted for the first time. The lifecycle's.
+    on_first: Callable[[], None] | None = attrs.field(init=False, default=None)
 
     def restart(self) -> None:
         """Go by another `leak_warning_after`."""
-        self._timer.cancel()
+        if self._is_running:
+            self._timer.cancel()
+        elif self.on_first is not None and self._settings.policy.leak_warning_after < math.inf:
+            self._is_running = True
+            self.on_first()
 
     async def run(self) -> None:
         """Warn of each claim that has been held for ``leak_warning_after`` seconds."""

@@ -8,7 +8,7 @@ The tree of tasks::
         ├── planner             woken over a channel; orders dials over the slot sets' channels
         ├── deadline timer      one for all waiting claimants
         ├── idle watcher        one for all connections; only if the connector has `fileno`
-        ├── leak detector       warns of claims that are held for long
+        ├── leak detector       warns of claims that are held for long; only if the policy says so
         ├── retirement          one timer; started by the first connection whose life is limited
         └── slot set <backend>  one task per active backend, with a nursery of its own
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Any, Final, Generic, TypeVar, final
 
 import attrs
@@ -159,7 +160,7 @@ class Lifecycle(Generic[C]):
         batch: list[SlotSet[C]] = []
         slots = 0
         for slot_set in self._registry:
-            if not slot_set.tasks.scope.cancel_called:
+            if not slot_set.tasks.is_cancelled:
                 batch.append(slot_set)
                 slots += len(slot_set.slots) + 1
             if slots >= BATCH_SIZE:
@@ -201,17 +202,18 @@ class Lifecycle(Generic[C]):
         self._snapshots.start(self._resolver.snapshot)
         self._membership.start = self._start_slot_set
         self._dispatcher.queue.note_outage(is_down=True)
-        self._retirement.on_first = self._start_retirement
         updates, found = trio.open_memory_channel[Collection[Backend]](0)
         # Strict, however Trio runs: `run` removes this nursery's layer, and no other.
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             self._nursery = nursery
             nursery.start_soon(self._watched, self._resolve, updates, name=self._resolve)
-            nursery.start_soon(self._watched, self._rebalancer.run, name=self._rebalancer.run)
+            self._start(self._rebalancer.run)
             nursery.start_soon(self._expire_waiters)
             if self._watcher.is_needed:
-                nursery.start_soon(self._watched, self._watcher.run, name=self._watcher.run)
-            nursery.start_soon(self._leak_detector.run)
+                self._start(self._watcher.run)
+            self._retirement.on_first = partial(self._start, self._retirement.run)
+            self._leak_detector.on_first = partial(self._start, self._leak_detector.run)
+            self._leak_detector.restart()
             try:
                 await self._serve(found)
             finally:
@@ -226,16 +228,18 @@ class Lifecycle(Generic[C]):
                 await self._membership.update(backends)
             await trio.sleep_forever()  # the resolver has ended: that set is final
         await self._clear_rest()
-        with self._draining:
-            await self._readiness.wait_until(lambda: not self._totals.claimed)
+        if self._totals.claimed:
+            with self._draining:
+                await self._readiness.wait_until(lambda: not self._totals.claimed)
 
     async def _close(self) -> None:
         """Close all connections, and return when they are closed."""
         self.end(drain=False)
         await self._clear_rest()  # noqa: ASYNC102 - shielded within
         self._dispatcher.cut_claims()
-        with trio.CancelScope(shield=True):  # each close has a deadline
-            await self._readiness.wait_until(lambda: not self._totals.slots)
+        if self._totals.slots:
+            with trio.CancelScope(shield=True):  # each close has a deadline
+                await self._readiness.wait_until(lambda: not self._totals.slots)
         self._snapshots.end()
 
     # Its children.
@@ -258,9 +262,9 @@ class Lifecycle(Generic[C]):
         diagnosis = self._dispatcher.diagnosis
         await self._dispatcher.queue.expire_waiters(diagnosis.timeout, diagnosis.overload)
 
-    def _start_retirement(self) -> None:
+    def _start(self, part: Callable[[], Awaitable[None]]) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(self._watched, self._retirement.run, name=self._retirement.run)
+        self._nursery.start_soon(self._watched, part, name=part)
 
     def _start_slot_set(self, slot_set: SlotSet[C]) -> None:
         assert self._nursery is not None

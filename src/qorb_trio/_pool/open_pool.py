@@ -134,7 +134,10 @@ class PoolManager(Generic[C]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if exc is None:
+            await self._parts.lifecycle.terminate(drain=True)  # noqa: ASYNC102 - may be cancelled
+            return
         # With an exception on its way there is no drain, so this does not take long; and
         # nothing may take the exception's place.
-        with trio.CancelScope(shield=exc is not None):
-            await self._parts.lifecycle.terminate(drain=exc is None)  # noqa: ASYNC102 - bounded
+        with trio.CancelScope(shield=True):
+            await self._parts.lifecycle.terminate(drain=False)  # noqa: ASYNC102 - bounded

@@ -121,7 +121,9 @@ class Assembly(Generic[C]):
 
     def make(self, kind: Callable[..., P]) -> P:
         """Make a part, of those that its fields name."""
-        return kind(**{name: getattr(self, name) for name in needs(kind)})
+        names = needs(kind)
+        parts = map(vars(self).__getitem__, names)
+        return kind(**dict(zip(names, parts, strict=True)))
 
     def add_index(self, balancer: Balancer) -> None:
         """Add what chooses the backend of a claim."""

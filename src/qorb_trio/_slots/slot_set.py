@@ -44,10 +44,9 @@ class Slot(Generic[C]):
     """
 
     __slots__ = (
+        "begun_at",
         "claimed_at",
-        "connecting_since",
         "connection",
-        "created_at",
         "expiry",
         "health_generation",
         "holder",
@@ -71,10 +70,9 @@ class Slot(Generic[C]):
         self.holder: trio.lowlevel.Task | None = None
         #: The label of the claim that holds the slot, or held it last.
         self.label: str | None = None
-        #: When the dial began, while it is under way; `NOT_YET` during the back-off.
-        self.connecting_since: float = NOT_YET
-        #: When the connection was established.
-        self.created_at: float = NOT_YET
+        #: When the dial began, while it is under way; `NOT_YET` during the back-off. From then
+        #: on, when the connection was established.
+        self.begun_at: float = NOT_YET
         #: When the connection was last used or checked. Kept up to date only where the
         #: connector can check idle connections, or idle ones expire.
         self.idle_since: float = NOT_YET
@@ -96,7 +94,7 @@ class Slot(Generic[C]):
     def begin_dial(self, generation: int, now: float) -> None:
         """Date a dial, and note which failures it cannot have seen."""
         self.health_generation = generation
-        self.connecting_since = now
+        self.begun_at = now
 
     def renew_generation(self, generation: int) -> None:
         """Note that the connection has seen all failures so far."""
@@ -108,8 +106,7 @@ class Slot(Generic[C]):
 
     def mark_connected(self, now: float) -> None:
         """Date a connection that has been established."""
-        self.connecting_since = NOT_YET
-        self.created_at = self.idle_since = now
+        self.begun_at = self.idle_since = now
 
     def mark_idle(self, now: float) -> None:
         """Date the last use or check of a connection."""
@@ -258,7 +255,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         oldest = next(iter(self.dials), None)
         if not self.is_hung or oldest is None:
             return self.detector.retry_at, 0
-        return NOT_YET, oldest.connecting_since
+        return NOT_YET, oldest.begun_at
 
     # Slots and counts.
 
@@ -287,7 +284,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
     def reschedule_back_off(self) -> None:
         """Let dials that wait for their back-off go by the present `retry_at`."""
         for slot in self.dials:
-            if slot.connecting_since == NOT_YET and slot.scope is not None:
+            if slot.begun_at == NOT_YET and slot.scope is not None:
                 slot.scope.deadline = self.detector.retry_at
 
     def end_probe(self, slot: Slot[C]) -> bool:

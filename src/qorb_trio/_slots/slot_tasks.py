@@ -22,15 +22,14 @@ class SlotTasks(Generic[S]):
     `SlotSetTask` opens it; dialer, checker and closer start their tasks in it.
     """
 
-    __slots__ = ("_context", "_nursery", "_on_crash", "_send", "orders", "scope")
+    __slots__ = ("_context", "_nursery", "_on_crash", "_orders", "_send", "is_cancelled")
 
     def __init__(self) -> None:
-        #: Encloses all I/O but closing; cancelled when the backend leaves.
-        self.scope: trio.CancelScope = trio.CancelScope()
+        #: True when all I/O but closing is cancelled: the backend has left, or the pool ends.
+        self.is_cancelled: bool = False
         self._send: trio.MemorySendChannel[list[S]]
-        #: New slots to be dialled, for the task of the slot set to receive.
-        self.orders: trio.MemoryReceiveChannel[list[S]]
-        self._send, self.orders = trio.open_memory_channel[list[S]](math.inf)
+        self._orders: trio.MemoryReceiveChannel[list[S]]
+        self._send, self._orders = trio.open_memory_channel[list[S]](math.inf)
         self._nursery: trio.Nursery | None = None
         self._context: contextvars.Context | None = None
         self._on_crash: Callable[[BaseException], None]
@@ -44,10 +43,35 @@ class SlotTasks(Generic[S]):
         self._nursery = nursery
         self._on_crash = on_crash
         self._context = contextvars.copy_context()
+        if self.is_cancelled:
+            nursery.cancel_scope.cancel()
+
+    def cancel(self) -> None:
+        """Cancel all I/O but closing, begun or not."""
+        self.is_cancelled = True
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
 
     def order_dials(self, slots: list[S]) -> None:
         """Order the dials of new slots from the task of the slot set."""
         self._send.send_nowait(slots)
+
+    async def next_order(self, deadline: float) -> list[S] | None:
+        """Wait for new slots to be dialled, until `deadline`; `None` if there are none by then."""
+        if deadline == math.inf:
+            return await self._orders.receive()
+        with trio.move_on_at(deadline):
+            return await self._orders.receive()
+        return None
+
+    def left_orders(self) -> list[S]:
+        """Return the slots whose dial was ordered, but for which no task was started."""
+        slots: list[S] = []
+        while True:
+            try:
+                slots += self._orders.receive_nowait()
+            except trio.WouldBlock:
+                return slots
 
     def wake(self) -> None:
         """Have the task of the slot set look again at what is due."""
