@@ -161,8 +161,7 @@ class WaitQueue(Generic[T]):
         because it takes a snapshot of all backends.
         """
         while True:
-            with trio.CancelScope() as self._timer:
-                self._timer.deadline = self._next_event()
+            with trio.CancelScope(deadline=self._next_event()) as self._timer:
                 await trio.sleep_forever()
             now = trio.current_time()
             failure: ClaimFailure | None = None
@@ -256,7 +255,9 @@ class WaitQueue(Generic[T]):
 
     def _wake_timer(self) -> None:
         """Have the timer look at the queue in time for the next event."""
-        self._timer.deadline = min(self._timer.deadline, self._next_event())
+        at = self._next_event()
+        if at < self._timer.deadline:  # noqa: PLR1730 - setting it is expensive
+            self._timer.deadline = at
 
     def _first_parked(self) -> Waiter[T] | None:
         """Return the first waiter in the queue proper; forget cancelled ones before it."""

@@ -82,7 +82,8 @@ class Hooks(Generic[C]):
 
     def __init__(self, connector: Connector[C]) -> None:
         for name in SYNCHRONOUS:
-            if inspect.iscoroutinefunction(getattr(connector, name)):
+            hook = getattr(connector, name) if _overrides(connector, name) else None
+            if hook is not None and inspect.iscoroutinefunction(hook):
                 # A coroutine counts as true, whatever it would have returned.
                 raise TypeError(f"connector: {name} must not be async")
         self._connector: Connector[C] = connector

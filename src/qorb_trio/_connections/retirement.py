@@ -20,7 +20,7 @@ import trio
 from .._events.emitter import Emitter
 from .._health.hang_detector import HangDetector
 from .._model.settings import Settings
-from .._slots.expiry import Expiry, Reason, recycle_at
+from .._slots.expiry import Expiry, Reason, limits_life, recycle_at
 from .._slots.slot_set import NOT_YET, Slot, SlotSet
 from .._slots.state import CLOSED, CLOSING, CONNECTED, UNCLAIMED
 from .closer import Closer
@@ -67,8 +67,11 @@ class Retirement(Generic[C]):
 
     def enroll(self, slot: Slot[C], dial_began: float) -> None:
         """Limit the life of a new connection, if the policy does."""
+        config = self._settings.set_config
+        if slot.expiry is None and not limits_life(config):
+            return
         now = trio.current_time()
-        config, estimate = self._settings.set_config, self._hangs.estimate(now)
+        estimate = self._hangs.estimate(now)
         if slot.expiry is not None:  # it was recycled while it was being dialled
             slot.expiry.update(config, estimate)
         else:

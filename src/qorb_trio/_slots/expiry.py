@@ -68,7 +68,7 @@ class Expiry:
 
         `connect_time` is the present estimate of how long a connect takes, in seconds.
         """
-        if config.max_lifetime == config.idle_timeout == config.max_uses == math.inf:
+        if not limits_life(config):
             return None
         return cls(config, born_at, connect_time, rng.random())
 
@@ -167,3 +167,8 @@ class Expiry:
 def recycle_at(now: float, over: float, rng: random.Random) -> float:
     """Return when a connection becomes due by ``Pool.recycle(over=over)``, called at `now`."""
     return now + rng.uniform(0.0, over)
+
+
+def limits_life(config: SetConfig) -> bool:
+    """Return True if connections made under this policy are ever replaced for age or use."""
+    return not config.max_lifetime == config.idle_timeout == config.max_uses == math.inf
