@@ -37,8 +37,8 @@ def one_too_many(patch: pytest.MonkeyPatch) -> None:
     """The planner believes that there is room for one more."""
     demand = Rebalancer._collect_demand
 
-    def wrong(self: Any, views: Any) -> Any:
-        right = demand(self, views)
+    def wrong(self: Any, *args: Any) -> Any:
+        right = demand(self, *args)
         return attrs.evolve(right, max_slots=right.max_slots + 1)
 
     patch.setattr(Rebalancer, "_collect_demand", wrong)
@@ -96,7 +96,7 @@ def the_dead_stay_dead(patch: pytest.MonkeyPatch) -> None:
     divide = _division.divide
 
     def wrong(situation: Any) -> Any:
-        division = divide(situation)
+        division = yield from divide(situation)
         if situation.connected:
             division.probes.clear()
         return division
