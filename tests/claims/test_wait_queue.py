@@ -10,8 +10,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from qorb_trio import ClaimTimeoutError, PoolStats
+from qorb_trio._claims.deadlines import COMPACT_THRESHOLD
 from qorb_trio._claims.failure import ClaimFailure
-from qorb_trio._claims.wait_queue import COMPACT_THRESHOLD, WaitQueue
+from qorb_trio._claims.wait_queue import WaitQueue
 
 STATS = PoolStats(name="p", claims=0, waiting=0, slots=0, departed=0, backends={})
 FAILURE = ClaimFailure(kind=ClaimTimeoutError, message="too late", stats=STATS)

@@ -44,6 +44,16 @@ async def test_an_expired_spare_is_not_lent_before_the_timer_has_seen_it(
             pool.claim_nowait()
 
 
+async def test_a_claim_with_a_key_gets_no_expired_spare(autojump_clock: MockClock) -> None:
+    """Such a claim, which takes the longer way, waits for a new connection instead."""
+    async with a_pool(policy_of(max_slots=2, spares_wanted=1, max_lifetime=100), Dated()) as pool:
+        async with pool.claim() as first:
+            pass
+        autojump_clock.jump(200)
+        async with pool.claim(key="user 7") as second:
+            assert second is not first
+
+
 async def test_a_claim_that_ends_late_leaves_no_expired_spare(autojump_clock: MockClock) -> None:
     """While its backend refuses, an expired connection is closed as it comes back."""
     connector = Dated()

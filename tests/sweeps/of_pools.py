@@ -376,7 +376,7 @@ for _event in (*ANYWHERE, *CHANGES, "a release", "a discard", "another claim"):
         partial(ending, how="terminate", event=_event, closing=Do(steps=2))
     )
 for _event in CHIEF:
-    sweeps(Pool.aclose, name=f"{_event}, slowly")(
+    sweeps(Pool.terminate, name=f"{_event}, slowly")(
         partial(ending, how="aclose", event=_event, closing=Do(steps=1, delay=0.5))
     )
 
