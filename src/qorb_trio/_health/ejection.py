@@ -107,6 +107,10 @@ class Ejector(Tally):
         "reason",
     )
 
+    # As in the base class: for `pyright --verifytypes`, which looks at each class by itself.
+    clean_until: float
+    good: int
+
     def __init__(self, config: Ejection, rng: random.Random) -> None:
         # `clean_until` is the end of the second of the latest bucket, or past.
         super().__init__(clean_until=-math.inf)
