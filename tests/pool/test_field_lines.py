@@ -243,7 +243,9 @@ async def test_ff_j7_hooks_run_in_the_context_of_the_pool(autojump_clock: MockCl
         claimed.release() if keep else claimed.discard()
 
     TENANT.set("the pool")
-    async with a_pool(Curious()) as pool, trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: claim(pool, keep=True))
-        nursery.start_soon(lambda: claim(pool, keep=False))
+    async with a_pool(Curious()) as pool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: claim(pool, keep=True))
+            nursery.start_soon(lambda: claim(pool, keep=False))
+        await trio.sleep(1)  # the end of the pool would cut the cleaning short
     assert seen == {"on_recycle": {"the pool"}, "disconnect": {"the pool"}}
