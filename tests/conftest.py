@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -36,6 +37,11 @@ hypothesis.settings.load_profile(
 #: things that a container forbids, because no installation can allow them.
 ALWAYS_A_REASON = ("Python", "not permitted")
 SKIPPING_FAILS = bool(os.environ.get("QORB_TRIO_NO_SKIPS"))
+
+
+# A script that runs the tests in the background has SIGINT ignored, and each process that a test
+# starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

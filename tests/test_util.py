@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,3 +187,14 @@ def test_what_is_logged_safely_is_logged(caplog: pytest.LogCaptureFixture) -> No
     assert (record.levelno, record.getMessage()) == (logging.WARNING, "a word")
     assert record.exc_info is not None
     assert record.exc_info[1] is error
+
+
+@pytest.mark.real
+def test_ff_j1_tests_in_the_background_restore_sigint() -> None:
+    """Where SIGINT is ignored, as in a background job, the tests do not inherit that."""
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "import tests.conftest\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
