@@ -223,7 +223,7 @@ async def test_an_exchange_that_is_old_gives_way(autojump_clock: trio.testing.Mo
             log.append((f"{name} done", trio.current_time()))
 
     async with trio.open_nursery() as nursery:
-        for name, start, seconds in [("a", 0, 10), ("b", 0.1, 10), ("c", 0.5, 0.2), ("d", 0.6, 3)]:
+        for name, start, seconds in [("a", 0, 10), ("b", 0.1, 10), ("c", 0.5, 0.2), ("d", 1.05, 3)]:
             await trio.sleep_until(start)
             nursery.start_soon(exchange, name, seconds)
     assert [(name, round(when, 6)) for name, when in log] == [
