@@ -27,7 +27,7 @@ LONGEST_GAP = 0.010
 #: The maximum growth of the program's memory under attack, in bytes.
 MOST_MEMORY = 30_000_000
 SECONDS = 1.0
-ATTEMPTS = 3
+ATTEMPTS = 8
 MANY = [(f"10.0.{number // 250}.{number % 250 + 1}", 80) for number in range(300)]
 
 
