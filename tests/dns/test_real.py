@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -34,6 +35,9 @@ SERVICE = "_echo._tcp.test."
 #: Under a tracer, such as the one that measures coverage, everything takes much longer.
 PATIENCE = 1 if sys.gettrace() is None else 20
 LONGEST_STALL = 0.02 * PATIENCE
+
+#: The seconds that a sample of `slowness` takes on an idle machine.
+USUAL_SAMPLE = 0.0035
 
 
 #: A nameserver with 1,000 SRV records and, in that answer or not, their addresses.
@@ -114,11 +118,24 @@ async def test_a_thousand_backends(additional: bool, families: tuple[str, ...]) 
         async with following(resolver):
             pass  # whatever has to be imported is
         stalls = [await stall_of_first_update(resolver)]
-        while stalls[-1] >= LONGEST_STALL and len(stalls) < 10:
+        while stalls[-1] >= LONGEST_STALL and len(stalls) < 6:
             stalls.append(await stall_of_first_update(resolver))
         nursery.cancel_scope.cancel()
     # The best of some, as other programs make this one slower than it is.
-    assert min(stalls) < LONGEST_STALL
+    assert min(stalls) < LONGEST_STALL * slowness()
+
+
+def slowness() -> float:
+    """Return how many times slower this machine is now than an idle one; 1 at least.
+
+    A machine that others share may run any code at a third of its speed for minutes.
+    """
+    samples = []
+    for _ in range(20):
+        start = time.thread_time()
+        assert {str(number): (number,) for number in range(20_000)}
+        samples.append(time.thread_time() - start)
+    return max(1.0, statistics.median(samples) / USUAL_SAMPLE)
 
 
 async def stall_of_first_update(resolver: DnsResolver) -> float:
