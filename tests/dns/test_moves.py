@@ -51,7 +51,7 @@ async def test_new_addresses_wait_for_an_answer_with_the_port(
 
 
 async def test_the_port_is_asked_for_when_an_address_changes(autojump_clock: MockClock) -> None:
-    """Where the address has the shorter TTL, its change has the port asked for at once."""
+    """If the address has the shorter TTL, its change makes the resolver ask for the port."""
     net = FakeNet()
     move(net, 1, ttls=(300, 10))
     async with watching(net, query_interval=1000) as watch:

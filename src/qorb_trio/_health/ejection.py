@@ -50,8 +50,8 @@ class Action(enum.Enum):
 class Tally:
     """A count of good claims.
 
-    The end of a good claim that began before `clean_until` need not be recorded but by adding 1
-    to `good`. This makes the end of almost all claims cheap.
+    To record the end of a good claim that began before `clean_until`, it is enough to add 1 to
+    `good`. This makes the end of almost all claims cheap.
     """
 
     __slots__ = ("clean_until", "good")
@@ -89,7 +89,7 @@ class Ejector(Tally):
 
     The time at which the claim began is at hand; to ask for the time at its end would cost 1 %
     of a claim. So such a verdict is dated between the begin and the end of its claim. That is
-    precise enough: what the good verdicts are compared with are the bad ones, each of which
+    precise enough, because the good verdicts are compared with the bad ones, and each bad one
     begins a new count.
     """
 
