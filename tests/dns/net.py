@@ -22,8 +22,8 @@ import dns.rrset
 import trio
 
 from qorb_trio import Backend
+from qorb_trio._phases import finish
 from qorb_trio.resolvers import DnsResolver, DnsResolverConfig
-from qorb_trio.resolvers._dns.message import run_at_once
 from qorb_trio.resolvers._dns.records import Answer, QueryError, Question
 from qorb_trio.resolvers._dns.servers import Server
 from qorb_trio.resolvers._dns.wire import make_query, read
@@ -103,7 +103,7 @@ class FakeServer:
         self._fill(message, question.name, question.rdtype)
         if self.tweak is not None:
             self.tweak(message)
-        return run_at_once(read(message.to_wire(max_size=65535), query)).outcome
+        return finish(read(message.to_wire(max_size=65535), query)).outcome
 
     def _fill(self, message: dns.message.Message, name: str, rdtype: str) -> None:
         for _ in range(20):

@@ -576,7 +576,7 @@ async def test_addresses_that_cannot_be_dialled_are_ignored(
 
 def test_hints_that_cannot_be_dialled_are_ignored() -> None:
     """An additional record with such an address is no hint."""
-    from qorb_trio.resolvers._dns.message import run_at_once
+    from qorb_trio._phases import finish
     from qorb_trio.resolvers._dns.wire import make_query, read
 
     query = make_query(Question(SERVICE, "SRV"), payload=None)
@@ -584,7 +584,7 @@ def test_hints_that_cannot_be_dialled_are_ignored() -> None:
     message.answer.append(dns.rrset.from_text(f"{SERVICE}.", 60, "IN", "SRV", "1 1 1 a.test."))
     for rdtype, text in (("A", "0.0.0.0"), ("AAAA", "::1")):
         message.additional.append(dns.rrset.from_text("a.test.", 60, "IN", rdtype, text))
-    answer = run_at_once(read(message.to_wire(), query)).outcome
+    answer = finish(read(message.to_wire(), query)).outcome
     assert isinstance(answer, Answer)
     assert answer.hints == {Question("a.test", "AAAA"): Hint(("::1",), 60)}
 

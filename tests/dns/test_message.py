@@ -10,6 +10,7 @@ import dns.rrset
 import pytest
 from hypothesis import given, strategies as st
 
+from qorb_trio._phases import finish
 from qorb_trio.resolvers._dns.message import (
     TC,
     MalformedError,
@@ -18,7 +19,6 @@ from qorb_trio.resolvers._dns.message import (
     Type,
     parse,
     query,
-    run_at_once,
 )
 from qorb_trio.resolvers._dns.names import is_within, wire_name
 from qorb_trio.resolvers._dns.records import Srv
@@ -62,7 +62,7 @@ def as_we_see_it(section: Section) -> dict[tuple[str, int], object]:
 
 def read(wire: bytes) -> Message | None:
     try:
-        return run_at_once(parse(wire))
+        return finish(parse(wire))
     except MalformedError:
         return None
 

@@ -6,8 +6,8 @@ import random
 import struct
 
 from qorb_trio import DnsResolverConfig
+from qorb_trio._phases import finish
 from qorb_trio.resolvers._dns.lookup import Verdict
-from qorb_trio.resolvers._dns.message import run_at_once
 from qorb_trio.resolvers._dns.records import Answer, QueryError, Question
 from qorb_trio.resolvers._dns.servers import Server
 from qorb_trio.resolvers._dns.service import Service
@@ -29,7 +29,7 @@ def parse(data: bytes, rdtype: str = "SRV") -> Answer | QueryError | JunkError:
     if len(data) > 2:
         data = data[:2] + bytes([(data[2] | 0x80) & 0x87]) + data[3:]
     try:
-        return run_at_once(read(data, QUERIES[rdtype])).outcome
+        return finish(read(data, QUERIES[rdtype])).outcome
     except JunkError as exc:
         return exc
 

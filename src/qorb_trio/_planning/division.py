@@ -8,8 +8,8 @@ from typing import Generic, final
 
 import attrs
 
+from .._phases import Phases
 from .apportion import apportion
-from .phases import Phases
 from .plan import V
 from .situation import Situation
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .._phases import Phases, finish
 from .closing import Closing
 from .comparison import Comparison
 from .dialling import plan_aborts, plan_opens
 from .division import Division, divide, divide_retained
-from .phases import Phases, finish
 from .plan import Demand, Plan, Step, V
 from .situation import Situation
 

@@ -15,9 +15,9 @@ from .._connections.ejections import Ejections
 from .._events.emitter import Emitter
 from .._model.backend import Backend
 from .._model.settings import Settings
+from .._phases import Phases, finish
 from .._planning.high_watermark import HighWatermark
 from .._planning.make_plan import plan_in_phases
-from .._planning.phases import Phases, finish
 from .._planning.plan import Demand, Plan
 from .._planning.recovery import Recovery
 from .._planning.rotation import next_rotation

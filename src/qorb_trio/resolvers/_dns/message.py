@@ -12,17 +12,12 @@ import enum
 import re
 import socket
 import struct
-from collections.abc import Generator
-from typing import TypeAlias, TypeVar, final
+from typing import TypeAlias, final
 
 import attrs
 
+from ..._phases import Phases
 from .records import ROOT, Srv
-
-_T = TypeVar("_T")
-
-#: What can be read in pieces: a pause after each, and the result at the end.
-InPieces: TypeAlias = Generator[None, None, _T]
 
 # Records that are read between two pauses: about one millisecond.
 _PIECE = 100
@@ -101,23 +96,13 @@ class Message:
     """True if the message says that it is truncated, and ends within a record."""
 
 
-def parse(wire: bytes) -> InPieces[Message]:
+def parse(wire: bytes) -> Phases[Message]:
     """Parse a message in pieces; types that are not used are skipped unread.
 
     Raises:
       MalformedError: if the bytes are not a DNS message.
     """
     return _Parser(wire).run()
-
-
-def run_at_once(pieces: InPieces[_T]) -> _T:
-    """Return the result of something that is read in pieces, without a pause."""
-    while True:
-        try:
-            next(pieces)
-        except StopIteration as done:
-            result: _T = done.value
-            return result
 
 
 class _Parser:
@@ -127,7 +112,7 @@ class _Parser:
         # Compressed names point to names that were read before: text and length by offset.
         self._suffixes: dict[int, tuple[str, int]] = {}
 
-    def run(self) -> InPieces[Message]:
+    def run(self) -> Phases[Message]:
         try:
             ident, flags, questions, *counts = HEADER.unpack_from(self._wire)
             self._at = HEADER.size

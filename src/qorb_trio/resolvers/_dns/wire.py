@@ -13,6 +13,7 @@ from typing import cast, final
 import attrs
 import dns.rcode
 
+from ..._phases import Phases
 from .message import (
     AA,
     HEADER,
@@ -21,7 +22,6 @@ from .message import (
     QR,
     TC,
     Data,
-    InPieces,
     MalformedError,
     Message,
     RecordSet,
@@ -77,7 +77,7 @@ def make_query(question: Question, *, payload: int | None) -> Query:
     return Query(question, ident, wire)
 
 
-def read(wire: bytes, sent: Query) -> InPieces[Reply]:
+def read(wire: bytes, sent: Query) -> Phases[Reply]:
     """Read a reply to the query `sent`, in pieces.
 
     Raises:
