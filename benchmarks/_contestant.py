@@ -109,6 +109,16 @@ async def contestant(command: list[str], folder: Path) -> AsyncIterator[Contesta
             await process.wait()  # noqa: ASYNC102, ASYNC120 - it is dead already
 
 
+@asynccontextmanager
+async def peer(package: str, module: str, *arguments: str) -> AsyncIterator[Contestant | None]:
+    """Start a module that needs a package; `None`, and a note, if that is not installed."""
+    if not installed(package):
+        yield None
+        return
+    async with contestant([sys.executable, "-m", module, *arguments], HERE) as it:
+        yield it
+
+
 def asyncio_contestants() -> Iterator[list[str]]:
     """The command of each that is installed."""
     for adapter, package in ASYNCIO.items():

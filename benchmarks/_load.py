@@ -10,11 +10,13 @@ from typing import TypeAlias, final
 import attrs
 import trio
 
+from _contestant import Contestant
 from _runner import Goal, Report, Sampler
 
 #: Sends one request, numbered by its worker and its turn, and checks the answer.
 Request: TypeAlias = Callable[[int, int], Awaitable[None]]
 
+OURS = "qorb_trio"
 WORKERS = 32
 CONNECTIONS = 8
 
@@ -58,6 +60,21 @@ async def trio_load(request: Request, requests: int) -> Figures:
         for number in range(WORKERS):
             nursery.start_soon(worker, number)
     return figures(begin, cpu, latencies)
+
+
+def with_peer(
+    peer: Contestant | None, ours: Callable[[], Awaitable[Figures]], **order: object
+) -> dict[str, Callable[[], Awaitable[Figures]]]:
+    """Return the contenders of a comparison: this pool, and before it a peer if there is one."""
+    if peer is None:
+        return {OURS: ours}
+
+    async def theirs() -> Figures:
+        answer = await peer.ask(**order)
+        assert isinstance(answer, dict)
+        return Figures(**answer)
+
+    return {peer.name: theirs, OURS: ours}
 
 
 async def compare(

@@ -136,6 +136,8 @@ class Report:
             ratio = statistics.median(ratios) if len(samples) > 1 and ratios else None
             median = statistics.median(taken)
             goal = (goals or {}).get(name)
+            if goal is not None and goal.of_ratio and ratio is None:
+                goal = None  # there is nobody to compare with
             reached = None
             if goal is not None:
                 reached = ((ratio or 0) if goal.of_ratio else median) <= goal.most

@@ -2,24 +2,24 @@
 
 32 workers send the same statements, by the same driver, to one server on this machine, and share
 8 connections in autocommit mode. Both pools clean a connection only if there is something to
-clean. psycopg_pool runs on asyncio, in a process of its own. The rounds alternate.
+clean. psycopg_pool runs on asyncio, in a process of its own. The rounds alternate. Where
+psycopg_pool is not installed, this pool runs alone.
 """
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from typing import Any
 
 import trio
 
-from _contestant import HERE, Contestant, contestant, installed, leave_out
-from _load import CONNECTIONS, Figures, compare, trio_load
+from _contestant import Contestant, leave_out, peer
+from _load import CONNECTIONS, OURS, compare, trio_load, with_peer
 from _postgres import PostgresServer, binaries, postgres_server
 from _runner import Report, run, times
 from qorb_trio import FixedResolver, Policy, Pool, open_pool
 from qorb_trio.postgres import PostgresConnection, PostgresConnector
 
-OURS = "qorb_trio"
 Connection = PostgresConnection[Any]
 
 #: The target of the comparison: at least 1.4 times the rate.
@@ -44,8 +44,8 @@ WORKS = {"query": query, "transaction": transaction}
 
 async def measure(report: Report) -> None:
     """Run both against one server."""
-    if binaries() is None or not installed("psycopg_pool"):
-        leave_out("PostgreSQL", "the server or the pool to compare with is not installed")
+    if binaries() is None:
+        leave_out("PostgreSQL", "not installed")
         return
     with postgres_server() as server:
         await against(server, report)
@@ -56,11 +56,10 @@ async def against(server: PostgresServer, report: Report) -> None:
     policy = Policy(spares_wanted=CONNECTIONS, max_slots=CONNECTIONS)
     resolver = FixedResolver([server.address])
     connector = PostgresConnector("user=qorb dbname=postgres")
-    command = [sys.executable, "-m", "adapters.psycopg_load", server.conninfo]
     async with (
         trio.open_nursery() as nursery,
         open_pool(nursery, resolver, connector, policy=policy) as pool,
-        contestant(command, HERE) as other,
+        peer("psycopg_pool", "adapters.psycopg_load", server.conninfo) as other,
     ):
         await pool.wait_ready(CONNECTIONS)
         for work, size in (("query", 16_000), ("transaction", 8_000)):
@@ -69,7 +68,7 @@ async def against(server: PostgresServer, report: Report) -> None:
 
 
 async def compare_work(
-    report: Report, pool: Pool[Connection], other: Contestant, work: str, requests: int
+    report: Report, pool: Pool[Connection], other: Contestant | None, work: str, requests: int
 ) -> None:
     """Compare one work."""
     do = WORKS[work]
@@ -78,12 +77,8 @@ async def compare_work(
         async with pool.claim() as conn:
             await do(conn, worker, turn)
 
-    async def theirs() -> Figures:
-        answer = await other.ask(work=work, requests=requests)
-        assert isinstance(answer, dict)
-        return Figures(**answer)
-
-    contenders = {other.name: theirs, OURS: lambda: trio_load(request, requests)}
+    ours = partial(trio_load, request, requests)
+    contenders = with_peer(other, ours, work=work, requests=requests)
     await compare(report, work, contenders, {OURS: GOAL})
 
 

@@ -196,9 +196,11 @@ async def run(table: Table, title: str, **settings: str) -> None:
 
 async def main() -> None:
     """Run all faults, or those that were asked for."""
-    if binaries() is None or not installed("psycopg_pool"):
-        leave_out("PostgreSQL", "the server or the pool to compare with is not installed")
+    if binaries() is None:
+        leave_out("PostgreSQL", "not installed")
         return
+    if not installed("psycopg_pool"):
+        del CLIENTS["psycopg_pool"]
     table = Table()
     nobody: Any = attrs.make_class("Nobody", ["primary", "standby"])(None, None)
     for title in filter(table.wants, faults(nobody)):

@@ -169,10 +169,11 @@ async def idle_timeout(servers: Pair) -> Fault:
 
 async def main() -> None:
     """Run each fault with each client, each time with fresh servers."""
-    absent = missing("redis-server")
-    if absent or not installed("redis"):
-        leave_out("Redis", absent or "no client to compare with")
+    if absent := missing("redis-server"):
+        leave_out("Redis", absent)
         return
+    if not installed("redis"):
+        del CLIENTS["redis-py, one address"]
     table = Table()
     async with pair() as servers:
         titles = list(faults(servers))

@@ -65,6 +65,7 @@ class Session:
                 raise ConnectionError("the server hung up")
             answer += chunk
         if answer == b"READONLY\n":
+            self.in_transaction = False  # a replica has dropped it
             raise NotPrimaryError(self.backend.name)
         self.in_transaction = line == "BEGIN" or (self.in_transaction and line != "COMMIT")
         return answer.decode().strip()
@@ -81,6 +82,7 @@ class PrimaryConnector(qorb_trio.Connector[Session]):
         self._tcp = qorb_trio.TcpConnector()
         self._replicas: set[qorb_trio.Backend] = set()
         self.rollbacks = 0
+        self.unfinished = 0
 
     async def connect(self, backend: qorb_trio.Backend) -> Session:
         """Open a session, if the server is the primary."""
@@ -112,12 +114,16 @@ class PrimaryConnector(qorb_trio.Connector[Session]):
 
     async def on_recycle(self, conn: Session) -> None:
         """Undo what the last claimant has left unfinished."""
-        await conn.ask("ROLLBACK")
+        try:
+            await conn.ask("ROLLBACK")
+        except NotPrimaryError:  # its server has undone it, but is not to be used any more
+            self._replicas.add(conn.backend)
         conn.in_transaction = False
         self.rollbacks += 1
 
     async def disconnect(self, conn: Session) -> None:
-        """Close a session."""
+        """Close a session. A transaction that is open ends with it."""
+        self.unfinished += conn.in_transaction
         await conn.stream.aclose()
 
 
@@ -261,8 +267,14 @@ async def play(servers: list[Server], pool: qorb_trio.Pool[Session]) -> Account:
     return account
 
 
-def report(account: Account, orders: list[tuple[str, int]], rollbacks: int) -> bool:
-    """Print the account; return True if each order has the fate that it should have."""
+def report(
+    account: Account, orders: list[tuple[str, int]], rollbacks: int, unfinished: int
+) -> bool:
+    """Print the account; return True if each order has the fate that it should have.
+
+    The transaction of each withdrawn order was rolled back, or has ended with its session: those
+    of a demoted server are closed as they are.
+    """
     stored = Counter(order for _, order in orders)
     missing = account.placed.keys() - stored.keys()
     wrong = [order for order in stored if stored[order] > 1 or order in account.withdrawn]
@@ -270,12 +282,13 @@ def report(account: Account, orders: list[tuple[str, int]], rollbacks: int) -> b
         print(f"  {count} orders stored by {name}")
     again = sum(tries > 1 for tries in account.placed.values())
     print(f"  {again} of them were refused by a replica first")
-    print(f"  {len(account.withdrawn)} withdrawn, {rollbacks} transactions rolled back")
+    withdrawn = len(account.withdrawn)
+    print(f"  {withdrawn} withdrawn, {rollbacks} rolled back, {unfinished} ended by a close")
     print(f"  {len(account.failed)} failed, {len(missing)} missing, {len(wrong)} wrong")
     print(f"  longest time in which no order was placed: {account.longest_gap:.2f} s")
     for line in account.failed[:5]:
         print(f"  failed: {line}")
-    return not (account.failed or missing or wrong)
+    return withdrawn == rollbacks + unfinished and not (account.failed or missing or wrong)
 
 
 async def main() -> int:
@@ -288,7 +301,8 @@ async def main() -> int:
         qorb_trio.open_pool(nursery, resolver, connector, policy=policy, name="orders") as pool,
     ):
         account = await play(servers, pool)
-    return 0 if report(account, servers[0].orders, connector.rollbacks) else 1
+    orders, undone = servers[0].orders, (connector.rollbacks, connector.unfinished)
+    return 0 if report(account, orders, *undone) else 1
 
 
 if __name__ == "__main__":

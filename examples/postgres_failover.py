@@ -32,6 +32,8 @@ Pool: TypeAlias = "qorb_trio.Pool[PostgresConnection[Any]]"
 
 VISITORS = 10
 SECONDS = 6.0
+#: Seconds within which a visit is stored, or its visitor told that it is not.
+PATIENCE = 8.0
 
 
 # --- The service: this is what one writes. ------------------------------------------------
@@ -53,17 +55,21 @@ async def store(pool: Pool, visit: int) -> int:
     """Store a visit, and return the port of the server that has it.
 
     A statement whose connection is lost may have been carried out or not. This one can be
-    repeated, so it is, once, on another connection.
+    repeated, so it is, on another connection, and for as long as anybody waits for the answer: a
+    server that shuts down ends its sessions one after another.
     """
-    try:
-        return await store_once(pool, visit)
-    except psycopg.OperationalError:
-        return await store_once(pool, visit)
+    give_up = trio.current_time() + PATIENCE
+    while True:  # noqa: ASYNC913 - each round waits for a connection
+        try:
+            return await store_once(pool, visit, max(give_up - trio.current_time(), 0))
+        except psycopg.OperationalError:
+            if trio.current_time() >= give_up:
+                raise
 
 
-async def store_once(pool: Pool, visit: int) -> int:
+async def store_once(pool: Pool, visit: int, timeout: float) -> int:
     """Store a visit that may be there already."""
-    async with pool.claim(timeout=5) as conn:
+    async with pool.claim(timeout=timeout) as conn:
         await conn.execute("INSERT INTO visits VALUES (%s) ON CONFLICT DO NOTHING", [visit])
         return conn.info.port
 
@@ -116,14 +122,15 @@ class Account:
 
     stored: dict[int, int] = attrs.field(factory=dict)
     """The port of the server that has stored each visit."""
-    failed: int = 0
+    failed: list[str] = attrs.field(factory=list)
+    """What the service has said of each visit that it could not store."""
     longest_gap: float = 0.0
     _last: float = attrs.field(factory=trio.current_time)
 
     def note(self, visit: int, response: httpx.Response) -> None:
         """Note an answer."""
         if response.status_code != httpx.codes.OK:
-            self.failed += 1
+            self.failed.append(f"visit {visit}: {response.text}")
             return
         now = trio.current_time()
         self.stored[visit] = int(response.text)
@@ -191,8 +198,10 @@ async def main() -> int:
     ports = list(account.stored.values())
     for server in (primary, standby):
         print(f"  {ports.count(server.port)} visits stored by the {server.name}")
-    print(f"  {account.failed} failed, {len(missing)} missing")
+    print(f"  {len(account.failed)} failed, {len(missing)} missing")
     print(f"  longest time without an answer: {account.longest_gap:.2f} s")
+    for line in account.failed[:5]:
+        print(f"  failed: {line}")
     return 1 if account.failed or missing else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,14 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: The server that a program starts, without which it says so and ends.
-SERVERS = {"redis_service": "redis-server", "http_service": "nginx"}
+SERVERS = {"redis_service": "redis-server", "http_service": "nginx", "postgres": "initdb"}
+#: Where Debian has what is not in the path.
+PATH = os.pathsep.join([os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
 PROGRAMS = [
     file
     for file in sorted(BENCHMARKS.glob("[a-z]*.py"))
     if "from _runner import" in file.read_text() and file.stem != "chart"
-    if shutil.which(SERVERS.get(file.stem, sys.executable)) is not None
+    if shutil.which(SERVERS.get(file.stem, sys.executable), path=PATH) is not None
 ]
 
 #: All in one process, since to start one takes longer than any of them.

@@ -20,9 +20,11 @@ async def test_no_order_is_lost_when_the_roles_change() -> None:
     assert len(stored) == 2
     assert min(stored) > 10
     assert "  0 failed, 0 missing, 0 wrong\n" in done.stdout
-    cleaned = re.search(r"(\d+) withdrawn, (\d+) transactions rolled back", done.stdout)
+    cleaned = re.search(r"(\d+) withdrawn, (\d+) rolled back, (\d+) ended by a close", done.stdout)
     assert cleaned is not None
-    assert int(cleaned[1]) == int(cleaned[2]) > 0
+    withdrawn, rolled_back, closed = map(int, cleaned.groups())
+    assert withdrawn == rolled_back + closed
+    assert rolled_back > closed
     gap = re.search(r"no order was placed: ([\d.]+) s", done.stdout)
     assert gap is not None
     assert float(gap[1]) < 5
@@ -52,4 +54,15 @@ def test_a_replica_forgets_an_open_transaction() -> None:
 async def test_the_report(orders: list[int], is_good: bool) -> None:
     """An order that is missing, stored twice, or stored although it was withdrawn is an error."""
     account = Account(placed={1: 1}, withdrawn={2})
-    assert report(account, [("db1", order) for order in orders], 1) is is_good
+    assert report(account, [("db1", order) for order in orders], 1, 0) is is_good
+
+
+@pytest.mark.parametrize(
+    ("undone", "is_good"),
+    [((1, 0), True), ((0, 1), True), ((0, 0), False), ((1, 1), False)],
+    ids=["rolled-back", "closed", "neither", "both"],
+)
+async def test_each_withdrawn_order_is_undone_once(undone: tuple[int, int], is_good: bool) -> None:
+    """Its transaction is rolled back, or ends with its session, but not both."""
+    account = Account(placed={1: 1}, withdrawn={2})
+    assert report(account, [("db1", 1)], *undone) is is_good
