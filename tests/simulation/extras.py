@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, get_args
 
 import attrs
@@ -14,7 +15,7 @@ import attrs
 from qorb_trio import Ejection, Policy
 
 from ..harness import LedgerConnector, PlainLedgerConnector
-from .actions import Action
+from .actions import Action, Client
 from .field_actions import Call, FailFast, FromThread, HangUp, Reconfigure, Recycle, Silent
 from .watched import Wired, WiredLedgerConnector
 
@@ -46,7 +47,22 @@ class Extras:
         for _ in range(self._rng.randrange(2, 10)):
             place = self._rng.randrange(len(actions))
             actions.insert(place, (actions[place][0], self._action()))
+        if not self._calm and self._rng.random() < 0.7:
+            self._add_bad_hour(actions)
         return actions
+
+    def _add_bad_hour(self, actions: list[tuple[float, Action]]) -> None:
+        """Let the claims of one backend fail while many come, so that it is ejected."""
+        name = self._rng.choice(self._names)
+        start = self._rng.choice([actions[-1][0] + 1, actions[len(actions) // 2][0]])
+        times = [start + 0.25 * quarter for quarter in range(self._rng.randrange(8, 20))]
+        actions.append((start, FailFast(name, yes=True)))
+        actions += [(time, self._short_claim()) for time in times for _ in range(3)]
+        actions.append((times[-1], FailFast(name, yes=False)))
+        actions.sort(key=itemgetter(0))
+
+    def _short_claim(self) -> Action:
+        return Client(by="claim", timeout=2, hold=self._rng.choice([0, 0.25]), end="release")
 
     def _action(self) -> Action:
         draws: list[tuple[Callable[[], Action], int]] = [

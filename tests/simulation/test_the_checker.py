@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import pytest
 import trio
 
+from qorb_trio import Backend
 from qorb_trio._balancing.idle_index import IdleIndex
 from qorb_trio._claims.claim import Claim
 from qorb_trio._claims.dispatcher import Dispatcher
@@ -25,7 +28,9 @@ from qorb_trio._planning.situation import Situation
 from qorb_trio._pool.rebalancer import Rebalancer
 from qorb_trio._slots.state import CLOSED
 
+from ..harness import Ledger
 from .__main__ import main
+from .loans import Loans
 from .play import WRONG, simulate
 from .reduce import reduce
 
@@ -166,6 +171,18 @@ def threads_are_welcome(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Dispatcher, "check_run", lambda self: None)
 
 
+def dialled_at_once(patch: pytest.MonkeyPatch) -> None:
+    """The planner forgets `max_connecting`."""
+    set_limits = Rebalancer._set_limits
+
+    def wrong(self: Any, views: Any) -> None:
+        set_limits(self, views)
+        for view in views:
+            view.max_connecting = math.inf
+
+    patch.setattr(Rebalancer, "_set_limits", wrong)
+
+
 #: At least one fault for each statement: its function, and a part of the complaint.
 FAULTS = [
     pytest.param(one_too_many, "slots pass max_slots", id="1"),
@@ -180,6 +197,7 @@ FAULTS = [
     pytest.param(the_cancelled_keep_what_they_have, "claims are said to be lost", id="9"),
     pytest.param(closed_twice, "disconnected twice", id="the end"),
     pytest.param(the_old_are_lent, "[5] lent ", id="5, age"),
+    pytest.param(dialled_at_once, "at once, of ", id="max_connecting"),
     pytest.param(idle_closes_count, "[10] nothing has failed", id="10"),
     pytest.param(threads_are_welcome, "in a thread is not refused", id="threads"),
 ]
@@ -231,6 +249,17 @@ def test_what_is_found_is_explained(
     chosen = [int(number) for number in short.split("'")[1].split(",") if number]
     assert len(chosen) <= 8
     assert simulate(seed, only=chosen).violations
+
+
+@pytest.mark.parametrize(("until", "is_wrong"), [(0.0, False), (math.inf, True)])
+async def test_a_loan_of_an_ejected_backend_is_found(until: float, is_wrong: bool) -> None:
+    """A spare of an ejected backend may be lent for its trial, which is due at the end only."""
+    stats: Any = SimpleNamespace(backends={"a": SimpleNamespace(ejected_until=until)})
+    watch: Any = SimpleNamespace(pool=SimpleNamespace(stats=lambda: stats), ledger=Ledger())
+    loans = Loans(calm=False)
+    loans.watch = watch
+    loans.slot_state_change("pool", 0, Backend(("a.test", 1), name="a"), "unclaimed", "claimed")
+    assert bool(watch.ledger.violations) is is_wrong
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
