@@ -29,6 +29,9 @@ EVENTS = [name for name in vars(Instrument) if not name.startswith("_")]
 #: Seconds of a dial after which the pool may suspect that the backend hangs.
 SLOW = 1.0
 
+#: If dials have taken long, one may be suspect only after this many times as long.
+SLOW_FACTOR = 3.0
+
 #: Maximum time in seconds that a connection must last before its backend is trusted again.
 PROBATION = 1.0
 
@@ -369,9 +372,14 @@ class InvariantInstrument(trio.abc.Instrument):
         act = self.connector.script.standing("connect", backend.name)
         return act.error is None and act.delay < SLOW
 
+    @property
+    def patience(self) -> float:
+        """Seconds of a dial after which the pool must have noticed that the backend hangs."""
+        return max(SLOW, SLOW_FACTOR * self.ledger.longest_dial)
+
     def _hangs(self, backend: Backend) -> bool:
         began = [dial.started for dial in self.ledger.dialling if dial.backend == backend]
-        return min(began, default=math.inf) + SLOW <= trio.current_time()
+        return min(began, default=math.inf) + self.patience <= trio.current_time()
 
     # ------------------------------------------------------- what a client calls
 

@@ -196,6 +196,8 @@ class Ledger:
         self.live: dict[LedgerConnection, None] = {}
         self.dials: list[Dial] = []
         self.dialling: dict[Dial, None] = {}
+        #: The duration in seconds of the longest dial that has succeeded.
+        self.longest_dial = 0.0
         self.calls: Counter[str] = Counter()
         self.returned: list[tuple[LedgerConnection, BaseException | None]] = []
         self.violations: list[str] = []
@@ -345,6 +347,7 @@ class PlainLedgerConnector(Connector[LedgerConnection]):
             conn.born = dial.started
             conn.broken = backend.name in self.born_broken
             conn.departed = dial.departed
+            ledger.longest_dial = max(ledger.longest_dial, trio.current_time() - dial.started)
             return conn
         except BaseException as exc:
             dial.error = exc

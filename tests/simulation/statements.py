@@ -43,13 +43,8 @@ from ..harness import InvariantInstrument, LedgerConnection, PlainLedgerConnecto
 from ..harness.invariants import PROBATION
 from ..harness.ledger import Dial
 
-#: Seconds of a dial after which the pool may suspect that it hangs, ...
-SLOW_DIAL = 1.0
-
-#: ... or this multiple of the longest recent dial, if that is longer, ...
-SLOW_FACTOR = 3.0
-
-#: ... doubled with each failure, at most this number of times.
+#: With each failure of a backend, the time after which its dial is suspect doubles, at most this
+#: number of times.
 MOST_DOUBLINGS = 6
 
 
@@ -73,7 +68,6 @@ class NineStatements(InvariantInstrument):
     def __init__(self, connector: PlainLedgerConnector, policy: Policy) -> None:
         super().__init__(connector, policy)
         self.records: dict[Backend, Record] = {}
-        self.longest_dial = 0.0
         self.ending = False
         """True as soon as a task has begun to end the pool."""
         self.is_calm = False
@@ -113,7 +107,6 @@ class NineStatements(InvariantInstrument):
         if whom.error is None:
             record.dead = False
             record.streak = 0
-            self.longest_dial = max(self.longest_dial, lasted)
             return
         record.streak += 1
         timed_out = lasted >= self.policy.set_config.connect_timeout
@@ -320,8 +313,7 @@ class NineStatements(InvariantInstrument):
         record = self.records[one.backend]
         if one.online:
             return False
-        patience = max(SLOW_DIAL, SLOW_FACTOR * self.longest_dial)
-        patience *= 2.0 ** min(record.streak, MOST_DOUBLINGS)
+        patience = self.patience * 2.0 ** min(record.streak, MOST_DOUBLINGS)
         oldest = min(self._begun(one.backend), default=math.inf)
         return record.dead or now - oldest > patience
 
