@@ -14,7 +14,6 @@ from qorb_trio._health.hang_detector import (
     HangDetector,
     abandon_at,
     began_at,
-    next_refresh_at,
     suspect_at,
 )
 
@@ -114,13 +113,9 @@ def test_when_a_dial_is_suspect_and_abandoned(
     limits = {"connect_timeout": connect_timeout, "max_backoff": max_backoff}
     assert suspect_at(began, timeout) == 7
     assert abandon_at(began, timeout, **limits) == abandoned
-    assert next_refresh_at(began, timeout, is_hung=False, **limits) == 7
-    assert next_refresh_at(began, timeout, is_hung=True, **limits) == abandoned
 
 
 def test_without_a_dial_nothing_is_due() -> None:
     """A backend that is not dialled never has to be looked at."""
-    limits = {"connect_timeout": math.inf, "max_backoff": 30.0}
     assert suspect_at(math.inf, 1) == math.inf
-    assert next_refresh_at(math.inf, 1, is_hung=False, **limits) == math.inf
-    assert next_refresh_at(math.inf, 1, is_hung=True, **limits) == math.inf
+    assert abandon_at(math.inf, 1, connect_timeout=math.inf, max_backoff=30.0) == math.inf

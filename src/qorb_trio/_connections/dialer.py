@@ -7,7 +7,7 @@ attempt; if that fails, the slot ends, and the planner decides whether another i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar, final
 
 import attrs
@@ -224,36 +224,38 @@ class Dialer(Generic[C]):
 
     # Dials that hang.
 
-    def refresh_hung(self, slot_set: SlotSet[C], now: float) -> None:
+    def refresh_hung(self, slot_sets: Iterable[SlotSet[C]], now: float) -> None:
         """Update `SlotSet.is_hung`, and give up dials that would last for ever."""
-        slot_set.is_hung = now >= self._suspect_at(slot_set, now)
-        while slot_set.is_hung and now >= self._abandon_at(slot_set, now):
+        timeout = self._hangs.hang_timeout(now)
+        for slot_set in slot_sets:
+            if slot_set.dials or slot_set.is_hung:
+                self._refresh_hung(slot_set, timeout, now)
+
+    def _refresh_hung(self, slot_set: SlotSet[C], timeout: float, now: float) -> None:
+        slot_set.is_hung = now >= self._suspect_at(slot_set, timeout, now)
+        while slot_set.is_hung and now >= self._abandon_at(slot_set, timeout, now):
             self.abort(next(iter(slot_set.dials)))
-            slot_set.is_hung = now >= self._suspect_at(slot_set, now)
+            slot_set.is_hung = now >= self._suspect_at(slot_set, timeout, now)
 
-    def next_refresh_at(self, slot_set: SlotSet[C], now: float) -> float:
+    def next_refresh_at(self, slot_sets: Iterable[SlotSet[C]], now: float) -> float:
         """Return when `refresh_hung` may see something else than it last saw."""
-        config = self._settings.set_config
-        return hang_detector.next_refresh_at(
-            self._began_at(slot_set, now),
-            self._hang_timeout(slot_set, now),
-            is_hung=slot_set.is_hung,
-            connect_timeout=config.connect_timeout,
-            max_backoff=config.max_connection_backoff,
-        )
+        timeout = self._hangs.hang_timeout(now)
+        times = [
+            (self._abandon_at if it.is_hung else self._suspect_at)(it, timeout, now)
+            for it in slot_sets
+            if it.dials
+        ]
+        return min(times, default=math.inf)
 
-    def _hang_timeout(self, slot_set: SlotSet[C], now: float) -> float:
-        return slot_set.detector.scaled_timeout(self._hangs.hang_timeout(now))
+    def _suspect_at(self, slot_set: SlotSet[C], timeout: float, now: float) -> float:
+        timeout = slot_set.detector.scaled_timeout(timeout)
+        return hang_detector.suspect_at(self._began_at(slot_set, now), timeout)
 
-    def _suspect_at(self, slot_set: SlotSet[C], now: float) -> float:
-        began = self._began_at(slot_set, now)
-        return hang_detector.suspect_at(began, self._hang_timeout(slot_set, now))
-
-    def _abandon_at(self, slot_set: SlotSet[C], now: float) -> float:
+    def _abandon_at(self, slot_set: SlotSet[C], timeout: float, now: float) -> float:
         config = self._settings.set_config
         return hang_detector.abandon_at(
             self._began_at(slot_set, now),
-            self._hang_timeout(slot_set, now),
+            slot_set.detector.scaled_timeout(timeout),
             connect_timeout=config.connect_timeout,
             max_backoff=config.max_connection_backoff,
         )

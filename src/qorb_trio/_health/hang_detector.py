@@ -91,16 +91,3 @@ def abandon_at(
     if connect_timeout < math.inf:
         return NEVER
     return max(suspect_at(began, timeout), began + max_backoff)
-
-
-def next_refresh_at(
-    began: float, timeout: float, *, is_hung: bool, connect_timeout: float, max_backoff: float
-) -> float:
-    """Return when a backend has to be looked at again, to see whether its oldest dial hangs.
-
-    That is when a dial becomes suspect, and for a backend that `is_hung` already, when the pool
-    abandons the dial.
-    """
-    if not is_hung:
-        return suspect_at(began, timeout)
-    return abandon_at(began, timeout, connect_timeout=connect_timeout, max_backoff=max_backoff)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from heapq import heapify, heapreplace
+from heapq import heappush, heapreplace
 from math import inf
 
+from .._phases import SLICE, Phases, finish, slices
 from .plan import O
 
 #: A backend gets its first slot before any other gets a second one, unless the heaviest
@@ -21,35 +22,47 @@ def apportion(slots: int, limits: Mapping[O, int]) -> dict[O, int]:
     slots are given in order of `rotation_key`, which is by weighted chance already.
     Ties among further slots are broken by `rotation_key` too.
     """
-    left = min(slots, sum(limits.values()))
-    if left <= 0:
-        return dict.fromkeys(limits, 0)
+    return finish(apportion_in_phases(slots, limits))
+
+
+def apportion_in_phases(slots: int, limits: Mapping[O, int]) -> Phases[dict[O, int]]:
+    """Divide slots as `apportion` does, with pauses."""
+    capacity = sum(limits.values())
+    if slots <= 0 or slots >= capacity:
+        return dict(limits) if slots > 0 else dict.fromkeys(limits, 0)
     weights = {view.effective_weight for view in limits}
+    yield
     rounds = slots // len(limits) if len(weights) == 1 else 0
     quotas = {
         view: rounds if rounds < limit else limit  # noqa: FURB136 - min() takes twice as long
         for view, limit in limits.items()
     }
-    left -= sum(quotas.values())
+    yield
+    left = slots - sum(quotas.values())
     if left:
-        _fill(quotas, limits, left, max(weights))
+        yield from _fill(quotas, limits, left, max(weights))
     return quotas
 
 
-def _fill(quotas: dict[O, int], limits: Mapping[O, int], left: int, heaviest: float) -> None:
+def _fill(
+    quotas: dict[O, int], limits: Mapping[O, int], left: int, heaviest: float
+) -> Phases[None]:
     """Give `left` more slots, one at a time, each to the view that pays the least for it."""
-    heap = [
-        (_price(held, view.effective_weight, heaviest), view.rotation_key, i, view)
-        for i, (view, held) in enumerate(quotas.items())
-        if held < limits[view]
-    ]
-    heapify(heap)
-    for _ in range(left):
+    heap: list[tuple[float, float, int, O]] = []
+    for part in slices(list(enumerate(quotas.items()))):
+        for i, (view, held) in part:
+            if held < limits[view]:
+                price = _price(held, view.effective_weight, heaviest)
+                heappush(heap, (price, view.rotation_key, i, view))
+        yield
+    for count in range(left):
         _, key, i, view = heap[0]
         held = quotas[view] = quotas[view] + 1
         is_full = held == limits[view]
         price = inf if is_full else (held + 1) / view.effective_weight
         heapreplace(heap, (price, key, i, view))
+        if count % SLICE == SLICE - 1:
+            yield
 
 
 def _price(held: int, weight: float, heaviest: float) -> float:

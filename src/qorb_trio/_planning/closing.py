@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Generic, final
 
+from .._phases import Phases, slices, sort
 from .comparison import Comparison
 from .division import Division
 from .plan import Step, V
@@ -35,7 +36,7 @@ class Closing(Generic[V]):
         """Return the idle connections to close."""
         return [Step(view, count) for view, count in self._counts.items()]
 
-    def close_surplus(self, aborted: int, *, rebalance: bool) -> None:
+    def close_surplus(self, aborted: int, *, rebalance: bool) -> Phases[None]:
         """Close what is not wanted: what is due or over a limit, and in a rebalance the rest.
 
         `aborted` is the number of dials that the same plan gives up.
@@ -44,11 +45,13 @@ class Closing(Generic[V]):
         over = max(0, situation.over_cap - aborted)
         if not (rebalance or over or situation.retiring or self._gaps.has_overfull):
             return
-        surplus = sorted(self._surplus, key=self._surplus_rank)
+        surplus = yield from sort(list(self._surplus), self._surplus_rank)
         self._close_due(surplus)
+        yield
         if rebalance:
-            self._close_lasting(surplus)
+            yield from self._close_lasting(surplus)
         self._close_over_limits(surplus)
+        yield
         self._close_over_cap(surplus, over - sum(self._counts.values()))
 
     def _surplus_rank(self, view: V) -> tuple[int, float, float]:
@@ -56,13 +59,13 @@ class Closing(Generic[V]):
         surplus = self._surplus.get(view, 0) / view.effective_weight
         return -view.priority, -surplus, -view.rotation_key
 
-    def _close_due(self, surplus: Iterable[V]) -> None:
+    def _close_due(self, surplus: Sequence[V]) -> None:
         """Close idle connections that are due where others have taken their place."""
         excess = self._situation.connected - self._division.size
         for view in surplus if self._situation.retiring else ():
             excess -= self._close(view, min(excess, view.retiring_idle))
 
-    def _close_lasting(self, surplus: Iterable[V]) -> None:
+    def _close_lasting(self, surplus: Sequence[V]) -> Phases[None]:
         """Close spares beyond the quota of their backend that are not needed in its place."""
         situation = self._situation
         connected, retained = situation.connected, self._retained
@@ -72,19 +75,21 @@ class Closing(Generic[V]):
         )
         if excess <= 0:
             return
-        for view in surplus:
+        for part in slices(surplus):
+            for view in part:
+                if view not in situation.failing or not view.is_half_open:
+                    beyond = situation.lasting(view) - retained.quotas[view]
+                    excess -= self._close(view, min(excess, beyond))
             if excess <= 0:
                 return
-            if view not in situation.failing or not view.is_half_open:
-                beyond = situation.lasting(view) - retained.quotas[view]
-                excess -= self._close(view, min(excess, beyond))
+            yield
 
-    def _close_over_limits(self, surplus: Iterable[V]) -> None:
+    def _close_over_limits(self, surplus: Sequence[V]) -> None:
         """Close idle connections beyond a lowered limit of their backend."""
         for view in surplus if self._gaps.has_overfull else ():
             self._close(view, view.connected - view.limit - self._counts.get(view, 0))
 
-    def _close_over_cap(self, surplus: list[V], over: int) -> None:
+    def _close_over_cap(self, surplus: Sequence[V], over: int) -> None:
         """Close idle connections beyond a lowered cap, and where that is too few, returned ones.
 
         The last connection stays until another one works.
@@ -95,7 +100,7 @@ class Closing(Generic[V]):
             over -= closed
             spared -= closed
         if over > 0 and spared > 0:
-            self.reclaimable = surplus
+            self.reclaimable = list(surplus)
 
     def _close(self, view: V, count: int) -> int:
         """Close at most `count` more idle connections beyond the quota; return how many."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, final
 
+from .._phases import Phases, slices, sort
 from .division import Division
 from .plan import V
 from .situation import Situation
@@ -12,6 +14,24 @@ from .situation import Situation
 def fullness(view: V) -> tuple[float, float]:
     """Return the sort key by which views get connections: the smallest has least for its weight."""
     return (view.connected + view.connecting) / view.effective_weight, view.rotation_key
+
+
+def compare(situation: Situation[V], division: Division[V]) -> Phases[Comparison[V]]:
+    """Find the differences between what there is and what is wanted."""
+    gaps = Comparison(situation, division)
+    for quotas in slices(list(division.quotas.items())):
+        gaps.note_differences(quotas)
+        yield
+    for probes in slices(division.probes):
+        gaps.add_probes(probes)
+        yield
+    if situation.waiting and (situation.failing or gaps.has_backlog):
+        yield from gaps.cover_claimants()
+    if situation.retiring:
+        for views in slices(situation.views):
+            gaps.find_replacements(views)
+            yield
+    return gaps
 
 
 @final
@@ -33,20 +53,22 @@ class Comparison(Generic[V]):
         self.blocked: list[V] = []
         #: True if the end of a dial calls for another step.
         self.has_backlog = False
-        for view, quota in division.quotas.items():
+
+    def note_differences(self, quotas: Iterable[tuple[V, int]]) -> None:
+        """Note which views have more connections than their quota, or fewer."""
+        for view, quota in quotas:
             connected = view.connected
             if connected > quota:
                 self.surplus[view] = connected - quota
                 self.has_overfull = self.has_overfull or connected > view.limit
             elif connected < quota:
                 self._lack(view, quota, connected)
-        for view in division.probes:
+
+    def add_probes(self, probes: Iterable[V]) -> None:
+        """Want one more connection of each view that should be probed."""
+        for view in probes:
             self.wanted[view] += 1
             self._lack(view, self.wanted[view], view.connected)
-        if situation.waiting and (situation.failing or self.has_backlog):
-            self._cover_claimants()
-        if situation.retiring:
-            self._find_replacements()
 
     def _lack(self, view: V, wanted: int, connected: int) -> None:
         """Compute how many dials a view lacks, as far as its limits allow."""
@@ -63,24 +85,35 @@ class Comparison(Generic[V]):
         if lacking > 0:
             self.lacks[view] = lacking
 
-    def _cover_claimants(self) -> None:
+    def cover_claimants(self) -> Phases[None]:
         """Want more where parked claimants would wait for a backend that may not serve them.
 
         The division counts the connections of failing backends, though a check of one may
         fail, and the dials that `max_connecting` puts off. Invariant 3 demands a connection on
         its way at a sound backend for each parked claimant, while there is room.
         """
-        situation = self._situation
-        sound = [view for view in situation.views if view not in situation.failing]
-        coming = sum([view.connected - view.claimed + view.connecting for view in sound])
-        coming += sum([self.lacks.get(view, 0) for view in sound])
+        situation, failing = self._situation, self._situation.failing
+        coming = 0
+        priorities: set[int] = set()
+        for part in slices(situation.views):
+            sound = [view for view in part if view not in failing]
+            coming += sum([view.connected - view.claimed + view.connecting for view in sound])
+            coming += sum([self.lacks.get(view, 0) for view in sound])
+            priorities.update([v.priority for v in part if v.connected or v not in failing])
+            yield
         short = min(situation.waiting - coming, situation.free - sum(self.lacks.values()))
         if short <= 0:
             return
-        usable = [v.priority for v in situation.views if v.connected or v not in situation.failing]
-        best = min(usable, default=0)
-        for view in sorted([v for v in sound if v.priority == best], key=fullness):
-            short -= self._want_more(view, short)
+        best = min(priorities, default=0)
+        usable_views = [v for v in situation.views if v.priority == best and v not in failing]
+        yield
+        emptiest_first = yield from sort(usable_views, fullness)
+        for part in slices(emptiest_first):
+            for view in part:
+                short -= self._want_more(view, short)
+            if not short:
+                return
+            yield
 
     def _want_more(self, view: V, count: int) -> int:
         """Want up to `count` more dials of a view, as far as its limits allow; return how many."""
@@ -93,14 +126,14 @@ class Comparison(Generic[V]):
             self.wanted[view] = max(self.wanted[view], lasting + dials + more)
         return more
 
-    def _find_replacements(self) -> None:
-        """Find the views that can replace a due connection now.
+    def find_replacements(self, views: Iterable[V]) -> None:
+        """Find those of some views that can replace a due connection now.
 
         A due connection does not count towards the quota, but it works, so one
         replacement at a time is enough.
         """
         failing = self._situation.failing
-        for view in self._situation.views:
+        for view in views:
             if not view.retiring or view in failing:
                 continue
             missing = self.wanted[view] - self._situation.lasting(view)

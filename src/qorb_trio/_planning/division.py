@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from heapq import nsmallest
+from collections.abc import Sequence
 from typing import Generic, final
 
 import attrs
 
-from .._phases import Phases
-from .apportion import apportion
+from .._phases import Phases, slices, sort
+from .apportion import apportion_in_phases
 from .plan import V
 from .situation import Situation
 
@@ -45,9 +44,11 @@ def divide(situation: Situation[V]) -> Phases[Division[V]]:
             division = fewer
     division.probes += trials
     budget = min(situation.max_probes, room - sum(division.quotas.values()))
-    division.probes = nsmallest(max(0, budget), division.probes, key=probe_rank)
+    if budget < len(division.probes):
+        probes = yield from sort(division.probes, probe_rank)
+        division.probes = list(probes[: max(0, budget)])
     if situation.ejected:
-        _keep_ejected(situation, division)
+        yield from _keep_ejected(situation, division)
     return division
 
 
@@ -84,54 +85,63 @@ def _divide(situation: Situation[V], total: int) -> Phases[Division[V]]:
     candidates: list[tuple[V, float]] = []
     left = total
     capacity = 0
-    for tier in _tiers(situation):
+    tiers = yield from _tiers(situation)
+    for tier in tiers:
         if failing:
-            candidates += _fair_shares(tier, failing, left)
-            yield
-        limits = _limits(situation, tier)
-        yield
-        parts = apportion(left, limits)
+            candidates += yield from _fair_shares(tier, failing, left)
+        limits = yield from _limits(situation, tier)
+        parts = yield from apportion_in_phases(left, limits)
         yield
         quotas.update(parts)
         left -= sum(parts.values())
         capacity += sum([view.limit for view in tier])
+        yield
         if any(view not in failing or view.connected for view in tier):
             break
-    yield
-    probes = [view for view, fair in candidates if _needs_probe(view, fair, left)]
-    yield
+    probes: list[V] = []
+    for part in slices(candidates):
+        probes += [view for view, fair in part if _needs_probe(view, fair, left)]
+        yield
     return Division(quotas, probes, min(total, capacity), is_saturated=left > 0)
 
 
-def _tiers(situation: Situation[V]) -> Iterable[Sequence[V]]:
+def _tiers(situation: Situation[V]) -> Phases[list[list[V]]]:
     """Return the views of each priority, best first, without those that are ejected."""
-    views: Iterable[V] = situation.views
-    if situation.ejected:
-        views = [view for view in views if not view.is_ejected]
     tiers: dict[int, list[V]] = {}
-    for view in views:
-        tiers.setdefault(view.priority, []).append(view)
+    for part in slices(situation.views):
+        for view in part:
+            if not situation.ejected or not view.is_ejected:
+                tiers.setdefault(view.priority, []).append(view)
+        yield
     return [tiers[priority] for priority in sorted(tiers)]
 
 
-def _limits(situation: Situation[V], tier: Sequence[V]) -> dict[V, int]:
+def _limits(situation: Situation[V], tier: Sequence[V]) -> Phases[dict[V, int]]:
     """Return how many connections each view can have; a failing one, those that it has."""
-    limits = {view: view.limit for view in tier}
-    if situation.closing:
-        for view in tier:
-            limits[view] = max(0, limits[view] - view.closing)
-    if situation.failing:
-        for view in situation.failing.keys() & limits.keys():
-            limits[view] = min(view.limit, view.connected)
+    limits: dict[V, int] = {}
+    failing, has_closing = situation.failing, situation.closing > 0
+    for part in slices(tier):
+        for view in part:
+            limit = view.limit
+            if view in failing:
+                limit = min(limit, view.connected)
+            elif has_closing:
+                limit = max(0, limit - view.closing)
+            limits[view] = limit
+        yield
     return limits
 
 
 def _fair_shares(
     tier: Sequence[V], failing: dict[V, None], slots: int
-) -> Iterable[tuple[V, float]]:
+) -> Phases[list[tuple[V, float]]]:
     """Return the failing views, each with its fair share of the slots."""
     average = slots / sum([view.effective_weight for view in tier])
-    return [(view, average * view.effective_weight) for view in tier if view in failing]
+    shares: list[tuple[V, float]] = []
+    for part in slices(tier):
+        shares += [(view, average * view.effective_weight) for view in part if view in failing]
+        yield
+    return shares
 
 
 def _needs_probe(view: V, fair_share: float, undivided: int) -> bool:
@@ -144,11 +154,12 @@ def _needs_probe(view: V, fair_share: float, undivided: int) -> bool:
     return undivided > 0 or view.connected - view.retiring < fair_share
 
 
-def _keep_ejected(situation: Situation[V], division: Division[V]) -> None:
+def _keep_ejected(situation: Situation[V], division: Division[V]) -> Phases[None]:
     """Let ejected backends keep their connections, as far as the others leave room."""
     quotas = division.quotas
     left = situation.room - sum(quotas.values()) - len(division.probes)
-    for view in sorted(situation.ejected, key=lambda view: view.rotation_key):
+    ejected = yield from sort(situation.ejected, lambda view: view.rotation_key)
+    for view in ejected:
         quotas[view] = max(0, min(left, view.limit, view.connected))
         left -= quotas[view]
         division.size += quotas[view]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from .._phases import Phases, finish
 from .closing import Closing
-from .comparison import Comparison
+from .comparison import Comparison, compare
 from .dialling import plan_aborts, plan_opens
 from .division import Division, divide, divide_retained
 from .plan import Demand, Plan, Step, V
-from .situation import Situation
+from .situation import Situation, survey
 
 
 def make_plan(views: Sequence[V], demand: Demand, *, rebalance: bool = False) -> Plan[V]:
@@ -31,24 +31,22 @@ def plan_in_phases(
     """Make a plan as `make_plan` does, with pauses, for thousands of views.
 
     What happens to a view in a pause may be part of the plan or not. Nothing may be opened
-    in a pause: then the caps hold, because slots are counted in the first phase.
+    in a pause: then the caps hold, because slots are counted first.
     """
-    situation = Situation(views, demand)
-    yield
+    situation = yield from survey(views, demand)
     division = yield from divide(situation)
-    yield
     retained = yield from divide_retained(situation, division)
-    gaps = Comparison(situation, division)
-    yield
-    opens = plan_opens(situation, gaps)
-    yield
-    aborts = plan_aborts(situation, gaps)
-    yield
+    gaps = yield from compare(situation, division)
+    opens = yield from plan_opens(situation, gaps)
+    aborts = yield from plan_aborts(situation, gaps)
     closing = Closing(situation, division, retained, gaps)
-    closing.close_surplus(sum([step.count for step in aborts]), rebalance=rebalance)
+    yield from closing.close_surplus(sum([step.count for step in aborts]), rebalance=rebalance)
     if not aborts and all(step.view in situation.failing for step in opens):
+        yield
         closing.make_room(rebalance=rebalance)
     closes = closing.steps()
+    yield
+    is_settled = not closes and _is_settled(situation, retained, gaps)
     yield
     return Plan(
         wanted=gaps.wanted,
@@ -59,7 +57,7 @@ def plan_in_phases(
         demand=situation.demand,
         size=division.size,
         is_saturated=_is_saturated(situation, division),
-        is_settled=not closes and _is_settled(situation, retained, gaps),
+        is_settled=is_settled,
         has_backlog=gaps.has_backlog or _is_yielding(situation, division, gaps, opens),
     )
 

@@ -14,6 +14,7 @@ from typing import Final, final
 
 import attrs
 
+from .._phases import Phases, finish, slices
 from .apportion import is_featherweight
 from .plan import Plan, V
 
@@ -138,17 +139,30 @@ def next_rotation(views: Sequence[V], plan: Plan[V]) -> tuple[V, V] | None:
     first of the usable ones of the same priority that have nothing. The caller gives the
     first a new key. The spare moves only if the key of the next is smaller than that.
     """
+    return finish(rotation_in_phases(views, plan))
+
+
+def rotation_in_phases(views: Sequence[V], plan: Plan[V]) -> Phases[tuple[V, V] | None]:
+    """Find the next rotation as `next_rotation` does, with pauses."""
     needy: dict[int, list[V]] = {}
-    for view in views:
-        if not plan.wanted[view] and _is_unused(view):
-            needy.setdefault(view.priority, []).append(view)
+    for part in slices(views):
+        for view in part:
+            if not plan.wanted[view] and _is_unused(view):
+                needy.setdefault(view.priority, []).append(view)
+        yield
     if not needy:
         return None
-    holders = [v for v in views if plan.wanted[v] and v.idle and v.priority in needy]
-    donor = min((v for v in holders if not v.is_ejected), key=_key, default=None)
+    holders: list[V] = []
+    for part in slices(views):
+        spare = [v for v in part if plan.wanted[v] and v.idle and v.priority in needy]
+        holders += [v for v in spare if not v.is_ejected]
+        yield
+    donor = min(holders, key=_key, default=None)
     if donor is None:
         return None
+    yield
     heaviest = max(v.effective_weight for v in views if v.priority == donor.priority)
+    yield
     recipients = [
         view
         for view in needy[donor.priority]
@@ -173,10 +187,12 @@ def last_holder_key(views: Iterable[V], priority: int) -> float:
     return max(keys, default=0.0)
 
 
-def last_holder_keys(views: Iterable[V]) -> dict[int, float]:
+def last_holder_keys(views: Sequence[V]) -> Phases[dict[int, float]]:
     """Return the largest key among the backends that hold connections, for each priority."""
     keys: dict[int, float] = {}
-    for view in views:
-        if view.connected:
-            keys[view.priority] = max(view.rotation_key, keys.get(view.priority, 0.0))
+    for part in slices(views):
+        for view in part:
+            if view.connected:
+                keys[view.priority] = max(view.rotation_key, keys.get(view.priority, 0.0))
+        yield
     return keys

@@ -1,11 +1,59 @@
-"""`Situation`: the sums over all views that the rules of one plan share."""
+"""`Situation`: the sums over all views that the rules of one plan share. `survey` makes it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Generic, final
 
+import attrs
+
+from .._phases import Phases, slices
 from .plan import Demand, V
+
+
+@final
+@attrs.define
+class Sums(Generic[V]):
+    """The totals of the views that have been counted."""
+
+    connected: int = 0
+    connecting: int = 0
+    closing: int = 0
+    retiring: int = 0
+    claimed: int = 0
+    #: Of failing and ejected views only.
+    unsound_connecting: int = 0
+    unsound_closing: int = 0
+    unsound_retiring: int = 0
+    failing: dict[V, None] = attrs.field(factory=dict)
+    ejected: list[V] = attrs.field(factory=list)
+
+    def add(self, views: Sequence[V]) -> None:
+        """Count some more views."""
+        self.connected += sum([view.connected for view in views])
+        self.connecting += sum([view.connecting for view in views])
+        self.closing += sum([view.closing for view in views])
+        self.retiring += sum([view.retiring for view in views])
+        self.claimed += sum([view.claimed for view in views])
+        if unsound := [view for view in views if view.is_failing or view.is_ejected]:
+            self.failing.update(dict.fromkeys(unsound))
+            self.ejected += [view for view in unsound if view.is_ejected]
+            self.unsound_connecting += sum([view.connecting for view in unsound])
+            self.unsound_closing += sum([view.closing for view in unsound])
+            self.unsound_retiring += sum([view.retiring for view in unsound])
+
+
+def survey(views: Sequence[V], demand: Demand) -> Phases[Situation[V]]:
+    """Count all views.
+
+    What changes in a pause is counted before or after the change. Slots only end in a pause,
+    so no more are counted as free than there are.
+    """
+    sums: Sums[V] = Sums()
+    for part in slices(views):
+        sums.add(part)
+        yield
+    return Situation(views, demand, sums)
 
 
 @final
@@ -16,19 +64,20 @@ class Situation(Generic[V]):
     more than most rules do.
     """
 
-    def __init__(self, views: Sequence[V], demand: Demand) -> None:
+    def __init__(self, views: Sequence[V], demand: Demand, sums: Sums[V]) -> None:
         self.views = views
         #: The views that are not dialled unless to probe them; ejected ones are never dialled.
-        self.failing = dict.fromkeys([v for v in views if v.is_failing or v.is_ejected])
-        self.ejected = [view for view in self.failing if view.is_ejected]
-        self.connected = sum([view.connected for view in views])
-        self.connecting = sum([view.connecting for view in views])
-        self.closing = sum([view.closing for view in views])
+        self.failing = sums.failing
+        self.ejected = sums.ejected
+        self.connected = sums.connected
+        self.connecting = sums.connecting
+        self.closing = sums.closing
+        #: The dials of failing views, and their connections that are being closed.
+        self.failing_connecting = sums.unsound_connecting
+        self.failing_closing = sums.unsound_closing
         #: Due connections that can be replaced, which those of failing backends cannot.
-        self.retiring = sum([view.retiring for view in views])
-        if self.retiring:
-            self.retiring -= sum([view.retiring for view in self.failing])
-        claims = sum([view.claimed for view in views]) + demand.waiting
+        self.retiring = sums.retiring - sums.unsound_retiring
+        claims = sums.claimed + demand.waiting
         self.demand = max(claims + demand.spares, demand.minimum)
         self.waiting = demand.waiting
         self.retained = demand.retained
@@ -66,7 +115,4 @@ class Situation(Generic[V]):
 
     def has_sound_dials(self) -> bool:
         """Return True if a backend that is not known to fail is being dialled."""
-        if not self.connecting:
-            return False
-        failing = self.failing
-        return any(view.connecting for view in self.views if view not in failing)
+        return self.connecting > self.failing_connecting

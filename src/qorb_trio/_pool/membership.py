@@ -20,6 +20,7 @@ from .._events.emitter import Emitter
 from .._health.detector import FailureDetector
 from .._model.backend import Backend, effective_weight
 from .._model.settings import Settings
+from .._phases import Phases
 from .._planning.active_set import ActiveSet
 from .._planning.known import KnownBackends
 from .._planning.next_set import TwinBackendsError
@@ -221,10 +222,10 @@ class Membership(Generic[C]):
         backend = slot_set.backend.name
         slot_set.rotation_key = self._order.end_turn(backend, slot_set.effective_weight)
 
-    def remember_holders(self, views: Sequence[SlotSet[C]]) -> None:
+    def remember_holders(self, views: Sequence[SlotSet[C]]) -> Phases[None]:
         """Note, where many backends are active, which of the present holders are last."""
         if len(views) > FEW_ACTIVE:
-            self._last_keys = last_holder_keys(views)
+            self._last_keys = yield from last_holder_keys(views)
 
     def demote(self, slot_set: SlotSet[C]) -> None:
         """Place a backend that has failed behind those that hold connections."""

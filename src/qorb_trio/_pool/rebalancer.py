@@ -15,12 +15,12 @@ from .._connections.ejections import Ejections
 from .._events.emitter import Emitter
 from .._model.backend import Backend
 from .._model.settings import Settings
-from .._phases import Phases, finish
+from .._phases import Phases, finish, slices
 from .._planning.high_watermark import HighWatermark
 from .._planning.make_plan import plan_in_phases
 from .._planning.plan import Demand, Plan
 from .._planning.recovery import Recovery
-from .._planning.rotation import next_rotation
+from .._planning.rotation import rotation_in_phases
 from .._planning.selection import MIN_ACTIVE
 from .._planning.targets import Targets
 from .._slots.readiness import Readiness
@@ -71,6 +71,8 @@ class Rebalancer(Generic[C]):
     #: When all rest that is owed for plans would end, if it began at once.
     _rested_at: float = attrs.field(init=False, default=-math.inf)
     _recovery: Recovery = attrs.field(init=False, factory=Recovery)
+    #: The slot sets that must close the next connection that is returned.
+    _reclaimable: list[SlotSet[C]] = attrs.field(init=False, factory=list)
     #: True if the watermark knows of the rebalance that is under way.
     _is_retaining: bool = attrs.field(init=False, default=False)
 
@@ -109,48 +111,63 @@ class Rebalancer(Generic[C]):
         """
         await self._membership.choose_active(is_turn=is_due)
         views = [slot_set for slot_set in self._registry.active.values() if slot_set.is_active]
-        self._membership.remember_holders(views)
-        self._refresh_hung(views, now)
-        await self._pause(views)
-        self._hurry_retries(views, now)
-        await self._pause(views)
+        await self._take(self._prepare(views, now), views)
         trial_at = self._ejections.review(now)
         if is_due:
             self._targets.request_rebalance()
             self._is_retaining = False
-        self._set_limits(views)
-        await self._pause(views)
         demand = self._collect_demand(views, now)
         plan = await self._make_plan(views, demand, rebalance=self._targets.is_rebalancing)
         self._watermark.record(plan.demand)
         if is_due:
             plan = await self._rotate(views, demand, plan)
-        self._publish(views, plan)
-        await self._pause(views)
+        await self._take(self._note_wanted(plan), views)
+        self._publish(plan)
         self._note_outage(views)
         await self._carry_out(plan)
-        refreshes = [self._dialer.next_refresh_at(it, now) for it in views if it.dials]
+        refresh_at = await self._take(self._next_refresh(views, now), views)
         if len(views) > FEW_VIEWS:
             now = trio.current_time()
             self._rested_at = max(self._rested_at, now) + len(views) * REST_PER_VIEW
-        return min([trial_at, self._recovery.ends_at, *refreshes])
+        return min(trial_at, self._recovery.ends_at, refresh_at)
 
     async def _make_plan(
         self, views: list[SlotSet[C]], demand: Demand, *, rebalance: bool
     ) -> Plan[SlotSet[C]]:
-        """Make a plan, over thousands of backends with a checkpoint after each phase.
+        """Make a plan. Nothing else opens a slot meanwhile."""
+        return await self._take(plan_in_phases(views, demand, rebalance=rebalance), views)
 
-        Nothing else opens a slot meanwhile.
+    async def _take(self, phases: Phases[T], views: list[SlotSet[C]]) -> T:
+        """Return the result of a computation over the views.
+
+        Over thousands of them, all other tasks have their turn after each phase.
         """
-        phases = plan_in_phases(views, demand, rebalance=rebalance)
         if len(views) <= FEW_VIEWS:
             return finish(phases)
-        return await _finish_with_pauses(phases)
-
-    async def _pause(self, views: list[SlotSet[C]]) -> None:
-        """Let all other tasks have their turn, where a plan is over thousands of backends."""
-        if len(views) > FEW_VIEWS:
+        while True:
+            try:
+                next(phases)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
             await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _prepare(self, views: list[SlotSet[C]], now: float) -> Phases[None]:
+        """Bring up to date what a plan reads of the slot sets."""
+        yield from self._membership.remember_holders(views)
+        for part in slices(views):
+            self._dialer.refresh_hung(part, now)
+            yield
+        yield from self._hurry_retries(views, now)
+        yield from self._set_limits(views)
+
+    def _next_refresh(self, views: list[SlotSet[C]], now: float) -> Phases[float]:
+        """Return when a plan is due because a dial may hang."""
+        refresh_at = math.inf
+        for part in slices(views):
+            refresh_at = min(refresh_at, self._dialer.next_refresh_at(part, now))
+            yield
+        return refresh_at
 
     def count_wanted(self) -> int:
         """Return how many connections the next plan will want, as far as the cap allows."""
@@ -159,32 +176,31 @@ class Rebalancer(Generic[C]):
         wanted = max(claims + policy.spares_wanted, self._readiness.minimum)
         return min(wanted, policy.max_slots)
 
-    def _refresh_hung(self, views: list[SlotSet[C]], now: float) -> None:
-        for slot_set in views:
-            if slot_set.dials or slot_set.is_hung:
-                self._dialer.refresh_hung(slot_set, now)
-
-    def _hurry_retries(self, views: list[SlotSet[C]], now: float) -> None:
+    def _hurry_retries(self, views: list[SlotSet[C]], now: float) -> Phases[None]:
         """While nothing is online, retry soon for claimants, and where nothing has failed."""
         if any(slot_set.connected for slot_set in views):
             return
         longest = max(MAX_DELAY_OFFLINE, self._settings.set_config.min_connection_backoff)
-        for slot_set in views:
-            detector = slot_set.detector
-            is_urgent = self._queue.waiting or detector.is_ineligible
-            if is_urgent and detector.cap_retry(now, longest):
-                slot_set.reschedule_back_off()
+        for part in slices(views):
+            for slot_set in part:
+                detector = slot_set.detector
+                is_urgent = self._queue.waiting or detector.is_ineligible
+                if is_urgent and detector.cap_retry(now, longest):
+                    slot_set.reschedule_back_off()
+            yield
 
-    def _set_limits(self, views: list[SlotSet[C]]) -> None:
+    def _set_limits(self, views: list[SlotSet[C]]) -> Phases[None]:
         """Count what a removed backend still holds against it when it has come back."""
         config = self._settings.set_config
         held: dict[Backend, int] = {}
         for slot_set in self._registry.draining:
             held[slot_set.backend] = held.get(slot_set.backend, 0) + len(slot_set.slots)
-        for slot_set in views:
-            taken = held.get(slot_set.backend, 0) if held else 0
-            slot_set.limit = max(0, config.max_count - taken)
-            slot_set.max_connecting = config.max_connecting
+        for part in slices(views):
+            for slot_set in part:
+                taken = held.get(slot_set.backend, 0) if held else 0
+                slot_set.limit = max(0, config.max_count - taken)
+                slot_set.max_connecting = config.max_connecting
+            yield
 
     def _collect_demand(self, views: list[SlotSet[C]], now: float) -> Demand:
         policy = self._settings.policy
@@ -193,7 +209,7 @@ class Rebalancer(Generic[C]):
             self._watermark.begin_rebalance()
         return Demand(
             max_slots=policy.max_slots,
-            draining=self._totals.slots - sum([len(slot_set.slots) for slot_set in views]),
+            draining=sum([len(slot_set.slots) for slot_set in self._registry.draining]),
             waiting=self._queue.waiting,
             spares=self._recovery.limit(policy.spares_wanted, views, now),
             minimum=self._readiness.minimum,
@@ -204,7 +220,7 @@ class Rebalancer(Generic[C]):
         self, views: list[SlotSet[C]], demand: Demand, plan: Plan[SlotSet[C]]
     ) -> Plan[SlotSet[C]]:
         """With more backends than slots, let one spare move to a backend that has none."""
-        move = next_rotation(views, plan)
+        move = await self._take(rotation_in_phases(views, plan), views)
         if move is None:
             return plan
         donor, recipient = move
@@ -213,18 +229,26 @@ class Rebalancer(Generic[C]):
             return plan
         return await self._make_plan(views, demand, rebalance=True)
 
-    def _publish(self, views: list[SlotSet[C]], plan: Plan[SlotSet[C]]) -> None:
+    def _note_wanted(self, plan: Plan[SlotSet[C]]) -> Phases[None]:
+        """Note in each slot set how many slots the plan wants there."""
+        for part in slices(list(plan.wanted.items())):
+            for slot_set, wanted in part:
+                slot_set.wanted = wanted
+            yield
+
+    def _publish(self, plan: Plan[SlotSet[C]]) -> None:
         """Let all others see what the plan says."""
-        reclaimable = set(plan.reclaimable)
-        for slot_set in views:
-            slot_set.wanted = plan.wanted[slot_set]
-            slot_set.is_reclaimable = slot_set in reclaimable
+        for slot_set in self._reclaimable:
+            slot_set.is_reclaimable = False
+        self._reclaimable = plan.reclaimable
+        for slot_set in self._reclaimable:
+            slot_set.is_reclaimable = True
         self._targets.publish(
             claims=self._totals.claimed + self._queue.waiting,
             # While nothing is online, the first claimant that waits hurries the retries.
             is_saturated=plan.is_saturated and bool(self._totals.connected or self._queue.waiting),
             size=plan.size,
-            reclaim=bool(reclaimable),
+            reclaim=bool(plan.reclaimable),
             has_backlog=plan.has_backlog,
         )
         if plan.is_settled:
@@ -250,32 +274,34 @@ class Rebalancer(Generic[C]):
         Meanwhile a slot may close and a backend leave or fail, but nothing else opens any
         slot, so that the caps hold all the while.
         """
+        batch = _Batch()
         for step in plan.aborts:
+            await batch.add(step.count)
             if step.view.is_active:
                 self._dialer.abort_youngest(step.view, step.count)
         for step in plan.closes:
+            await batch.add(step.count)
             # In a pause of the planning, a claim may have taken one.
             if step.view.is_active:
                 self._closer.close_idle(step.view, min(step.count, step.view.idle))
-        done = 0
         for step in plan.opens:
             slot_set = step.view
             is_failing = slot_set.is_failing
-            if done >= BATCH_SIZE:
-                done = 0
-                await trio.lowlevel.cancel_shielded_checkpoint()
+            await batch.add(step.count)
             if not slot_set.is_active or (slot_set.is_failing and not is_failing):
                 continue  # the next plan is for how things stand now
             slot_set.order_dials(step.count)
-            done += step.count
 
 
-async def _finish_with_pauses(phases: Phases[T]) -> T:
-    """Return the result of a computation, with a checkpoint in each pause."""
-    while True:
-        try:
-            next(phases)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        await trio.lowlevel.cancel_shielded_checkpoint()
+@final
+class _Batch:
+    """Counts slots, and lets all other tasks have their turn after each `BATCH_SIZE`."""
+
+    def __init__(self) -> None:
+        self._done = 0
+
+    async def add(self, count: int) -> None:
+        if self._done >= BATCH_SIZE:
+            self._done = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        self._done += count
