@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
+from .._slots.cancellation import interruption
 from .._slots.slot_set import Slot
 from .._slots.state import CLAIMED
 from .._util import strip_traceback
@@ -267,7 +268,7 @@ class Grant(Generic[C]):
         finally:
             slot.end_io()
         if scope.cancelled_caught:
-            failure = trio.TooSlowError("on_acquire took longer than its timeout")
+            failure = interruption("on_acquire", is_wanted=self._is_usable(slot))
         if failure is None:
             return None
         if (emit := dispatcher.events.claim_acquire_failed) is not None:

@@ -58,11 +58,10 @@ class Snapshots(Generic[C]):
         )
 
     def _in_order(self) -> Iterable[SlotSet[C]]:
-        """Return the active slot sets, in the resolver's order."""
-        active, known = self._registry.active.values(), self.known
-        if not known.has_inactive:
-            return active
-        return sorted(active, key=lambda slot_set: known.position(slot_set.backend.name))
+        """Return the active slot sets, in the resolver's order, which a later set may change."""
+        position = self.known.position
+        active = self._registry.active.values()
+        return sorted(active, key=lambda slot_set: position(slot_set.backend.name))
 
     def _now(self) -> float:
         # Before the pool has started there is nothing to date.

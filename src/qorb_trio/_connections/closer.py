@@ -92,9 +92,12 @@ class Closer(Generic[C]):
     def clear(self, slot_set: SlotSet[C]) -> None:
         """Close all that is not checked out, and cancel all other I/O of a set.
 
-        The set must be inactive. Its task ends when its last slot has closed.
+        The set must be inactive. Its task ends when its last slot has closed. A claim whose
+        ``on_acquire`` is under way could not be granted any more, so that is cancelled too.
         """
         slot_set.tasks.cancel()
+        for slot in self.claimed(slot_set) if slot_set.claimed else ():
+            slot.interrupt()
         self.close_idle(slot_set, slot_set.idle)
 
     def cut_claim(self, slot: Slot[C]) -> None:

@@ -168,8 +168,8 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         Raises:
           TypeError: it is not an `Instrument`.
         """
-        _validation.instance("instrument", instrument, Instrument)
         self._dispatcher.check_run()
+        _validation.instance("instrument", instrument, Instrument)
         self._parts.events.add(instrument)
 
     def remove_instrument(self, instrument: Instrument) -> None:

@@ -1,0 +1,83 @@
+"""Single lines of the public contract, each as its author might have read it."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from qorb_trio import Backend, FixedResolver, Instrument, PoolTerminatedError, open_pool
+from qorb_trio.testing import FakeConnector, HookedFakeConnector, ManualResolver
+
+A, B, C = (Backend((f"{name}.test", 1), name=name) for name in "abc")
+
+
+async def test_statistics_follow_a_change_of_the_order(autojump_clock: MockClock) -> None:
+    """The backends are in the order of the latest set, also if that moves old ones."""
+    resolver = ManualResolver([A, B])
+    async with (
+        trio.open_nursery() as nursery,
+        open_pool(nursery, resolver, FakeConnector()) as pool,
+    ):
+        await pool.wait_ready()
+        assert list(pool.stats().backends) == ["a", "b"]
+        resolver.set([C, B, A])
+        await wait_all_tasks_blocked()
+        assert list(pool.stats().backends) == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize("leaves", ["the pool", "the backend"])
+async def test_set_up_of_a_connection_that_is_taken_away_is_interrupted(
+    autojump_clock: MockClock, leaves: str
+) -> None:
+    """A claimant in ``on_acquire`` does not wait for it where the claim cannot be granted.
+
+    It learns so at once, though the pool's end gives claims five seconds. Nothing is counted
+    as a failure of the backend.
+    """
+    resolver, connector = ManualResolver([A]), HookedFakeConnector()
+    connector.stall("a", on="on_acquire")
+    ends: list[tuple[float, object]] = []
+
+    async def claim() -> None:
+        try:
+            async with pool.claim() as conn:
+                ends.append((trio.current_time(), conn.backend))
+        except PoolTerminatedError as exc:
+            ends.append((trio.current_time(), exc.stats.backends["a"].failures))
+
+    async with trio.open_nursery() as nursery:
+        async with open_pool(nursery, resolver, connector) as pool:
+            await pool.wait_ready()
+            nursery.start_soon(claim)
+            await trio.sleep(1)
+            assert connector.calls["on_acquire"] == 1
+            if leaves == "the backend":
+                resolver.set([B])
+                await trio.sleep(0.1)
+                assert ends == [(pytest.approx(1, abs=0.01), B)]
+    [(time, result)] = ends
+    assert time == pytest.approx(1, abs=0.01)
+    if leaves == "the pool":
+        assert result == 0
+    connector.assert_all_closed()
+
+
+async def test_wrong_thread_comes_before_the_wrong_argument(autojump_clock: MockClock) -> None:
+    """A method that changes state looks first for the thread, and then for its argument."""
+    async with (
+        trio.open_nursery() as nursery,
+        open_pool(nursery, FixedResolver(["a.test:1"]), FakeConnector()) as pool,
+    ):
+        await pool.wait_ready()
+        claim = pool.claim_nowait()
+        for call in (
+            lambda: pool.add_instrument(None),  # type: ignore[arg-type]
+            lambda: pool.remove_instrument(Instrument()),
+            lambda: pool.reconfigure(None),  # type: ignore[arg-type]
+            lambda: pool.recycle(over=-1),
+            lambda: claim.report(failed=1),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run_sync"):
+                await trio.to_thread.run_sync(call)
+        claim.release()
