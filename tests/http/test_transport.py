@@ -615,6 +615,21 @@ async def test_read_timeout(autojump_clock: trio.abc.Clock, library: Any, conten
         assert trio.current_time() - start == pytest.approx(3)
 
 
+async def test_read_timeout_of_a_server_that_has_served(autojump_clock: trio.abc.Clock) -> None:
+    """A server that has answered before is not taken for one of another protocol."""
+
+    async def once(peer: Peer) -> None:
+        await peer.head()
+        await peer.body()
+        await peer.answer()
+        await silent(peer)
+
+    async with web(once, client=timeouts(httpx, read=3)) as it:
+        await it.client.get(URL)
+        with pytest.raises(httpx.ReadTimeout, match=r"^the read timeout of 3 s is over$"):
+            await it.client.get(URL)
+
+
 async def test_read_timeout_counts_from_the_end_of_the_request(
     autojump_clock: trio.abc.Clock,
 ) -> None:

@@ -120,7 +120,9 @@ class TlsConnector(Connector[TlsStream]):
             close_socket(transport.socket)
             # Trio's error says no more than "broken"; its cause says why.
             reason = exc.__cause__ or exc
-            raise ConnectionError(f"TLS handshake with {backend.name} failed: {reason}") from reason
+            raise ConnectionError(
+                f"TLS handshake with {backend.name} failed: {reason}{_hint_at(reason)}"
+            ) from reason
         except BaseException:
             # Without grace, and without a checkpoint: this may be a cancellation.
             close_socket(transport.socket)
@@ -212,3 +214,9 @@ def _duplicate(conn: TlsStream) -> socket.socket | None:
         return socket.socket(fileno=os.dup(transport.socket.fileno()))
     except OSError:
         return None
+
+
+def _hint_at(reason: BaseException) -> str:
+    """Return what OpenSSL means by a version that is wrong, which is what a plain answer gets."""
+    plain = isinstance(reason, ssl.SSLError) and reason.reason == "WRONG_VERSION_NUMBER"
+    return ": the server does not speak TLS at this port" if plain else ""

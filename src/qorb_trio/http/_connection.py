@@ -15,6 +15,7 @@ import h11
 import trio
 
 from .._model.backend import Backend, format_host_port
+from . import _misfits
 from ._errors import LOST, LostConnectionError
 
 _READ_SIZE: Final = 65536
@@ -57,6 +58,8 @@ class HttpConnection:
         self.backend: Backend = backend
         self.has_served: bool = False
         self._is_broken = is_broken
+        #: The first bytes from the server; `None` as soon as they are those of a response.
+        self._opening: bytes | None = b""
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
     @property
@@ -73,6 +76,13 @@ class HttpConnection:
             and protocol.their_state is h11.IDLE
             and protocol.trailing_data == (b"", False)
         )
+
+    @property
+    def suspicion(self) -> str:
+        """The probable reason of a silence, if the server has never said anything."""
+        if self._opening != b"":
+            return ""
+        return _misfits.of_silence(self.backend.name, is_secure=self.is_secure)
 
     @property
     def host(self) -> str:
@@ -163,13 +173,30 @@ class HttpConnection:
 
         Raises:
           LostConnectionError: the server has closed the connection before it answered.
+          h11.RemoteProtocolError: the first answer of the server is not HTTP.
           trio.BrokenResourceError: the connection is lost.
         """
         data = await self.stream.receive_some(_READ_SIZE)
         if not data and self._h11.their_state is h11.SEND_RESPONSE:
-            raise LostConnectionError("the server closed the connection before it answered")
+            raise LostConnectionError(self._reason_of_close())
+        if self._opening is not None:
+            self._check_opening(bytes(data))
         self._h11.receive_data(bytes(data))
         return len(data)
+
+    def _reason_of_close(self) -> str:
+        if self._opening == b"":
+            return _misfits.of_close(self.backend.name, is_secure=self.is_secure)
+        return "the server closed the connection before it answered"
+
+    def _check_opening(self, data: bytes) -> None:
+        """Raise if the first bytes are not HTTP: h11 would wait for an empty line."""
+        assert self._opening is not None
+        self._opening += data
+        if not _misfits.begins_response(self._opening):
+            raise h11.RemoteProtocolError(_misfits.of_answer(self.backend.name, self._opening))
+        if _misfits.has_begun_response(self._opening):
+            self._opening = None
 
     def end_exchange(self) -> None:
         """Prepare for the next exchange, if this one was complete on both sides."""

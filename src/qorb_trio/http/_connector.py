@@ -11,6 +11,8 @@ import trio
 from .. import StaleConnectionError, _validation as _check
 from ..abc import Connector
 from ..connectors import TcpConnector
+from ..connectors._lateness import say_why_late
+from . import _misfits
 from ._connection import HttpConnection
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ class HttpConnector(Connector[HttpConnection]):
         ``https_compatible=True`` suits most servers.
       probe: the health check of idle connections. A path (``"/health"``) is asked for by
         ``GET``, and a status below 400 is healthy. A function is given the `HttpConnection`
-        and returns true if it is healthy. By default there is none.
+        and returns true if it is healthy. By default there is none. A new connection is asked
+        too, so that a server that is none for HTTP, or expects TLS, never counts as online.
 
     Raises:
       TypeError, ValueError: naming the argument that is wrong.
@@ -54,12 +57,32 @@ class HttpConnector(Connector[HttpConnection]):
         self._probe = probe
 
     async def connect(self, backend: Backend) -> HttpConnection:
-        """Open a stream. Nothing is sent.
+        """Open a stream, and ask the probe if there is one.
+
+        Cancelled, or failing, it leaves nothing open.
 
         Raises:
           OSError: the stream cannot be opened.
-          ConnectionError: the server wants to speak HTTP/2.
+          ConnectionError: the server wants to speak HTTP/2, or the probe finds it not healthy.
+          h11.RemoteProtocolError: the server does not speak HTTP.
+          TimeoutError: shortly before the time is up, if the server does not answer the probe.
+          Exception: raised by a probe that is a function.
         """
+        conn = await self._open(backend)
+        if self._probe is None:
+            return conn
+        try:
+            await self._examine(conn)
+        except BaseException:  # a cancellation too: the pool does not know of this yet
+            await trio.aclose_forcefully(conn.stream)
+            raise
+        if conn.is_idle:
+            return conn
+        # The server keeps no connection, so that there is another one for the request.
+        await trio.aclose_forcefully(conn.stream)
+        return await self._open(backend)
+
+    async def _open(self, backend: Backend) -> HttpConnection:
         stream = await self._streams.connect(backend)
         if isinstance(stream, trio.SSLStream) and stream.selected_alpn_protocol() == "h2":
             await trio.aclose_forcefully(stream)
@@ -69,13 +92,28 @@ class HttpConnector(Connector[HttpConnection]):
             )
         return HttpConnection(stream, backend, self._streams.is_broken)
 
+    async def _examine(self, conn: HttpConnection) -> None:
+        """Raise unless the probe finds a new connection healthy."""
+        name = conn.backend.name
+        with say_why_late(_misfits.of_silence(name, is_secure=conn.is_secure)):
+            fault = await self._fault_of(conn)
+        if fault is not None:
+            raise ConnectionError(f"{name} is not healthy: {fault}")
+
     async def is_valid(self, conn: HttpConnection) -> bool:
         """Ask the probe; without one, every connection is healthy."""
+        return await self._fault_of(conn) is None
+
+    async def _fault_of(self, conn: HttpConnection) -> str | None:
+        """Return what the probe does not like."""
         if self._probe is None:
-            return True
-        if isinstance(self._probe, str):
-            return (await conn.request("GET", self._probe)).status < 400
-        return await self._probe(conn)
+            return None
+        if not isinstance(self._probe, str):
+            return None if await self._probe(conn) else "the probe has returned false"
+        response = await conn.request("GET", self._probe)
+        if response.status < 400:
+            return None
+        return _misfits.of_status(self._probe, response.status, response.body)
 
     async def on_recycle(self, conn: HttpConnection) -> None:
         """Do nothing: a connection that may be lent again is clean."""

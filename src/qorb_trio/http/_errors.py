@@ -20,8 +20,9 @@ class LostConnectionError(ConnectionError):
 class ExchangeTimeoutError(Exception):
     """One step of an exchange took longer than its timeout; `step` is "read" or "write"."""
 
-    def __init__(self, step: str, seconds: float) -> None:
-        super().__init__(f"the {step} timeout of {seconds:g} s is over")
+    def __init__(self, step: str, seconds: float, suspicion: str = "") -> None:
+        reason = f": {suspicion}" if suspicion else ""
+        super().__init__(f"the {step} timeout of {seconds:g} s is over{reason}")
         self.step = step
 
 

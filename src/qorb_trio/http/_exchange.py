@@ -98,7 +98,7 @@ class Exchange:
                     return event
                 else:
                     interim_status(event)
-        raise ExchangeTimeoutError(step, seconds)
+        raise ExchangeTimeoutError(step, seconds, conn.suspicion)
 
     async def _send_and_listen(self, body: Body) -> h11.Response:
         """Send the body in a task of its own, and listen meanwhile."""
@@ -139,7 +139,7 @@ class Exchange:
                 self._start_read_timeout()
             await self._conn.receive_bytes()
             return
-        raise ExchangeTimeoutError("read", self._timeouts.read)
+        raise ExchangeTimeoutError("read", self._timeouts.read, self._conn.suspicion)
 
     def _start_read_timeout(self) -> None:
         self._listening.deadline = trio.current_time() + self._timeouts.read
