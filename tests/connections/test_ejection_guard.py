@@ -361,3 +361,26 @@ async def test_many_seeds_of_the_first_ejection(autojump_clock: MockClock, seed:
     async with a_scene(2, spares=2, rng=random.Random(seed)) as scene:
         seconds = await scene.eject(scene.backends[0]) - trio.current_time()
         assert 2.5 <= seconds <= 5
+
+
+async def test_one_that_comes_back_with_nothing_gets_its_share(autojump_clock: MockClock) -> None:
+    """Others have taken all places of an ejected backend, and give some back at once."""
+
+    def numbers(policy: Policy) -> Policy:
+        return attrs.evolve(policy, ejection=Ejection(failures=4))
+
+    async with a_scene(policy=numbers) as scene:
+        bad = scene.backends[1]
+        for claim in [await scene.pool.acquire() for _ in range(16)]:
+            if claim.backend == bad:
+                claim.report(failed=True)
+                claim.discard()
+            else:
+                claim.release()
+        await wait_all_tasks_blocked()
+        assert scene.ejected == ["b"]
+        assert len(scene.connector.open) == 16
+        assert scene.connector.to(bad) == []
+        scene.pool.reconfigure(attrs.evolve(scene.pool.policy, ejection=None))
+        await trio.sleep(1)
+        assert len(scene.connector.to(bad)) == 4

@@ -20,6 +20,7 @@ from .._balancing.idle_index import IdleIndex
 from .._events.emitter import Emitter
 from .._health.ejection import Action, Ejector, Tally, may_eject
 from .._model.settings import Settings
+from .._planning.targets import Targets
 from .._slots.registry import Registry
 from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import CLOSED, CLOSING
@@ -70,6 +71,7 @@ class Ejections(Generic[C]):
     _idle_index: IdleIndex[SlotSet[C]]
     _checker: Checker[C]
     _closer: Closer[C]
+    _targets: Targets
     _rng: random.Random
     _replan: Callable[[], None]
     #: Called when a spare is offered for a trial: claimants may wait. The dispatcher's.
@@ -183,6 +185,8 @@ class Ejections(Generic[C]):
         if (emit := self._events.backend_restored) is not None:
             emit(slot_set.backend)
         self.on_restored(slot_set)
+        if not slot_set.connected:  # others have taken its places
+            self._targets.request_rebalance()
         self._replan()
 
     def forget(self, slot_set: SlotSet[C]) -> None:
