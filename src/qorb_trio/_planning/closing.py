@@ -113,6 +113,13 @@ class Closing(Generic[V]):
         self._counts[view] = already + count
         return count
 
+    def reclaim_over_limits(self) -> None:
+        """Have connections in use closed on their return, down to a lowered limit of a backend."""
+        for view in self._surplus if self._gaps.has_overfull else ():
+            is_over = view.connected - self._counts.get(view, 0) > view.limit
+            if is_over and view not in self.reclaimable:
+                self.reclaimable.append(view)
+
     def make_room(self, *, rebalance: bool) -> None:
         """Close one connection of a full pool if another backend or a newer one needs room.
 

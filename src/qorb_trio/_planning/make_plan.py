@@ -44,6 +44,7 @@ def plan_in_phases(
     if not aborts and all(step.view in situation.failing for step in opens):
         yield
         closing.make_room(rebalance=rebalance)
+    closing.reclaim_over_limits()
     closes = closing.steps()
     yield
     is_settled = not closes and _is_settled(situation, retained, gaps)
