@@ -76,6 +76,20 @@ def test_failures_in_a_row_double_the_wait() -> None:
     assert detector.failing_since == 0
 
 
+def test_a_first_delay_holds_until_the_first_success() -> None:
+    """The back-off of a replacement begins with the delay that it is given, until it works."""
+    config = SetConfig(min_connection_backoff=0.25, max_connection_backoff=8.0, spread=0.0)
+    detector = FailureDetector(config, Least(), 1.0)
+    waits = []
+    for _ in range(3):
+        detector.record_failure(OSError(), detector.health_generation, 0)
+        waits.append(detector.retry_at)
+    assert waits == [1, 2, 4]
+    assert detector.record_success(detector.health_generation)
+    detector.record_failure(OSError(), detector.health_generation, 0)
+    assert detector.retry_at == 0.25
+
+
 def test_g_the_wait_is_jittered() -> None:
     """The back-off is drawn from the detector's own random numbers."""
     detector = a_detector(random.Random(5), spread=0.5)

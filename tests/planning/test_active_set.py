@@ -11,7 +11,7 @@ import pytest
 
 from qorb_trio import Backend
 from qorb_trio._model.backend import effective_weight
-from qorb_trio._planning.active_set import ActiveSet
+from qorb_trio._planning.active_set import REPLACEMENT_DELAY, ActiveSet
 from qorb_trio._planning.known import KnownBackends
 from qorb_trio._planning.make_plan import make_plan
 from qorb_trio._planning.plan import Demand
@@ -247,6 +247,14 @@ def test_patience_is_short_again_after_a_success() -> None:
     assert set(change.deactivate) < set(views[1:])
     assert len(change.deactivate) == MIN_ACTIVE - 1
     assert len(change.activate) == MIN_ACTIVE - 1
+    assert change.first_delay == REPLACEMENT_DELAY
+
+
+def test_only_a_replacement_begins_with_a_long_delay() -> None:
+    """Backends that join while there is room for them may be retried soon."""
+    found = backends(range(1000))
+    pool = Pool(found)
+    assert pool.active.update([], 8, 16, 0).first_delay == 0
 
 
 def test_a_standby_is_used_when_a_large_priority_is_dead() -> None:

@@ -36,6 +36,19 @@ def test_after_an_outage_spares_are_those_of_the_backends_that_are_online() -> N
     assert recovery.limit(8, views(1, 3), 20) == 8
 
 
+def test_during_an_outage_spares_are_those_of_untried_backends() -> None:
+    """While everything fails, a backend that is tried next gets its share of the dials."""
+    recovery = Recovery()
+    assert recovery.limit(16, views(0, 4), 10) == 16
+    untried_one = [View(), *views(0, 31)]
+    assert recovery.limit(16, untried_one, 11) == 1
+    assert recovery.limit(16, [*untried_one[1:], *[View()] * 31], 11) == 8
+    assert recovery.limit(0, untried_one, 11) == 0
+    assert recovery.limit(16, [View(), View()], 12) == 16
+    assert recovery.limit(16, [], 12) == 16
+    assert recovery.ends_at == math.inf
+
+
 def test_when_all_are_back_the_limit_ends() -> None:
     """When no backend fails any more, nothing is limited."""
     recovery = Recovery()

@@ -42,6 +42,7 @@ class FailureDetector:
     __slots__ = (
         "_config",
         "_failures",
+        "_first_delay",
         "_half_open_since",
         "_is_retry_soon_used",
         "_rng",
@@ -57,9 +58,11 @@ class FailureDetector:
         "retry_at",
     )
 
-    def __init__(self, config: SetConfig, rng: random.Random) -> None:
+    def __init__(self, config: SetConfig, rng: random.Random, first_delay: float = 0.0) -> None:
         self._config: SetConfig = config
         self._rng: random.Random = rng
+        #: The least back-off until the first success.
+        self._first_delay: float = first_delay
         self._failures: WindowCounter = WindowCounter(FAILURE_WINDOW)
         self._half_open_since: float = NEVER
         self._is_retry_soon_used: bool = False
@@ -157,6 +160,7 @@ class FailureDetector:
         self.failing_since = None
         self.is_half_open = self.is_ineligible = False
         self._is_retry_soon_used = False
+        self._first_delay = 0.0
         self.connect_error = None
         return True
 
@@ -227,7 +231,7 @@ class FailureDetector:
     def _draw_delay(self) -> float:
         return jittered_delay(
             self.consecutive_failures,
-            minimum=self._config.min_connection_backoff,
+            minimum=max(self._config.min_connection_backoff, self._first_delay),
             maximum=self._config.max_connection_backoff,
             spread=self._config.spread,
             rng=self._rng,

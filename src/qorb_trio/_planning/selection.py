@@ -54,6 +54,9 @@ class Change(Generic[A]):
     is_partial: bool = False
     """True if more backends should be activated, by `ActiveSet.proceed` after a pause."""
 
+    first_delay: float = 0.0
+    """The least back-off of the backends to activate, in seconds, until they have worked."""
+
 
 @final
 class _Tier:
@@ -150,6 +153,13 @@ class Selection(Generic[A]):
         behind = view.rotation_key if view.is_failing else None
         self._known.deactivate(view.backend, behind=behind)
 
+    def replace(self, views: Sequence[A], first_delay: float) -> None:
+        """Let failing views leave, and activate others, whose back-off begins with that delay."""
+        for view in views:
+            self.drop(view)
+        self._change.first_delay = first_delay
+        self.fill()
+
     def leavers(self) -> list[A]:
         """Return the views that a turn can do without.
 
@@ -173,7 +183,7 @@ class Selection(Generic[A]):
 
     def proceed(self) -> Change[A]:
         """Go on with a decision that is partial; return the next part of the change."""
-        self._change = Change()
+        self._change = Change(first_delay=self._change.first_delay)
         self.fill()
         return self._change
 
@@ -185,6 +195,7 @@ class Selection(Generic[A]):
             [backend for backend in self._change.activate if backend.name not in stay],
             [view for view in self._change.deactivate if view.backend.name not in stay],
             is_partial=self._change.is_partial,
+            first_delay=self._change.first_delay,
         )
 
 

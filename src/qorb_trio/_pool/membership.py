@@ -211,7 +211,7 @@ class Membership(Generic[C]):
             # In a pause, another set may have come.
             current = self.known.active_backend(backend.name)
             if current is not None and current == backend:
-                self._add(current)
+                self._add(current, change.first_delay)
             if count % BATCH_SIZE == 0:
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 if self._requests.is_closed:
@@ -239,9 +239,9 @@ class Membership(Generic[C]):
 
     # One slot set.
 
-    def _add(self, backend: Backend) -> None:
+    def _add(self, backend: Backend, first_delay: float = 0.0) -> None:
         """Activate a backend: make its slot set, and start the task of that."""
-        detector = FailureDetector(self._settings.set_config, self._rng)
+        detector = FailureDetector(self._settings.set_config, self._rng, first_delay)
         key = self._order.key(backend.name, effective_weight(backend.weight))
         slot_set = SlotSet(backend, detector, key, self._shared)
         self._ejections.enroll(slot_set)

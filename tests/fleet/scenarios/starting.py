@@ -13,6 +13,8 @@ START = 5.0
 OUTAGE = 10.0
 OUTAGE_BUSY = 3.0
 SLOTS = POLICY.max_slots
+#: The most dials of a client per second, on average, while nothing answers.
+MAX_DIALS = 50.0
 
 
 async def cold_start(size: Size) -> Findings:
@@ -60,6 +62,7 @@ async def _restart_all(size: Size, seconds: float, rate: float) -> Findings:
         policy = POLICY if rate else attrs.evolve(POLICY, claim_timeout=0.5)
         await fleet.open(within=START, policy=policy)
         await trio.sleep(10)
+        down = trio.current_time()
         await _outage(fleet, seconds, rate)
         returned = trio.current_time()
         for tenth in range(200):
@@ -68,7 +71,13 @@ async def _restart_all(size: Size, seconds: float, rate: float) -> Findings:
         counts = fleet.counts()
     fair = slots / size.backends
     worst = worst_cell(fleet.ledger.dials, returned, returned + 20)
+    meanwhile = sum(down <= time < returned for time, _ in fleet.ledger.dials)
     figures = [
+        Figure(
+            "dials per client and second while everything is down",
+            meanwhile / size.clients / seconds,
+            None if rate else MAX_DIALS,
+        ),
         Figure("dials of a backend in a second, worst / fair share", worst / fair, 4),
         Figure(
             "seconds until 99 % of the slots are back",
