@@ -10,11 +10,11 @@ from typing import Any, TypeVar, final
 
 import attrs
 import trio
-import trio.testing
 
 from qorb_trio import Backend, Balancer, ClaimError, LeastLoaded, Policy, Pool, open_pool
 from qorb_trio.testing import ManualResolver
 
+from .clock import JumpingClock
 from .hosts import FleetConnector, Host, Ledger, Link
 
 T = TypeVar("T")
@@ -176,7 +176,7 @@ def run(story: Callable[..., Awaitable[T]], *args: Any, seed: int) -> T:
 
     scheduler.seed(seed)
     with _quiet():
-        return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+        return trio.run(main, clock=JumpingClock())
 
 
 @contextmanager
