@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from qorb_trio import Backend
 from qorb_trio._balancing.candidates import IdleCandidate
 from qorb_trio._balancing.guarded_balancer import GuardedBalancer, guard
 from qorb_trio._balancing.idle_index import IdleIndex
+from qorb_trio._balancing.preference import NO_PREFERENCE, make_preference
 from qorb_trio._balancing.strategy import Balancer
 from qorb_trio._model.backend import effective_weight
 
@@ -61,6 +62,12 @@ def an_index(*items: Item, seed: int = 1) -> IdleIndex[Item]:
 def chosen(index: IdleIndex[Item], times: int) -> Counter[int]:
     """Count how often each set is chosen."""
     return Counter(index.choose().name for _ in range(times))
+
+
+def choose_for(index: IdleIndex[Item], key: Any = None, avoid: Iterable[Backend] = ()) -> Any:
+    """Choose for a claim with these options, by the way that the dispatcher takes."""
+    preference = make_preference(key, avoid) or NO_PREFERENCE
+    return index.prefer(preference) if index.best else index.choose_for(preference)
 
 
 class Simulation:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 import qorb_trio
-from qorb_trio._balancing.affinity import Key, check_key, name_seed, preferred
+from qorb_trio._balancing import affinity
+from qorb_trio._balancing.affinity import Key, name_seed, plain_key, preferred
+from qorb_trio._balancing.favourites import MOST_KEPT, Favourites
 
-from .kit import Item, an_index
+from .kit import Item, an_index, choose_for
 
 KEYS = 10_000
 ODDS = [
@@ -111,7 +113,7 @@ def test_types_of_keys_differ() -> None:
 )
 def test_odd_keys(key: Key) -> None:
     """Every key of the right type prefers a backend, and always the same."""
-    check_key(key)
+    assert plain_key(key) == key
     found = owners([key, key], names(10, "db"))
     assert found[0] == found[1]
 
@@ -120,7 +122,7 @@ def test_odd_keys(key: Key) -> None:
 def test_wrong_keys(key: object) -> None:
     """A key of another type is an error that names the argument."""
     with pytest.raises(TypeError, match=r"^key must be"):
-        check_key(key)
+        plain_key(key)
 
 
 def test_extreme_draws_are_finite() -> None:
@@ -158,24 +160,24 @@ def test_a_busy_first_choice() -> None:
     """While its first choice has no spare, a key gets its own second choice, and then returns."""
     items = [Item(name) for name in range(10)]
     index = an_index(*items)
-    first = {key: index.choose_for(key) for key in range(200)}
+    first = {key: choose_for(index, key) for key in range(200)}
     busy = first[0]
     assert busy is not None
     index.remove(busy)
-    second = {key: index.choose_for(key) for key in range(200)}
+    second = {key: choose_for(index, key) for key in range(200)}
     assert all(first[key] in {second[key], busy} for key in range(200))
     assert len({second[key] for key in range(200) if first[key] is busy}) > 3
     index.add(busy)
-    assert {key: index.choose_for(key) for key in range(200)} == first
+    assert {key: choose_for(index, key) for key in range(200)} == first
 
 
 def test_a_key_stays_within_the_best_priority() -> None:
     """A backend of a worse priority is preferred only when the better ones have no spare."""
     primary, standby = Item(0), Item(1, priority=1)
     index = an_index(primary, standby)
-    assert {index.choose_for(key) for key in range(50)} == {primary}
+    assert {choose_for(index, key) for key in range(50)} == {primary}
     index.remove(primary)
-    assert {index.choose_for(key) for key in range(50)} == {standby}
+    assert {choose_for(index, key) for key in range(50)} == {standby}
 
 
 def test_a_key_chooses_among_those_not_avoided() -> None:
@@ -183,11 +185,11 @@ def test_a_key_chooses_among_those_not_avoided() -> None:
     items = [Item(name) for name in range(5)]
     index = an_index(*items)
     for key in range(50):
-        first = index.choose_for(key)
+        first = choose_for(index, key)
         assert first is not None
-        second = index.choose_for(key, avoid=[first.backend])
+        second = choose_for(index, key, avoid=[first.backend])
         index.remove(first)
-        assert second is index.choose_for(key)
+        assert second is choose_for(index, key)
         index.add(first)
 
 
@@ -195,8 +197,42 @@ def test_a_seed_is_made_once() -> None:
     """The hash of a backend's name is kept with its slot set."""
     items = [Item(name) for name in range(3)]
     index = an_index(*items)
-    index.choose_for("a")
+    choose_for(index, "a")
     made = [item.candidate for item in items]
-    index.choose_for("b")
+    choose_for(index, "b")
     assert [item.candidate for item in items] == made
     assert all(made)
+
+
+def test_the_kept_keys_are_bounded() -> None:
+    """The preferences of only some keys are kept, which does not change them."""
+    index = an_index(*[Item(name) for name in range(8)])
+    first = [choose_for(index, key) for key in range(3 * MOST_KEPT)]
+    favourites = Favourites(index.best)
+    for key in range(3 * MOST_KEPT):
+        assert favourites.find(key) is first[key]
+        assert len(favourites.kept[int]) <= MOST_KEPT
+    assert [choose_for(index, key) for key in range(3 * MOST_KEPT)] == first
+
+
+def test_a_key_that_is_kept_is_not_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key costs no hash while the backends with a spare are the same as at its last claim."""
+    hashed: list[Key] = []
+
+    def count(key: Key) -> int:
+        hashed.append(key)
+        return key_hash(key)
+
+    key_hash = affinity._key_hash
+    monkeypatch.setattr(affinity, "_key_hash", count)
+    items = [Item(name) for name in range(8)]
+    index = an_index(*items)
+    keys: list[Key] = ["1", b"1", 1]
+    found = [choose_for(index, key) for key in 5 * keys]
+    assert hashed == keys
+    assert found[:3] * 5 == found
+    index.remove(items[0])
+    choose_for(index, 1)
+    index.add(items[0])
+    choose_for(index, 1)
+    assert hashed == [*keys, 1, 1]

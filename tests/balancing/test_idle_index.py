@@ -12,7 +12,7 @@ from qorb_trio._balancing.idle_index import IdleIndex
 from qorb_trio._balancing.strategy import FEW
 from qorb_trio._model.backend import ZERO_WEIGHT, effective_weight
 
-from .kit import Item, an_index, chosen
+from .kit import Item, an_index, choose_for, chosen
 
 
 def test_an_empty_index() -> None:
@@ -20,12 +20,12 @@ def test_an_empty_index() -> None:
     item = Item(0)
     index = an_index()
     assert not index.best
-    assert index.choose_for() is None
+    assert choose_for(index) is None
     index.add(item)
     assert index.choose() is item
     index.remove(item)
     assert not index.best
-    assert index.choose_for() is None
+    assert choose_for(index) is None
 
 
 def test_a_set_that_is_not_there_is_not_removed() -> None:
@@ -156,7 +156,7 @@ def test_the_default_rule_makes_no_candidates() -> None:
     items = [Item(name) for name in range(FEW)]
     index = an_index(*items)
     index.choose()
-    index.choose_for(avoid=[items[0].backend])
+    choose_for(index, avoid=[items[0].backend])
     assert all(item.candidate is None for item in items)
 
 
@@ -173,7 +173,7 @@ def test_a_paused_index_is_empty() -> None:
     index.add(stays)
     index.add(late)
     assert not index.best
-    assert index.choose_for(avoid=[late.backend]) is None
+    assert choose_for(index, avoid=[late.backend]) is None
     assert [[item.name for item in tier] for tier in index.tiers()] == [[0, 1, 2], [3]]
     index.remove(stays)
     index.resume()
@@ -234,7 +234,7 @@ def test_nothing_is_offered_while_paused() -> None:
     index.pause()
     index.offer_first(ejected)
     assert index.take_offer() is None
-    assert index.choose_for(key=1) is None
+    assert choose_for(index, key=1) is None
     index.resume()
     assert not index.best
     assert index.take_offer() is ejected
@@ -245,11 +245,11 @@ def test_an_offer_comes_first_for_claims_with_options() -> None:
     primary, ejected = Item(0), Item(1)
     index = an_index(primary)
     index.offer_first(ejected)
-    assert index.choose_for(avoid=[ejected.backend]) is primary
-    assert index.choose_for(key="k", avoid=[ejected.backend]) is primary
-    assert index.choose_for(avoid=[primary.backend, ejected.backend]) is primary
-    assert index.choose_for(key="k", avoid=[primary.backend]) is ejected
-    assert index.choose_for(key="k") is primary
+    assert choose_for(index, avoid=[ejected.backend]) is primary
+    assert choose_for(index, key="k", avoid=[ejected.backend]) is primary
+    assert choose_for(index, avoid=[primary.backend, ejected.backend]) is primary
+    assert choose_for(index, key="k", avoid=[primary.backend]) is ejected
+    assert choose_for(index, key="k") is primary
 
 
 def test_an_avoided_offer_is_better_than_nothing() -> None:
@@ -257,8 +257,8 @@ def test_an_avoided_offer_is_better_than_nothing() -> None:
     ejected = Item(1)
     index = an_index()
     index.offer_first(ejected)
-    assert index.choose_for(avoid=[ejected.backend]) is ejected
-    assert index.choose_for(avoid=[ejected.backend]) is None
+    assert choose_for(index, avoid=[ejected.backend]) is ejected
+    assert choose_for(index, avoid=[ejected.backend]) is None
 
 
 # Backends to avoid.
@@ -270,7 +270,7 @@ def test_avoided_backends_are_left_out(size: int) -> None:
     items = [Item(name) for name in range(size)]
     index = an_index(*items)
     avoid = [items[0].backend]
-    counts = Counter(index.choose_for(avoid=avoid) for _ in range(40 * size))
+    counts = Counter(choose_for(index, avoid=avoid) for _ in range(40 * size))
     assert set(counts) == set(items[1:])
 
 
@@ -280,7 +280,7 @@ def test_many_avoided_backends() -> None:
     index = an_index(*items)
     for left in (1, 2, 20, 29):
         avoid = [item.backend for item in items[left:]]
-        counts = Counter(index.choose_for(avoid=avoid) for _ in range(50 * left))
+        counts = Counter(choose_for(index, avoid=avoid) for _ in range(50 * left))
         assert set(counts) == set(items[:left])
 
 
@@ -289,7 +289,7 @@ def test_the_others_are_chosen_evenly() -> None:
     items = [Item(name) for name in range(60)]
     index = an_index(*items)
     avoid = [item.backend for item in items[::3]]
-    counts = Counter(index.choose_for(avoid=avoid) for _ in range(8000))
+    counts = Counter(choose_for(index, avoid=avoid) for _ in range(8000))
     assert len(counts) == 40
     assert all(abs(count - 200) <= 5 * 200**0.5 for count in counts.values())
 
@@ -300,8 +300,8 @@ def test_an_avoided_backend_is_better_than_nothing() -> None:
     standby = Item(9, priority=1)
     index = an_index(*items, standby)
     avoid = [item.backend for item in items]
-    assert index.choose_for(avoid=avoid) is items[0]
-    assert index.choose_for(key=1, avoid=avoid) in items
+    assert choose_for(index, avoid=avoid) is items[0]
+    assert choose_for(index, key=1, avoid=avoid) in items
 
 
 def test_avoid_compares_backends_by_identity_and_address() -> None:
@@ -309,9 +309,9 @@ def test_avoid_compares_backends_by_identity_and_address() -> None:
     items = [Item(0), Item(1, load=5)]
     index = an_index(*items)
     moved = type(items[0].backend)(("10.9.9.9", 1), name="b0")
-    assert index.choose_for(avoid=[moved]) is items[0]
+    assert choose_for(index, avoid=[moved]) is items[0]
     equal = type(items[0].backend)(items[0].backend.address, name="b0", weight=7)
-    assert index.choose_for(avoid=[equal]) is items[1]
+    assert choose_for(index, avoid=[equal]) is items[1]
 
 
 @pytest.mark.parametrize("size", [30, 10_000])
@@ -320,7 +320,7 @@ def test_the_cost_of_avoid_does_not_depend_on_the_number(size: int) -> None:
     items = [Item(name) for name in range(size)]
     index = an_index(*items)
     Item.asked = 0
-    index.choose_for(avoid=[items[0].backend])
+    choose_for(index, avoid=[items[0].backend])
     assert Item.asked <= FEW
 
 

@@ -117,3 +117,29 @@ async def test_a_slow_start_ends_when_it_is_switched_off(
         pool.reconfigure(attrs.evolve(POLICY, set_config=SetConfig()))
         await wait_all_tasks_blocked()
         assert weights(pool) == {"old": 1}
+
+
+async def test_keys_follow_the_weight(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """At each step some keys move to the new backend, those that were seen before too."""
+    resolver = ManualResolver([OLD])
+    async with open_pool(nursery, resolver, FakeConnector(), policy=POLICY) as pool:
+        await pool.wait_ready(8)
+        await trio.sleep(100)
+        resolver.set([OLD, NEW])
+        await trio.sleep(17)
+        before = await favourites(pool)
+        await trio.sleep(2)
+        assert weights(pool)["new"] == pytest.approx(1.82)
+        after = await favourites(pool)
+        moved = [key for key, name in before.items() if after[key] != name]
+        assert 5 <= len(moved) <= 50
+        assert {after[key] for key in moved} == {"new"}
+
+
+async def favourites(pool: Pool[FakeConnection], keys: int = 1000) -> dict[int, str]:
+    """The backend that serves each key, at one instant."""
+    served = {}
+    for key in range(keys):
+        async with pool.claim(key=key) as connection:
+            served[key] = connection.backend.name
+    return served

@@ -14,10 +14,21 @@ _BITS = 64
 _MASK = (1 << _BITS) - 1
 
 
-def check_key(key: object) -> None:
-    """Raise `TypeError` if an argument ``key`` is neither str, bytes nor int."""
-    if isinstance(key, bool) or not isinstance(key, (str, bytes, int)):
+def plain_key(key: object) -> Key:
+    """Return an argument ``key`` as an instance of str, bytes or int, not of a subclass.
+
+    Raises:
+      TypeError: if it is none of these.
+    """
+    if type(key) is int:
+        return key
+    if isinstance(key, str):
+        return str.__str__(key)
+    if isinstance(key, bytes):
+        return bytes(memoryview(key))
+    if isinstance(key, bool) or not isinstance(key, int):
         raise TypeError(f"key must be a str, bytes or an int, not {key!r}")
+    return int.__index__(key)
 
 
 def name_seed(name: str) -> int:

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar, final
 
 from .._model.backend import Backend
-from .affinity import Key, preferred
-from .candidates import IdleCandidate, IdleSet, candidate_of, without
+from .candidates import IdleCandidate, IdleSet, without
+from .favourites import Favourites
 from .guarded_balancer import GuardedBalancer
 from .least_loaded import least_loaded
+from .preference import NO_PREFERENCE, Preference
 from .strategy import FEW
 
 S = TypeVar("S", bound=IdleSet)
@@ -35,7 +36,8 @@ class IdleIndex(Generic[S]):
             ...
         slot_set = index.take_offer()  # mostly None
 
-    or, for a claim with a key or with backends to avoid, by `choose_for`. The balancer is a
+    or, for a claim with a key or with backends to avoid, by `prefer` in place of `choose`, and by
+    `choose_for` in place of `take_offer`. The balancer is a
     `GuardedBalancer`, or `None` for the rule of `LeastLoaded`, which is applied to the slot
     sets directly.
     """
@@ -43,6 +45,7 @@ class IdleIndex(Generic[S]):
     __slots__ = (
         "_balancer",
         "_draw",
+        "_favourites",
         "_offers",
         "_paused",
         "_priorities",
@@ -59,6 +62,8 @@ class IdleIndex(Generic[S]):
         self._priorities: list[int] = []
         #: The candidates of the best tier for the balancer, if it is small and unchanged.
         self._shown: tuple[IdleCandidate[S], ...] | None = None
+        #: What keys prefer in the best tier, if that is unchanged since the last key.
+        self._favourites: Favourites[S] | None = None
         self._offers: list[S] = []
         self._paused: bool = False
         #: The tier of the best priority that has any set, else an empty list. Read-only, and
@@ -75,7 +80,7 @@ class IdleIndex(Generic[S]):
             self.best = self._tiers[self._priorities[0]]
         slot_set.place = len(tier)
         tier.append(slot_set)
-        self._shown = None
+        self._shown = self._favourites = None
 
     def remove(self, slot_set: S) -> None:
         """Remove a set; do nothing if it is in no tier.
@@ -86,7 +91,7 @@ class IdleIndex(Generic[S]):
         if place < 0:
             return
         slot_set.place = -1
-        self._shown = None
+        self._shown = self._favourites = None
         tier = self._tiers[slot_set.priority]
         last = tier.pop()
         if last is not slot_set:
@@ -140,35 +145,57 @@ class IdleIndex(Generic[S]):
                 self._shown = shown
         return balancer.choose(shown)
 
-    def choose_for(self, key: Key | None = None, avoid: Sequence[Backend] = ()) -> S | None:
-        """Return the set that serves a claim with a key or with backends to avoid.
+    def prefer(self, preference: Preference) -> S:
+        """Return the set of the best tier that a claim prefers. There must be one.
 
-        An offer comes first, as for other claims, then the best tier. Avoided backends are
-        left out if there is any other. The key chooses among the rest of the best tier, or
-        the balancer does without one. The result is `None` if nothing is idle, or while the
-        index is paused.
-
-        The cost of `avoid` does not depend on the number of sets. That of `key` is
-        proportional to the size of the best tier; see `preferred`.
+        Avoided backends are left out if there is any other. The key chooses among the rest, or
+        the balancer does without one. The cost of `avoid` does not depend on the number of sets,
+        and neither does that of a key that was seen before. That of another key is proportional
+        to the size of the best tier; see `preferred`.
 
         Raises:
           BalancerError: if the user's balancer fails.
         """
-        if self._paused:
+        best = self.best
+        key, avoid, names = preference
+        if len(best) == 1:
+            return best[0]
+        if key is not None and not avoid:
+            favourites = self._favourites
+            if favourites is None:
+                favourites = self._favourites = Favourites(best)
+            return favourites.kept[type(key)].get(key) or favourites.find(key)
+        if key is None and self._balancer is None:
+            # Fast path: a default choice that needs no other. It is as good among the rest.
+            slot_set = self.choose()
+            if slot_set.backend.name not in names:
+                return slot_set
+        return self._prefer_among(best, preference)
+
+    def _prefer_among(self, tier: Sequence[S], preference: Preference) -> S:
+        key, avoid, names = preference
+        if key is None:
+            return self.choose(without(tier, avoid, names, self._draw) or tier)
+        if avoid:
+            tier = [slot_set for slot_set in tier if slot_set.backend not in avoid] or tier
+        return Favourites(tier).find(key)
+
+    def choose_for(self, preference: Preference = NO_PREFERENCE) -> S | None:
+        """Return the set that a claim prefers, also while an offer stands.
+
+        An offer comes first, as for other claims, then the best tier; see `prefer`. The result
+        is `None` if nothing is idle, or while the index is paused.
+
+        Raises:
+          BalancerError: if the user's balancer fails.
+        """
+        if self._paused or not self._priorities:
             return None
-        offer = self.take_offer(avoid)
+        offer = self.take_offer(preference[1])
         if offer is not None:
             return offer
         tier = next(self.tiers(), ())
-        if not tier:
-            return self.take_offer()
-        if key is None:
-            return self.choose(without(tier, avoid, self._draw) or tier)
-        if avoid:
-            tier = [slot_set for slot_set in tier if slot_set.backend not in avoid] or tier
-        seeds = [(slot_set.candidate or candidate_of(slot_set)).seed for slot_set in tier]
-        weights = [slot_set.balancing_weight for slot_set in tier]
-        return tier[preferred(seeds, weights, key)]
+        return self._prefer_among(tier, preference) if tier else self.take_offer()
 
     # Pause and offers. Both put up the barrier, so that they cost nothing while unused.
 

@@ -134,9 +134,7 @@ class Claim(Grant[C]):
         if get_ident() != dispatcher.thread_id:
             dispatcher.check_run()
         self._entered = True
-        if self._request is None and dispatcher.is_plain:
-            return self._enter_fast()
-        return self._enter_slow()
+        return self._enter_fast() if dispatcher.is_plain else self._enter_slow()
 
     def _refuse_second_entry(self) -> NoReturn:
         hint = "call claim() again"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar, final
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar, final
 
 import attrs
+import trio
 
 from .._model.settings import Settings
 from .._slots.registry import Registry
@@ -23,6 +25,12 @@ from .holders import describe_oldest
 from .snapshot import Snapshots
 
 C = TypeVar("C")
+
+
+async def _after_checkpoint(failure: ClaimFailure) -> ClaimFailure:
+    """Return a failure after others could run: the claimant may try again at once."""
+    await trio.lowlevel.checkpoint()
+    return failure
 
 
 @final
@@ -57,11 +65,11 @@ class Diagnosis(Generic[C]):
             "" if self._registry.active else self._snapshots.trouble(),
         )
 
-    def refusal(self, reason: Reason) -> ClaimFailure:
-        """Return the failure of a claim that may not wait."""
+    def refuse(self, reason: Reason) -> Coroutine[Any, Any, ClaimFailure]:
+        """Make the failure of a claim that may not wait. It is returned after a checkpoint."""
         if reason is Reason.TOO_MANY_WAIT:
-            return full_queue_failure(self._snapshots.take())
-        return self.timeout()
+            return _after_checkpoint(full_queue_failure(self._snapshots.take()))
+        return _after_checkpoint(self.timeout())
 
     def overload(self) -> ClaimFailure:
         """Return the failure of claims that ``queue_target`` refuses."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Coroutine
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 import attrs
 import trio
 from trio.lowlevel import current_task
 
 from .._balancing.idle_index import IdleIndex
+from .._balancing.preference import NO_PREFERENCE, Preference
 from .._balancing.strategy import BalancerError
 from .._connections.closer import Closer
 from .._connections.ejections import Ejections
@@ -36,16 +37,7 @@ from .spares import Spares
 from .unreleased import warn_of_cut
 from .wait_queue import WaitQueue
 
-if TYPE_CHECKING:
-    from .request import ClaimRequest
-
 C = TypeVar("C")
-
-
-async def _refused(failure: ClaimFailure) -> ClaimFailure:
-    """Return a failure after a checkpoint: a claimant may retry at once, and others must run."""
-    await trio.lowlevel.checkpoint()
-    return failure
 
 
 _CLAIM_IDS: Any = attrs.Factory(lambda: itertools.count(1).__next__)
@@ -131,8 +123,10 @@ class Dispatcher(Generic[C]):
 
     # Claims begin.
 
-    def acquire_nowait(self, claim_id: int = 0) -> Slot[C] | None:
-        """Check out a usable spare, if there is one.
+    def acquire_nowait(
+        self, claim_id: int = 0, label: str | None = None, preference: Preference | None = None
+    ) -> Slot[C] | None:
+        """Check out a usable spare, if there is one, for a claim with these options.
 
         `claim_id` is for instruments to see. It is 0 if there is none.
 
@@ -143,7 +137,10 @@ class Dispatcher(Generic[C]):
         while best := index.best:
             # With one backend there is nothing to choose, and a call is 1 % of a claim.
             try:
-                slot_set = best[0] if len(best) == 1 else index.choose()
+                if preference is not None:
+                    slot_set = index.prefer(preference)
+                else:
+                    slot_set = best[0] if len(best) == 1 else index.choose()
             except BalancerError as exc:
                 raise self.diagnosis.balancer(exc).error() from exc.__cause__ or exc
             slot = slot_set.pop_idle()
@@ -151,7 +148,7 @@ class Dispatcher(Generic[C]):
                 continue
             # Fast path: `_check_out`, whose call would cost as much as all that it does.
             slot.holder = task = current_task()
-            slot.label = None
+            slot.label = label
             slot.claimed_at = self.now()
             if task in self._claiming_tasks:
                 self._nested_claims.warn(task)
@@ -161,34 +158,24 @@ class Dispatcher(Generic[C]):
             if claim_id and (emit := self.events.handle_claimed) is not None:
                 emit(claim_id, slot.id, slot_set.backend)
             return slot
-        while (offered := self._spares.take_offered()) is not None:
-            if self._grant(offered, claim_id):
-                return offered
-        # An offer hides all other spares, and the trial may not have taken place.
-        return self.acquire_nowait(claim_id) if index.best else None
+        return self._acquire_hidden(claim_id, label, preference or NO_PREFERENCE)
 
-    def acquire_for(self, request: ClaimRequest, claim_id: int = 0) -> Slot[C] | None:
-        """Check out a usable spare for a claim with a key or with backends to avoid.
-
-        Raises:
-          ClaimError: if the balancer has failed.
-        """
+    def _acquire_hidden(
+        self, claim_id: int, label: str | None, preference: Preference
+    ) -> Slot[C] | None:
+        """Check out a spare that is offered for a trial, or that such an offer hides."""
         while True:
             try:
-                slot = self._spares.take(request.key, request.avoid)
+                slot = self._spares.take(preference)
             except BalancerError as exc:
                 raise self.diagnosis.balancer(exc).error() from exc.__cause__ or exc
-            if slot is None or self._grant(slot, claim_id):
+            if slot is None:
+                return None
+            if not self._spares.close_if_expired(slot):
+                self._check_out(slot, current_task(), claim_id, label)
+                if self.totals.claimed > self._targets.covered_claims:
+                    self._replan()
                 return slot
-
-    def _grant(self, slot: Slot[C], claim_id: int) -> bool:
-        """Check a spare out for the current task; return False if it has expired."""
-        if self._spares.close_if_expired(slot):
-            return False
-        self._check_out(slot, current_task(), claim_id)
-        if self.totals.claimed > self._targets.covered_claims:
-            self._replan()
-        return True
 
     def wait(
         self, claim_id: int, deadline: float, *, again: bool = False
@@ -199,17 +186,19 @@ class Dispatcher(Generic[C]):
             # The others are not affected: nothing is planned for a claimant that is refused.
             reason = queue.admission.refuse(queue.waiting, self.now(), again=again)
             if reason is not None:
-                return _refused(self.diagnosis.refusal(reason))
+                return self.diagnosis.refuse(reason)
         if task in self._claiming_tasks:
             self._nested_claims.warn(task)
         if self.totals.claimed + queue.waiting >= self._targets.covered_claims:
             self._replan()
         return queue.wait(task, claim_id, deadline, again=again)
 
-    def _check_out(self, slot: Slot[C], task: trio.lowlevel.Task, claim_id: int) -> None:
+    def _check_out(
+        self, slot: Slot[C], task: trio.lowlevel.Task, claim_id: int, label: str | None = None
+    ) -> None:
         """Note who holds a connection, and since when, and tell the instruments."""
         slot.holder = task
-        slot.label = None
+        slot.label = label
         slot.claimed_at = self.now()
         if task in self._claiming_tasks:
             self._nested_claims.warn(task)

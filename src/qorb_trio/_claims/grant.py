@@ -20,8 +20,8 @@ from .failure import ClaimFailure
 from .unreleased import take_back_leaked
 
 if TYPE_CHECKING:
+    from .._balancing.preference import Preference
     from .dispatcher import Dispatcher
-    from .request import ClaimRequest
 
 C = TypeVar("C")
 
@@ -40,7 +40,8 @@ class Grant(Generic[C]):
         "_dispatcher",
         "_entered",
         "_held",
-        "_request",
+        "_label",
+        "_preference",
         "_slot",
         "_timeout",
     )
@@ -52,7 +53,8 @@ class Grant(Generic[C]):
         self,
         dispatcher: Dispatcher[C],
         timeout: float | None,
-        request: ClaimRequest | None = None,
+        label: str | None = None,
+        preference: Preference | None = None,
     ) -> None:
         #: The slot for as long as the claim lasts.
         self._held: Slot[C] | None = None
@@ -61,19 +63,22 @@ class Grant(Generic[C]):
         self._entered: bool | BaseException = False
         self._dispatcher: Dispatcher[C] = dispatcher
         self._timeout: float | None = timeout
-        #: The options other than the timeout, if there are any.
-        self._request: ClaimRequest | None = request
+        #: Shown in place of the name of the claimant's task.
+        self._label: str | None = label
+        #: The key and the backends to avoid, if there are any.
+        self._preference: Preference | None = preference
 
     @enable_ki_protection
     async def _enter_fast(self) -> C:
-        # `_enter_slow` for a connector without `on_acquire`, a pool without instruments and a
-        # claim without options, and without its coroutines. It leaves out: the events, the
-        # set-up, key, backends to avoid and label, and the loop that tries another connection.
-        # In the rare cases that need one of these it goes on there.
+        # `_enter_slow` for a connector without `on_acquire` and a pool without instruments, and
+        # without its coroutines. It leaves out: the events, the set-up, and the loop that tries
+        # another connection. In the rare cases that need one of these it goes on there.
         dispatcher = self._dispatcher
         await checkpoint_if_cancelled()
         # While somebody waits there is no spare, so that a newcomer passes nobody.
-        slot = None if dispatcher.queue.waiting else dispatcher.acquire_nowait()
+        slot = None
+        if not dispatcher.queue.waiting:
+            slot = dispatcher.acquire_nowait(0, self._label, self._preference)
         if slot is not None:
             self._held = self._slot = slot
             # Cancellation was looked for before the slot was taken. From here on it would
@@ -91,7 +96,7 @@ class Grant(Generic[C]):
             outcome = await dispatcher.wait(claim_id, deadline)
             if isinstance(outcome, ClaimFailure):
                 raise outcome.error()
-            self._held = self._slot = outcome
+            self._hold(outcome)
             if self._is_usable(outcome):
                 return self._count(outcome, claim_id)
         self._give_up()
@@ -144,7 +149,7 @@ class Grant(Generic[C]):
             if (emit_failed := events.claim_failed) is not None:
                 emit_failed(claim_id, exc)
             raise
-        self._hold(slot)
+        self._held = self._slot = slot
         self._entered = sys.exception() or True
         self._count(slot, claim_id)
 
@@ -221,9 +226,11 @@ class Grant(Generic[C]):
             # The pool may be ending because all of the program is being cancelled.
             await trio.lowlevel.checkpoint()
             raise dispatcher.diagnosis.termination().error()
-        slot = None if is_late else self._take(claim_id)
+        slot = None
+        if not is_late:
+            slot = dispatcher.acquire_nowait(claim_id, self._label, self._preference)
         if slot is not None:
-            self._hold(slot)
+            self._held = self._slot = slot
             await cancel_shielded_checkpoint()
             return slot
         if is_late or deadline == NEVER:
@@ -234,17 +241,11 @@ class Grant(Generic[C]):
             raise outcome.error(cause)
         return self._hold(outcome)
 
-    def _take(self, claim_id: int) -> Slot[C] | None:
-        """Check out the spare that this claim prefers, if there is one."""
-        request = self._request
-        if request is None or not request.has_preference:
-            return self._dispatcher.acquire_nowait(claim_id)
-        return self._dispatcher.acquire_for(request, claim_id)
-
     def _hold(self, slot: Slot[C]) -> Slot[C]:
+        """Keep a connection that was handed over, which has no label yet."""
         self._held = self._slot = slot
-        if self._request is not None and self._request.label is not None:
-            self._dispatcher.set_label(slot, self._request.label)
+        if self._label is not None:
+            self._dispatcher.set_label(slot, self._label)
         return slot
 
     def _is_usable(self, slot: Slot[C]) -> bool:

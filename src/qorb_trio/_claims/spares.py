@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import Generic, TypeVar, final
 
 import attrs
 
 from .._balancing.idle_index import IdleIndex
+from .._balancing.preference import NO_PREFERENCE, Preference
 from .._connections.closer import Closer
 from .._connections.ejections import Ejections
 from .._connections.hooks import Hooks
 from .._connections.retirement import Retirement
 from .._slots.slot_set import Slot, SlotSet
-
-if TYPE_CHECKING:
-    from .._balancing.affinity import Key
-    from .._model.backend import Backend
 
 C = TypeVar("C")
 
@@ -40,13 +36,13 @@ class Spares(Generic[C]):
         """True if a spare may be found to be broken, or to have expired."""
         return self._hooks.has_is_broken or self._retirement.limits_lives
 
-    def take(self, key: Key | None = None, avoid: Sequence[Backend] = ()) -> Slot[C] | None:
-        """Take a spare for a claim with these options, if there is one.
+    def take(self, preference: Preference = NO_PREFERENCE) -> Slot[C] | None:
+        """Take a spare for a claim that prefers some backends to others, if there is one.
 
         Raises:
           BalancerError: if the user's balancer fails.
         """
-        while (slot_set := self._idle_index.choose_for(key, avoid)) is not None:
+        while (slot_set := self._idle_index.choose_for(preference)) is not None:
             if slot_set.is_ejected:
                 slot = self._ejections.begin_trial(slot_set)
             else:

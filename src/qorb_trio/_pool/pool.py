@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import trio
 
 from .. import _validation
+from .._balancing.preference import NO_BACKENDS, make_preference
 from .._claims.acquisition import Acquisition
 from .._claims.claim import Claim
 from .._claims.dispatcher import Dispatcher
 from .._claims.holders import Holder, find_holders
-from .._claims.request import ClaimRequest
 from .._model.backend import Backend
 from .._model.policy import Policy
 from .._model.stats import PoolStats
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from .wiring import Parts
 
 C = TypeVar("C")
-
-#: The default of `avoid`, to be compared by identity, which costs less.
-NO_BACKENDS: Final[tuple[Backend, ...]] = ()
 
 
 @final
@@ -71,7 +68,7 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         *,
         timeout: float | None = None,
         key: Key | None = None,
-        avoid: Iterable[Backend] = (),
+        avoid: Iterable[Backend] = NO_BACKENDS,
         label: str | None = None,
     ) -> Claim[C]:
         """Claim a connection: ``async with pool.claim() as connection``.
@@ -101,11 +98,13 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         If cancelled while it waits, the claimant has lost its place, and the others
         have lost nothing. Entering is a checkpoint, leaving is none.
         """
-        if key is None and label is None and avoid is NO_BACKENDS:
-            if timeout is not None:
-                _validation.seconds("timeout", timeout)
-            return Claim(self._dispatcher, timeout)
-        return Claim(self._dispatcher, timeout, ClaimRequest(timeout, key, avoid, label))
+        if timeout is not None:
+            _validation.seconds("timeout", timeout)
+        if label is not None and type(label) is not str:
+            _validation.instance("label", label, str)
+        if key is None and avoid is NO_BACKENDS:
+            return Claim(self._dispatcher, timeout, label)
+        return Claim(self._dispatcher, timeout, label, make_preference(key, avoid))
 
     def acquire(
         self,

@@ -219,7 +219,10 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         return f"<slot set of {self.backend.name}>"
 
     def update(self, backend: Backend) -> None:
-        """Adopt the priority, the weight and the target of an equal backend."""
+        """Adopt the priority, the weight and the target of an equal backend.
+
+        The idle index keeps what follows from the weights until a set comes or goes.
+        """
         if self.idle_slots:
             self._idle_listener.remove(self)
         self._describe(backend)
@@ -236,7 +239,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
     def scale_weight(self, factor: float) -> None:
         """Let the backend have only a part of its weight for the balancer."""
         self._weight_factor = factor
-        self.balancing_weight = self.effective_weight * factor
+        self.update(self.backend)
 
     # Read by the planner and the balancer.
 
