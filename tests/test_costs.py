@@ -23,6 +23,7 @@ from qorb_trio import (
     Connector,
     FixedResolver,
     Instrument,
+    NoBackendsError,
     Policy,
     Pool,
     Resolver,
@@ -386,6 +387,31 @@ async def test_an_idle_slot_is_no_task() -> None:
         async with full_pool(1, slots):
             counts.append(trio.lowlevel.current_statistics().tasks_living)
     assert counts[0] == counts[1]
+
+
+async def test_a_pool_at_rest_has_only_the_tasks_that_it_needs(autojump_clock: MockClock) -> None:
+    """There are the main task, the planner, and one task per backend that has a slot.
+
+    A claimant that waits adds the task that counts its time. Here it waits before the pool
+    has taken its first step.
+    """
+    policy = Policy(spares_wanted=3, max_slots=3, claim_timeout=5)
+    async with trio.open_nursery() as nursery:
+        before = trio.lowlevel.current_statistics().tasks_living
+        resolver = FixedResolver(some_backends(10))
+        pool_of = qorb_trio.open_pool(nursery, resolver, PlainConnector(), policy=policy)
+        async with pool_of as pool:
+            await pool.wait_ready(3)
+            await wait_all_tasks_blocked()
+            assert trio.lowlevel.current_statistics().tasks_living - before == 2 + 3
+
+        resolver = FixedResolver([])
+        pool_of = qorb_trio.open_pool(nursery, resolver, PlainConnector(), policy=policy)
+        async with pool_of as pool:
+            begin = trio.current_time()
+            with pytest.raises(NoBackendsError):
+                await pool.acquire()
+            assert trio.current_time() == begin + 5
 
 
 #: Numbers of known backends; of more than 64, a few are active.

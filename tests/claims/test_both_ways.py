@@ -35,7 +35,7 @@ class Story:
 
     def note(self, *what: object) -> None:
         """Add a line to what is compared."""
-        self.seen.append((round(trio.current_time(), 6), *what))
+        self.seen.append((trio.current_time(), *what))
 
     async def claim(self, name: str, hold: float = 0, *, timeout: float | None = None) -> None:
         """Claim, hold and give back; note how it went."""

@@ -503,7 +503,7 @@ async def test_granted_as_the_pool_ends(
     """A claim that is granted in the tick of the end, or as its backend leaves, is sound."""
     policy = policy_of(max_slots=1, drain_timeout=0)
     outcomes = set()
-    for turn in range(20):
+    for turn in range(80):
         async with open_bench("a", connector=kind(), policy=policy) as bench:
 
             async def client(bench: Bench) -> None:

@@ -518,7 +518,7 @@ async def test_a_trial_is_not_lost_on_claimants_that_are_refused(
                 refused.append(trio.current_time())
 
         # The queue is watched in intervals of a second; its waiters are overdue at once.
-        scene.pool._parts.dispatcher.queue._timer.deadline = math.inf
+        scene.pool._parts.dispatcher.queue.timer.set(math.inf)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             await trio.sleep_until(due)

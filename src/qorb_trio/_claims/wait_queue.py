@@ -16,6 +16,7 @@ import trio
 
 from .admission import Admission, Overload
 from .deadlines import COMPACT_THRESHOLD, Deadlines
+from .timer import Timer
 
 if TYPE_CHECKING:
     from .failure import ClaimFailure
@@ -74,8 +75,8 @@ class WaitQueue(Generic[T]):
         "_latest",
         "_queue",
         "_returned",
-        "_timer",
         "admission",
+        "timer",
         "waiting",
     )
 
@@ -91,7 +92,8 @@ class WaitQueue(Generic[T]):
         self._deadlines: Deadlines[Waiter[T]] = Deadlines()
         #: The latest deadline in the queue that is not in the heap.
         self._latest: float = float("-inf")
-        self._timer: trio.CancelScope = trio.CancelScope()
+        #: Its task runs `expire_waiters`.
+        self.timer: Timer = Timer()
 
     async def wait(
         self, task: trio.lowlevel.Task, claim_id: int, deadline: float, *, again: bool
@@ -117,8 +119,8 @@ class WaitQueue(Generic[T]):
             if self.admission.overload is not None:
                 self._note_arrival(waiter, self.admission.overload)
         # The timer is never set later than the first deadline of all.
-        if deadline < self._timer.deadline:  # noqa: PLR1730 - setting it is expensive
-            self._timer.deadline = deadline
+        if deadline < self.timer.deadline:  # setting it is expensive
+            self.timer.set(deadline)
         await trio.lowlevel.wait_task_rescheduled(waiter.abort)
         assert waiter.outcome is not None
         return waiter.outcome
@@ -161,8 +163,7 @@ class WaitQueue(Generic[T]):
         because it takes a snapshot of all backends.
         """
         while True:
-            with trio.CancelScope(deadline=self._next_event()) as self._timer:
-                await trio.sleep_forever()
+            await self.timer.wait_until(self._next_event())
             now = trio.current_time()
             failure: ClaimFailure | None = None
             for waiter in self._expired(now):
@@ -256,8 +257,8 @@ class WaitQueue(Generic[T]):
     def _wake_timer(self) -> None:
         """Have the timer look at the queue in time for the next event."""
         at = self._next_event()
-        if at < self._timer.deadline:  # noqa: PLR1730 - setting it is expensive
-            self._timer.deadline = at
+        if at < self.timer.deadline:  # setting it is expensive
+            self.timer.set(at)
 
     def _first_parked(self) -> Waiter[T] | None:
         """Return the first waiter in the queue proper; forget cancelled ones before it."""

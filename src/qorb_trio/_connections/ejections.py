@@ -18,7 +18,7 @@ import trio
 
 from .._balancing.idle_index import IdleIndex
 from .._events.emitter import Emitter
-from .._health.ejection import Action, Ejector, Tally, may_eject
+from .._health.ejection import COUNTS_NOTHING, Action, Ejector, Tally, may_eject
 from .._model.settings import Settings
 from .._planning.targets import Targets
 from .._slots.registry import Registry
@@ -193,7 +193,7 @@ class Ejections(Generic[C]):
         """Forget a backend that has left, or whose pool ends."""
         self._idle_index.withdraw(slot_set)
         self._trials.pop(slot_set, None)
-        slot_set.tally = Tally(clean_until=-math.inf)  # the end of a claim is not as usual
+        slot_set.tally = COUNTS_NOTHING  # the end of a claim is not as usual
 
     # Trials.
 

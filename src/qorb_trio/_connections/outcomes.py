@@ -194,7 +194,9 @@ class Outcomes(Generic[C]):
         its end anyway. A backend that closes idle connections comes and goes all day.
         """
         level = logging.INFO if is_news else logging.DEBUG
-        log_safely(logger, level, text, printable(self._pool), printable(slot_set.backend.name))
+        if logger.isEnabledFor(level):
+            pool, name = printable(self._pool), printable(slot_set.backend.name)
+            log_safely(logger, level, text, pool, name)
 
     def _retry_others(self, lost: SlotSet[C]) -> None:
         """Retry backends at once, though they are in back-off: the last online one is lost."""

@@ -2,7 +2,7 @@
 
 The tree of tasks::
 
-    slot set <backend>          receives dials to start, and orders health checks
+    slot set <backend>          starts the dials that are ordered, and health checks
     ├── dial                    one task per connecting slot
     ├── health check, recycle   one task per connection
     └── close                   shielded and bounded
@@ -64,16 +64,14 @@ class SlotSetTask(Generic[C]):
 
     async def _serve(self, slot_set: SlotSet[C]) -> None:
         """Start ordered dials, and checks that are due, until cancelled."""
-        checker, dial = self._checker, self._dialer.dial
-        while True:
+        checker, tasks, dial = self._checker, slot_set.tasks, self._dialer.dial
+        while not tasks.is_cancelled:
+            for slot in tasks.take_orders():
+                tasks.start(dial, slot)
             check_at = checker.next_check_at(slot_set, trio.current_time())
-            new = await slot_set.tasks.next_order(
-                min(check_at, self._warm_up.next_step_at(slot_set))
-            )
+            await tasks.wait(min(check_at, self._warm_up.next_step_at(slot_set)))
             self._warm_up.step(slot_set)
-            for slot in new or ():
-                slot_set.tasks.start(dial, slot)
-            if new is None and trio.current_time() >= check_at:
+            if trio.current_time() >= check_at:
                 checker.check_oldest(slot_set, trio.current_time())
 
     async def _drain(self, slot_set: SlotSet[C]) -> None:
@@ -82,7 +80,7 @@ class SlotSetTask(Generic[C]):
             self._on_lost(None)
         self._checker.forget(slot_set)
         self._warm_up.forget(slot_set)
-        for slot in slot_set.tasks.left_orders():
+        for slot in slot_set.tasks.take_orders():
             self._closer.finish(slot)
         if not slot_set.drained.is_set():
             with trio.CancelScope(shield=True):  # closing is bounded, and the pool cuts claims

@@ -6,7 +6,7 @@ import enum
 import math
 import random
 from collections import deque
-from typing import final
+from typing import Final, final
 
 from .._model.policy import Ejection
 
@@ -59,6 +59,10 @@ class Tally:
     def __init__(self, clean_until: float) -> None:
         self.clean_until: float = clean_until
         self.good: int = 0
+
+
+#: In place of a count: no claim is counted by this one, since none begins before all time.
+COUNTS_NOTHING: Final = Tally(clean_until=-math.inf)
 
 
 @final

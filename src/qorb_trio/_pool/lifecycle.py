@@ -5,16 +5,17 @@ The tree of tasks::
     caller's nursery
     └── pool <name>             adopts the resolver's sets; at the end, sees everything closed
         ├── resolver            sends each set over a memory channel
-        ├── planner             woken over a channel; orders dials over the slot sets' channels
-        ├── deadline timer      one for all waiting claimants
+        ├── planner             woken by a bell; orders dials from the slot sets' tasks
+        ├── deadline timer      one for all waiting claimants; started by the first deadline
         ├── idle watcher        one for all connections; only if the connector has `fileno`
         ├── leak detector       warns of claims that are held for long; only if the policy says so
         ├── retirement          one timer; started by the first connection whose life is limited
-        └── slot set <backend>  one task per active backend, with a nursery of its own
+        └── slot set <backend>  one task per backend, with a nursery; started by its first dial
 """
 
 from __future__ import annotations
 
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
@@ -80,6 +81,7 @@ class Lifecycle(Generic[C]):
     slot_set_task: SlotSetTask[C] = attrs.field(init=False)
     phase: Phase = attrs.field(init=False, default=Phase.OPEN)
     _nursery: trio.Nursery | None = attrs.field(init=False, default=None)
+    _context: contextvars.Context = attrs.field(init=False)
     _working: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
     _resolving: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
     _draining: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
@@ -200,15 +202,15 @@ class Lifecycle(Generic[C]):
 
     async def _run(self) -> None:
         self._snapshots.start(self._resolver.snapshot)
-        self._membership.start = self._start_slot_set
-        self._dispatcher.queue.note_outage(is_down=True)
+        self._rebalancer.start = self._start_slot_set
         updates, found = trio.open_memory_channel[Collection[Backend]](0)
         # Strict, however Trio runs: `run` removes this nursery's layer, and no other.
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
-            self._nursery = nursery
+            self._nursery, self._context = nursery, contextvars.copy_context()
             nursery.start_soon(self._watched, self._resolve, updates, name=self._resolve)
             self._start(self._rebalancer.run)
-            nursery.start_soon(self._expire_waiters)
+            self._dispatcher.queue.timer.bind(partial(self._start, self._expire_waiters))
+            self._dispatcher.queue.note_outage(is_down=True)
             if self._watcher.is_needed:
                 self._start(self._watcher.run)
             self._retirement.on_first = partial(self._start, self._retirement.run)
@@ -263,8 +265,10 @@ class Lifecycle(Generic[C]):
         await self._dispatcher.queue.expire_waiters(diagnosis.timeout, diagnosis.overload)
 
     def _start(self, part: Callable[[], Awaitable[None]]) -> None:
+        """Start a task in the context variables of the pool, never in a claimant's."""
         assert self._nursery is not None
-        self._nursery.start_soon(self._watched, part, name=part)
+        start = partial(self._nursery.start_soon, self._watched, part, name=part)
+        self._context.run(start)
 
     def _start_slot_set(self, slot_set: SlotSet[C]) -> None:
         assert self._nursery is not None

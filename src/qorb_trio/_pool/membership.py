@@ -79,8 +79,6 @@ class Membership(Generic[C]):
     _is_choosing: bool = attrs.field(init=False, default=False)
     #: Returns how many connections the next plan will want. The rebalancer's.
     count_wanted: Callable[[], int] = attrs.field(init=False)
-    #: Starts the task of a slot set. The lifecycle's.
-    start: Callable[[SlotSet[C]], None] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._order = RotationOrder(self._rng.getrandbits(64))
@@ -240,14 +238,13 @@ class Membership(Generic[C]):
     # One slot set.
 
     def _add(self, backend: Backend, first_delay: float = 0.0) -> None:
-        """Activate a backend: make its slot set, and start the task of that."""
+        """Activate a backend: make its slot set, whose task begins with the first dial."""
         detector = FailureDetector(self._settings.set_config, self._rng, first_delay)
         key = self._order.key(backend.name, effective_weight(backend.weight))
         slot_set = SlotSet(backend, detector, key, self._shared)
         self._ejections.enroll(slot_set)
         self._log("pool %s: backend %s is added", backend)
         self._registry.add(slot_set)
-        self.start(slot_set)
         if (emit := self._events.backend_added) is not None:
             emit(backend)
 
@@ -257,9 +254,13 @@ class Membership(Generic[C]):
         self._registry.drain(slot_set)
         slot_set.deactivate()
         self._ejections.forget(slot_set)
+        if not slot_set.tasks.has_orders:  # otherwise, its task does that at its end
+            self._registry.forget(slot_set)
         if (emit := self._events.backend_removed) is not None:
             emit(backend)
 
     def _log(self, message: str, backend: Backend) -> None:
+        if not logger.isEnabledFor(logging.INFO):
+            return
         pool, name = printable(self._pool), printable(backend.name)
         log_safely(logger, logging.INFO, message, pool, name)

@@ -6,33 +6,33 @@ import contextlib
 from collections.abc import Iterator
 from typing import final
 
-import trio
+from .._slots.bell import Bell
 
 
 @final
 class PlanRequests:
     """Collects requests for a plan, so that however many come in one go cause one plan."""
 
-    __slots__ = ("_is_pending", "_is_refused", "_receive", "_send", "is_closed")
+    __slots__ = ("_bell", "_is_pending", "_is_refused", "is_closed")
 
     def __init__(self) -> None:
         self._is_pending: bool = False
         self._is_refused: bool = False
         #: True as soon as the pool is ending: there are no more plans.
         self.is_closed: bool = False
-        self._send: trio.MemorySendChannel[None]
-        self._receive: trio.MemoryReceiveChannel[None]
-        self._send, self._receive = trio.open_memory_channel[None](1)
+        #: Wakes the planner.
+        self._bell: Bell = Bell()
 
     def request(self) -> None:
         """Have the planner run when all tasks that are runnable now have had their turn."""
         if not (self._is_pending or self._is_refused or self.is_closed):
             self._is_pending = True
-            self._send.send_nowait(None)
+            self._bell.ring()
 
     def close(self) -> None:
-        """Refuse all requests from now on."""
+        """Refuse all requests from now on, and wake the planner for its end."""
         self.is_closed = True
+        self._bell.ring()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -49,9 +49,5 @@ class PlanRequests:
 
     async def next(self, deadline: float) -> None:
         """Wait for a request, or until `deadline`. What is requested later needs another plan."""
-        with trio.move_on_at(deadline):
-            await self._receive.receive()
+        await self._bell.wait(deadline)
         self._is_pending = False
-        with contextlib.suppress(trio.WouldBlock):
-            # One is left if the deadline had come as the request came.
-            self._receive.receive_nowait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar, final
 
 import attrs
@@ -65,6 +66,8 @@ class Rebalancer(Generic[C]):
     _ejections: Ejections[C]
     _membership: Membership[C]
     _requests: PlanRequests
+    #: Starts the task of a slot set. The lifecycle's.
+    start: Callable[[SlotSet[C]], None] = attrs.field(init=False)
     #: When the next rebalance is due.
     _tick: float = attrs.field(init=False, default=math.inf)
     _watermark: HighWatermark = attrs.field(init=False, factory=HighWatermark)
@@ -290,7 +293,14 @@ class Rebalancer(Generic[C]):
             await batch.add(step.count)
             if not slot_set.is_active or (slot_set.is_failing and not is_failing):
                 continue  # the next plan is for how things stand now
-            slot_set.order_dials(step.count)
+            self._order_dials(slot_set, step.count)
+
+    def _order_dials(self, slot_set: SlotSet[C], count: int) -> None:
+        """Open slots on a backend; the first ones start its task."""
+        is_first = not slot_set.tasks.has_orders
+        slot_set.order_dials(count)
+        if is_first:
+            self.start(slot_set)
 
 
 @final

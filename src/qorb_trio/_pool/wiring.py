@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import random
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, final
 
@@ -121,9 +122,8 @@ class Assembly(Generic[C]):
 
     def make(self, kind: Callable[..., P]) -> P:
         """Make a part, of those that its fields name."""
-        names = needs(kind)
-        parts = map(vars(self).__getitem__, names)
-        return kind(**dict(zip(names, parts, strict=True)))
+        parts = vars(self)
+        return kind(**{name: parts[name] for name in needs(kind)})
 
     def add_index(self, balancer: Balancer) -> None:
         """Add what chooses the backend of a claim."""
@@ -202,4 +202,5 @@ class Assembly(Generic[C]):
 @functools.cache
 def needs(kind: Any) -> tuple[str, ...]:
     """Return the names of the arguments from which an attrs class is made."""
-    return tuple([it.alias for it in attrs.fields(kind) if it.init and it.alias])
+    # Interned, because a call compares other strings letter by letter with each parameter.
+    return tuple([sys.intern(it.alias) for it in attrs.fields(kind) if it.init and it.alias])

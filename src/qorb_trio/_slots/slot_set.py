@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 import attrs
 import trio
 
-from .._health.ejection import Tally
+from .._health.ejection import COUNTS_NOTHING, Tally
 from .._model.backend import Backend, effective_weight
 from .slot_states import SlotStates
 from .slot_tasks import SlotTasks
@@ -191,7 +191,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         #: The verdicts on the claims; `None` if ejection is off. The ejections'.
         self.ejector: Ejector | None = None
         #: The count of good claims: the ejector's, or one that nobody reads. The ejections'.
-        self.tally: Tally = Tally(clean_until=-math.inf)
+        self.tally: Tally = COUNTS_NOTHING
         #: True if an ejected backend needs a new connection for its trial. The ejections'.
         self.needs_trial: bool = False
         #: Claims granted on this backend, and claims on it that ended badly.
