@@ -29,6 +29,7 @@ RECORDS: dict[str, set[str]] = {
     "PlanRequests": {"requests"},
     "WaitQueue": {"queue"},
     "Dispatcher": {"dispatcher"},
+    "InRun": set(),
     "Closer": {"closer"},
     "Lifecycle": {"lifecycle"},
 }

@@ -116,8 +116,9 @@ async def test_wrong_options(
 async def test_a_label_of_a_subclass(autojump_clock: MockClock) -> None:
     """A label may be of a subclass of str."""
     async with trio.open_nursery() as nursery, a_pool(nursery) as pool:
-        async with pool.claim(label=Text("GET")):
-            assert [holder.label for holder in pool.holders()] == ["GET"]
+        for label in ("waits for the dial", "takes the spare"):
+            async with pool.claim(label=Text(label)):
+                assert [holder.label for holder in pool.holders()] == [label]
         async with pool.claim():
             assert [holder.label for holder in pool.holders()] == [None]
 

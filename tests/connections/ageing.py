@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -66,14 +67,19 @@ class Retired(Instrument):
 
 @asynccontextmanager
 async def a_pool(
-    policy: Policy, connector: Dated, retired: Retired | None = None
+    policy: Policy,
+    connector: Dated,
+    retired: Retired | None = None,
+    rng: random.Random | None = None,
 ) -> AsyncIterator[Pool[Conn]]:
     """A pool with one backend."""
     resolver = FixedResolver([("a.test", 1)])
     instruments = [] if retired is None else [retired]
     async with (
         trio.open_nursery() as nursery,
-        open_pool(nursery, resolver, connector, policy=policy, instruments=instruments) as pool,
+        open_pool(
+            nursery, resolver, connector, policy=policy, instruments=instruments, rng=rng
+        ) as pool,
     ):
         await pool.wait_ready(1)
         await wait_all_tasks_blocked()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 
 import attrs
 import pytest
@@ -73,7 +74,7 @@ async def test_a_refusing_backend_does_not_exceed_its_uses(autojump_clock: MockC
     async with a_pool(policy_of(max_slots=4, spares_wanted=1, max_uses=4), connector) as pool:
         connector.refuses = True
         with pytest.raises(ClaimTimeoutError):
-            while True:
+            for _ in range(100):
                 async with pool.claim(timeout=5) as conn:
                     conn.uses += 1
                 await trio.sleep(1)
@@ -91,6 +92,49 @@ async def test_each_way_to_a_connection_counts_its_uses(
             async with pool.claim(**options) as conn:  # type: ignore[arg-type]
                 conn.uses += 1
         assert max(conn.uses for conn in connector.conns) <= 20
+
+
+class Asked(Dated):
+    """Is asked about every spare, so that claims take the long way."""
+
+    def is_broken(self, conn: Conn) -> bool:
+        """Say that it is not."""
+        return False
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"max_lifetime": 30},
+        {"max_uses": 7},
+        {"idle_timeout": 4},
+        {"max_lifetime": 40, "max_uses": 20, "idle_timeout": 6},
+    ],
+    ids="+".join,
+)
+async def test_the_short_way_ages_like_the_long_one(
+    autojump_clock: MockClock, numbers: dict[str, float]
+) -> None:
+    """Connections have the same life whether or not claims have to look at them otherwise."""
+    short, long = [await a_life(connector, numbers) for connector in (Dated(), Asked())]
+    assert short == long
+    assert len(short) > 5
+
+
+async def a_life(connector: Dated, numbers: dict[str, float]) -> list[tuple[float, float, int]]:
+    """The dates and uses of the connections of a pool that is claimed at odd times."""
+    chance = random.Random(1)
+    policy = policy_of(max_slots=3, spares_wanted=1, health_interval=math.inf, **numbers)
+    async with a_pool(policy, connector, rng=random.Random(2)) as pool:
+        began = trio.current_time()
+        for _ in range(300):
+            async with pool.claim() as conn:
+                conn.uses += 1
+                await trio.sleep(chance.choice([0, 0.1, 0.3, 5]))
+            await trio.sleep(chance.choice([0, 0.1, 0.3, 5]))
+    return [
+        (round(it.born - began, 6), round(it.closed - began, 6), it.uses) for it in connector.conns
+    ]
 
 
 async def test_connections_that_are_handed_on_count_their_uses(autojump_clock: MockClock) -> None:

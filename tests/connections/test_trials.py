@@ -496,6 +496,24 @@ async def test_the_spares_of_an_ejected_backend_grow_old(autojump_clock: MockClo
         assert scene.ejected == []
 
 
+async def test_a_trial_is_a_use(autojump_clock: MockClock) -> None:
+    """The claim that is a trial counts towards ``max_uses``, as any other."""
+    numbers = SetConfig(max_uses=1000)
+    async with a_scene(policy=lambda it: attrs.evolve(it, set_config=numbers)) as scene:
+        bad = scene.backends[0]
+        due = await scene.eject(bad)
+        slots = scene.pool._parts.registry.active[bad.name].slots
+        uses = {slot.id: slot.expiry.uses for slot in slots if slot.expiry}
+        await trio.sleep_until(due)
+        await wait_all_tasks_blocked()
+        trial = await scene.pool.acquire()
+        assert trial.backend == bad
+        expiry = trial._slot.expiry
+        assert expiry is not None
+        assert expiry.uses == uses[trial._slot.id] + 1
+        trial.release()
+
+
 def numbered(policy: Policy) -> Policy:
     """A policy with shedding, whose waiters are refused after 0.1 s."""
     return attrs.evolve(policy, queue_target=0.05)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Coroutine
-from threading import get_ident
+from math import inf
 from typing import Any, Generic, TypeVar, final
 
 import attrs
@@ -31,6 +31,7 @@ from .._slots.state import CHECKING, CLAIMED
 from .._slots.totals import Totals
 from .diagnosis import Diagnosis
 from .failure import ClaimFailure
+from .in_run import InRun
 from .nested_claims import NestedClaims
 from .returns import Returns
 from .spares import Spares
@@ -46,10 +47,9 @@ _NESTED_CLAIMS: Any = attrs.Factory(lambda self: NestedClaims(self.pool), takes_
 
 @final
 @attrs.define(kw_only=True, eq=False)
-class Dispatcher(Generic[C]):
+class Dispatcher(InRun, Generic[C]):
     """Decides which claimant gets which connection of one pool."""
 
-    pool: str
     settings: Settings
     events: Emitter
     hooks: Hooks[C]
@@ -74,24 +74,18 @@ class Dispatcher(Generic[C]):
     _counts_verdicts: bool = attrs.field(init=False, default=False)
     #: True if a connection that comes back has to be looked at.
     _inspects_returned: bool = attrs.field(init=False, default=True)
+    #: True if a connection that comes back is only looked at for its age and use.
+    _keeps_calm: bool = attrs.field(init=False, default=False)
     #: True as soon as the pool is ending.
     is_closed: bool = attrs.field(init=False, default=False)
     #: True while nothing is lent on purpose.
     _is_suspended: bool = attrs.field(init=False, default=False)
-    #: The run's clock, found once when the pool starts: Trio's own way to it takes three
-    #: calls.
-    now: Callable[[], float] = attrs.field(init=False, factory=lambda: trio.current_time)
-    token: trio.lowlevel.TrioToken | None = attrs.field(init=False, default=None)
-    #: The thread of the pool's `trio.run`; see `check_run`.
-    thread_id: int = attrs.field(init=False, factory=get_ident)
     _claiming_tasks: set[trio.lowlevel.Task | None] = attrs.field(init=False, factory=set)
     _nested_claims: NestedClaims = attrs.field(init=False, default=_NESTED_CLAIMS)
 
     def start(self) -> None:
         """Bind to the present `trio.run`: the pool starts."""
-        self.token = trio.lowlevel.current_trio_token()
-        self.thread_id = get_ident()
-        self.now = trio.lowlevel.current_clock().current_time
+        self.bind()
         self.update_flags()
         self.adopt_policy()
 
@@ -106,20 +100,8 @@ class Dispatcher(Generic[C]):
         self.is_plain = events.is_silent and not self.hooks.has_on_acquire
         self._inspects_spares = self._spares.need_inspection
         self._inspects_returned = self.returns.need_inspection
+        self._keeps_calm = not self.hooks.inspects_returned
         self._counts_verdicts = not self.returns.has_readers and events.handle_returned is None
-
-    def check_run(self) -> None:
-        """Raise `RuntimeError`, with nothing changed, outside of the pool's own `trio.run`.
-
-        One run has one thread, and to ask for the thread costs a tenth of what it costs to ask
-        Trio for the run.
-        """
-        if get_ident() != self.thread_id:
-            raise RuntimeError(
-                f"pool {self.pool!r} belongs to another trio.run, or to another thread: from a"
-                " thread that Trio started, use trio.from_thread.run_sync(claim.release),"
-                " for example"
-            )
 
     # Claims begin.
 
@@ -144,12 +126,23 @@ class Dispatcher(Generic[C]):
             except BalancerError as exc:
                 raise self.diagnosis.balancer(exc).error() from exc.__cause__ or exc
             slot = slot_set.pop_idle()
-            if self._inspects_spares and self._spares.close_if_unusable(slot):
-                continue
+            slot.claimed_at = now = self.now()
+            if self._inspects_spares:
+                expiry = slot.expiry
+                if (
+                    expiry is not None
+                    and now < expiry.calm_until
+                    and expiry.uses < expiry.calm_uses
+                    and not self.hooks.has_is_broken
+                ):
+                    # Fast path: `Retirement.check_out`, when nothing can become of it.
+                    expiry.uses += 1
+                    expiry.unused_since = inf
+                elif self._spares.close_if_unusable(slot):
+                    continue
             # Fast path: `_check_out`, whose call would cost as much as all that it does.
             slot.holder = task = current_task()
             slot.label = label
-            slot.claimed_at = self.now()
             if task in self._claiming_tasks:
                 self._nested_claims.warn(task)
             self._claiming_tasks.add(task)
@@ -227,8 +220,12 @@ class Dispatcher(Generic[C]):
             slot_set.tally.good += 1
         elif not self._end(slot, exc):
             return
-        if self._inspects_returned and not self.returns.keep(slot, holder):
-            return
+        if self._inspects_returned:
+            expiry = slot.expiry
+            if expiry is not None and self._keeps_calm and (now := self.now()) < expiry.calm_until:
+                expiry.unused_since = now  # fast path: `Retirement.is_over`, as in `acquire_nowait`
+            elif not self.returns.keep(slot, holder):
+                return
         if slot_set.detector.consecutive_failures:
             self.outcomes.succeeded(slot)
         if self._targets.reclaim and self.returns.reclaim_if_needed(slot):

@@ -92,7 +92,7 @@ class Retirement(Generic[C]):
         expiry = slot.expiry
         assert expiry is not None
         now = self.now()
-        if now < expiry.calm_until and expiry.uses + 1 < expiry.due_uses:
+        if now < expiry.calm_until and expiry.uses < expiry.calm_uses:
             # Fast path: `check_out`, when nothing can become of it.
             expiry.uses += 1
             expiry.unused_since = math.inf

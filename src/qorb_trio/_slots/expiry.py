@@ -39,6 +39,7 @@ class Expiry:
         "_idle_timeout",
         "_recycle_at",
         "calm_until",
+        "calm_uses",
         "due",
         "due_uses",
         "expires_at",
@@ -89,6 +90,8 @@ class Expiry:
         self.expires_at: float = self._born_at + lifetime
         self.max_uses: float = most
         self.due_uses: float = most if most == math.inf else math.ceil(self._early(most))
+        #: With fewer uses than this, and before `calm_until`, nothing can become of another use.
+        self.calm_uses: float = self.due_uses - 1
         self._idle_timeout: float = config.idle_timeout
         self._due_by_age_at: float = math.inf
         if lifetime < math.inf:
@@ -99,8 +102,8 @@ class Expiry:
         self._note_calm()
 
     def _note_calm(self) -> None:
-        #: While a claim begins or ends before this time, with fewer than `due_uses` claims, the
-        #: connection is neither due nor expired. A spare that idles too long is the timer's.
+        #: Before this time the connection is neither due nor expired, unless by its uses or its
+        #: idleness, which are counted at check-out and left to the timer.
         self.calm_until: float = min(self._due_by_age_at, self._recycle_at, self.expires_at)
         if self.due is not None:
             self.calm_until = -math.inf
