@@ -237,6 +237,12 @@ async def test_psycopg_does_not_warn_of_cancellations(
     assert len(caplog.records) == 1
 
 
+def test_psycopg_warns_outside_of_trio(caplog: pytest.LogCaptureFixture) -> None:
+    """A program that uses psycopg in threads too gets its warnings as before."""
+    logging.getLogger("psycopg").warning("error ignored in %s", "a thread")
+    assert len(caplog.records) == 1
+
+
 async def test_cancelled_as_it_waits_for_its_turn(conn: PostgresConnection) -> None:
     """A task that shares a connection, and gives up, does not disturb the other."""
     async with trio.open_nursery() as nursery:

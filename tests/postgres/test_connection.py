@@ -257,6 +257,25 @@ async def test_waiting_to_send(server: PostgresServer) -> None:
         await conn.close()
 
 
+async def test_a_server_that_reads_late_after_a_cancellation(server: PostgresServer) -> None:
+    """The rest of a command is sent in several attempts, as long as the server does not read."""
+    conn = await PostgresConnection.connect(server.conninfo, autocommit=True)
+    server.freeze()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_megabytes, conn, "cancel")
+            await trio.sleep(0.1)
+            nursery.cancel_scope.cancel()
+        for _ in range(2):
+            with trio.move_on_after(0.1) as scope:
+                await conn.settle()
+            assert scope.cancelled_caught
+    finally:
+        server.thaw()
+    assert await value(conn, "SELECT 1") == 1
+    await conn.close()
+
+
 async def send_megabytes(conn: PostgresConnection, ending: str) -> None:
     """Send more than fits into the buffers of a socket."""
     if ending == "close":

@@ -19,11 +19,15 @@ class _CancellationFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return False for a warning that a cancellation explains."""
-        return not (
-            str(record.msg).startswith("error ignored")
-            and trio.lowlevel.in_trio_task()
-            and trio.current_effective_deadline() == -math.inf
-        )
+        return not (str(record.msg).startswith("error ignored") and _is_cancelled())
+
+
+def _is_cancelled() -> bool:
+    """Return True in a task that is being cancelled."""
+    try:
+        return trio.current_effective_deadline() == -math.inf
+    except RuntimeError:  # psycopg is used outside of Trio too
+        return False
 
 
 _FILTER = _CancellationFilter()

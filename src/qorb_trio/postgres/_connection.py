@@ -16,7 +16,7 @@ from psycopg.rows import Row, tuple_row
 
 from . import _cancellation_logs, _parameters
 from ._drain import command, drain
-from ._exchange import Exchange, raise_cancellation_behind
+from ._exchange import Exchange, Rest, raise_cancellation_behind
 from ._transaction import PostgresTransaction
 from ._waiting import finish_cancelling, open_pgconn, wait_ready, wait_ready_until
 
@@ -247,7 +247,7 @@ class PostgresConnection(psycopg.AsyncConnection[Row]):
         repeated.
         """
         exchange = self.lock
-        rest = drain(self.pgconn)
+        rest = Rest(drain(self.pgconn))
         patience = _FIRST_PATIENCE
         while True:
             if exchange.cancel_due and self.pgconn.transaction_status == _ACTIVE:
@@ -260,7 +260,7 @@ class PostgresConnection(psycopg.AsyncConnection[Row]):
     async def _leave_row_mode(self) -> None:
         """Send an empty command, with which libpq leaves the single-row mode of a stream."""
         self.lock.drain_due = True  # until its answer has come
-        await self._resume(command(self.pgconn, b""))
+        await self._resume(Rest(command(self.pgconn, b"")))
         self.lock.drain_due = False
 
     async def _finish_request(self, request: pq.abc.PGcancelConn) -> None:
@@ -272,12 +272,12 @@ class PostgresConnection(psycopg.AsyncConnection[Row]):
             raise
         self.lock.end_cancelling(request)
 
-    async def _resume(self, gen: PQGen[Any]) -> None:
-        """Run a generator that may have begun. If cancelled, it can be resumed again."""
-        ready: int | None = None  # for psycopg: nothing is ready yet
+    async def _resume(self, rest: Rest) -> None:
+        """Run what is left of an operation. If cancelled, it can be resumed again."""
+        ready = 0
         while True:
             try:
-                state = gen.send(ready)  # type: ignore[arg-type]
+                state = rest.step(ready)
             except StopIteration:
                 return
             ready = await wait_ready(self.pgconn.socket, state, self.lock.turns)

@@ -77,7 +77,7 @@ class Exchange:
         #: True if a part of an answer is still to be read and dropped.
         self.drain_due: bool = False
         #: Transactions that were left without waiting: the generators that end them, in order.
-        self.parked: deque[Unfinished] = deque()
+        self.parked: deque[Rest] = deque()
         #: Number of commands that were cancelled since the prepared statements were dropped.
         self.interruptions: int = 0
         #: Number of `pipeline()` blocks that are entered.
@@ -130,7 +130,7 @@ class Exchange:
         pgconn = self._pgconn
         busy = pgconn.transaction_status == _ACTIVE or pgconn.pipeline_status
         if busy and self._is_leaving() and not pgconn.pipeline_status:
-            self._park(gen)
+            self._park(Rest(gen, has_begun=True))
             return
         if busy:
             self._note_interruption()
@@ -139,13 +139,13 @@ class Exchange:
     def postpone(self, gen: Unfinished) -> None:
         """Deal with a generator that could not begin, because earlier calls left work."""
         if self._is_leaving():
-            self._park(gen)
+            self._park(Rest(gen))
         else:
             gen.close()
 
-    def _park(self, gen: Unfinished) -> None:
+    def _park(self, rest: Rest) -> None:
         self.unsettled = True
-        self.parked.append(gen)
+        self.parked.append(rest)
 
     def _is_leaving(self) -> bool:
         return trio.lowlevel.current_task() in self._leaving
@@ -204,7 +204,35 @@ class Exchange:
             trio.lowlevel.notify_closing(request.socket)
             request.finish()
         while self.parked:
-            end_generator(self.parked.popleft())
+            self.parked.popleft().end()
+
+
+@final
+class Rest:
+    """What is left of a psycopg operation: a generator that is run later, perhaps in parts."""
+
+    __slots__ = ("_gen", "_has_begun")
+
+    def __init__(self, gen: Unfinished, *, has_begun: bool = False) -> None:
+        self._gen = gen
+        self._has_begun = has_begun
+
+    def step(self, ready: int) -> int:
+        """Continue with what is ready, 0 for nothing yet, and return what it waits for next.
+
+        Raises:
+          StopIteration: it has ended.
+        """
+        if self._has_begun:
+            state: int = self._gen.send(ready)  # `None` is too little for compiled ones
+            return state
+        self._has_begun = True
+        state = next(self._gen)
+        return state
+
+    def end(self) -> None:
+        """Close it."""
+        end_generator(self._gen)
 
 
 @final
