@@ -223,11 +223,9 @@ class Rest:
         Raises:
           StopIteration: it has ended.
         """
-        if self._has_begun:
-            state: int = self._gen.send(ready)  # `None` is too little for compiled ones
-            return state
+        # `None` is not enough for psycopg's compiled generators.
+        state: int = self._gen.send(ready) if self._has_begun else next(self._gen)
         self._has_begun = True
-        state = next(self._gen)
         return state
 
     def end(self) -> None:
