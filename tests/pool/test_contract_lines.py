@@ -10,6 +10,7 @@ from qorb_trio import (
     Backend,
     FixedResolver,
     Instrument,
+    MappedResolver,
     Policy,
     PoolTerminatedError,
     SetConfig,
@@ -95,7 +96,7 @@ async def test_wrong_thread_comes_before_the_wrong_argument(autojump_clock: Mock
 async def test_lowered_max_count_closes_connections_as_they_return(
     autojump_clock: MockClock, claimed: int
 ) -> None:
-    """Above a lowered ``max_count``, as above ``max_slots``, what comes back is closed."""
+    """Above a lowered ``max_count``, as above ``max_slots``, returned connections are closed."""
     connector = FakeConnector()
     policy = Policy(spares_wanted=8, max_slots=8)
     async with (
@@ -112,3 +113,36 @@ async def test_lowered_max_count_closes_connections_as_they_return(
             await wait_all_tasks_blocked()
         assert [len(connector.to(backend)) for backend in (A, B)] == [2, 2]
         assert connector.connects == 8
+
+
+async def test_connection_of_a_claim_that_was_cut_is_not_to_be_had(
+    autojump_clock: MockClock,
+) -> None:
+    """A claim that the pool's end has cut has no connection, not even while that is closing."""
+    async with trio.open_nursery() as nursery:
+        connector = FakeConnector(disconnect_delay=0.5)
+        policy = Policy(drain_timeout=0)
+        async with open_pool(
+            nursery, FixedResolver(["a.test:1"]), connector, policy=policy
+        ) as pool:
+            await pool.wait_ready()
+            claim = pool.claim_nowait()
+            nursery.start_soon(pool.terminate)
+            await trio.sleep(0.1)
+            assert not pool.is_closed
+            with pytest.raises(RuntimeError, match="the pool has ended"):
+                _ = claim.connection
+            claim.release()
+            with pytest.raises(RuntimeError, match="released already"):
+                claim.release()
+    connector.assert_all_closed()
+
+
+def test_mapped_resolver_takes_no_async_function() -> None:
+    """A function that would return a coroutine is refused at construction."""
+
+    async def function(backends: object) -> object:
+        raise AssertionError(backends)
+
+    with pytest.raises(TypeError, match="function must not be async"):
+        MappedResolver(FixedResolver([A]), function)  # type: ignore[arg-type]

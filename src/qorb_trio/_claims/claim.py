@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, final
 from trio.lowlevel import enable_ki_protection
 
 from .._slots.slot_set import Slot
+from .._slots.state import CLAIMED
 from .grant import Grant
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class Claim(Grant[C]):
         if self._held is None:
             state = "has been released" if hasattr(self, "_slot") else "has not been granted"
             raise RuntimeError(f"this claim {state}; it has no connection")
-        connection = self._held.connection
+        # When the pool's end cuts a claim off, the slot keeps its connection until that is closed.
+        connection = self._held.connection if self._held.state is CLAIMED else None
         if connection is None:
             raise RuntimeError("the pool has ended, and has closed this connection")
         return connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
@@ -53,6 +54,8 @@ class MappedResolver(Resolver):
         _check.instance("resolver", resolver, Resolver)
         if not callable(function):
             raise TypeError(f"function must be callable, not {function!r}")
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"function must not be async: {function!r}")
         self._resolver = resolver
         self._function = function
         self._refreshes = 0
