@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from qorb_trio import NoBackendsError, NoBackendsOnlineError, Policy, PoolStats, SetConfig
 from qorb_trio._planning.selection import ALL_ACTIVE, MIN_ACTIVE, MIN_MAXIMUM
+from qorb_trio._pool.membership import SAMPLE_SIZE
 from qorb_trio._pool.rebalancer import FEW_VIEWS, MAX_OWED, REST_PER_VIEW
 
 from ..harness.fates import (
@@ -156,6 +157,27 @@ async def test_removed_backends_are_replaced_and_inactive_ones_are_silent(
         assert (rig.stats().known, active(rig), connector.open) == (0, [], [])
         with pytest.raises(NoBackendsError):
             await rig.pool.acquire(timeout=0)
+
+
+async def test_a_large_first_set_is_used_before_it_has_been_read(
+    autojump_clock: MockClock,
+) -> None:
+    """Claims are served while most of 30,000 backends have not been read. They stay served by
+    the same connections when all have been."""
+    backends = make_backends(30_000)
+    connector = FatedConnector()
+    async with a_pool(connector, backends) as rig:
+        async with rig.pool.claim() as conn:
+            assert rig.stats().known == SAMPLE_SIZE
+            assert conn.backend in backends
+            before = set(connected(rig.stats()))
+            await pass_time(1)
+            assert rig.stats().known == len(backends)
+            assert conn.closed_at is None
+        assert before <= set(connected(rig.stats()))
+        numbers = [backends.index(dial.backend) for dial in connector.dials]
+        assert max(numbers) - min(numbers) > SAMPLE_SIZE
+        assert_consistent(rig)
 
 
 async def test_the_same_set_again_changes_nothing(autojump_clock: MockClock) -> None:

@@ -38,8 +38,16 @@ C = TypeVar("C")
 
 
 #: Backends that are added, or slots that are opened or closed, in one go before all other tasks
-#: have their turn. A slot takes some 20 µs, the first step of its dial included.
-BATCH_SIZE = 50
+#: have their turn. A slot takes some 100 µs with all steps of its dial, and those of several
+#: batches fall into the same pass of the loop.
+BATCH_SIZE = 20
+
+#: Of a first set of more backends than this, some are used before all have been read. To read
+#: a million takes several seconds.
+LARGE_SET = 20_000
+
+#: The number of those backends.
+SAMPLE_SIZE = 1000
 
 
 #: Up to this number of active backends, a failure looks at all of them.
@@ -95,10 +103,23 @@ class Membership(Generic[C]):
         """
         if self._requests.is_closed:
             return  # it came in the very tick in which the pool began to end
+        if not len(self.known) and (sample := self._sample(backends)):
+            await self._read(sample)
+            await self._adopt()
         await self._read(backends)
         await self._adopt()
         for _ in self.known.tidy():
             await trio.lowlevel.checkpoint()
+
+    def _sample(self, backends: object) -> list[object]:
+        """Return backends with which to begin while the rest of a large first set is read.
+
+        They are chosen by chance. The first ones of the set would be the same for all clients.
+        """
+        if not isinstance(backends, Sequence) or len(backends) <= LARGE_SET:
+            return []
+        places = sorted(self._rng.sample(range(len(backends)), SAMPLE_SIZE))
+        return [backends[place] for place in places]
 
     async def _adopt(self) -> None:
         """Let the set that was read take the place of the one before."""
