@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import random
 import sys
@@ -28,7 +29,9 @@ from qorb_trio import (
     Pool,
     Resolver,
     SetConfig,
+    _phases,
 )
+from qorb_trio._pool import rebalancer
 from qorb_trio.testing import FakeConnection, FakeConnector, HookedFakeConnector, ManualResolver
 
 #: Backends, and slots of each: the smallest first, and points of two curves.
@@ -500,28 +503,77 @@ async def test_a_new_set_costs_a_few_calls_per_backend(autojump_clock: MockClock
     assert other <= 40
 
 
+class LongestPass(trio.abc.Instrument):
+    """The most calls of this project's functions in one pass of the loop."""
+
+    def __init__(self, calls: Counter[str]) -> None:
+        self.calls = calls
+        self.most = 0
+        self._began: int | None = None
+
+    def after_io_wait(self, timeout: float) -> None:
+        self._began = self.calls.total()
+
+    def before_io_wait(self, timeout: float) -> None:
+        if self._began is not None:
+            self.most = max(self.most, self.calls.total() - self._began)
+
+
 async def test_a_large_set_leaves_the_loop_its_turns(autojump_clock: MockClock) -> None:
-    """While 20,000 backends are read, no step of a task makes more than 3,000 calls."""
-
-    class Longest(trio.abc.Instrument):
-        calls: Counter[str]
-        most = 0
-        began = 0
-
-        def before_task_step(self, task: trio.lowlevel.Task) -> None:
-            self.began = self.calls.total()
-
-        def after_task_step(self, task: trio.lowlevel.Task) -> None:
-            self.most = max(self.most, self.calls.total() - self.began)
-
+    """While 20,000 backends are read, no pass of the loop makes more than 3,000 calls."""
     resolver = ManualResolver(some_backends(1))
     found = some_backends(20_000)
     async with pool_that_knows(1, resolver) as pool:
-        longest = Longest()
         resolver.set(found)
-        with counting_calls() as longest.calls:
+        with counting_calls() as calls:
+            longest = LongestPass(calls)
             trio.lowlevel.add_instrument(longest)
             await trio.sleep(5)
             trio.lowlevel.remove_instrument(longest)
         assert pool.stats().known == len(found)
     assert 100 < longest.most <= 3000
+
+
+class HalfRefusing(PlainConnector):
+    """Refuses to connect to every other backend."""
+
+    async def connect(self, backend: Backend) -> FakeConnection:
+        await trio.lowlevel.checkpoint()
+        if int(backend.name.split(":")[0].rpartition(".")[2]) % 2:
+            raise ConnectionRefusedError
+        return await super().connect(backend)
+
+
+async def longest_pass(backends: int) -> int:
+    """The most calls in one pass, from the start to the end of a pool with slots everywhere."""
+    policy = Policy(
+        spares_wanted=2 * backends,
+        max_slots=2 * backends,
+        set_config=SetConfig(max_count=2, health_interval=math.inf),
+    )
+    resolver = ManualResolver(some_backends(backends))
+    with counting_calls() as calls:
+        longest = LongestPass(calls)
+        trio.lowlevel.add_instrument(longest)
+        async with (
+            trio.open_nursery() as nursery,
+            qorb_trio.open_pool(nursery, resolver, HalfRefusing(), policy=policy) as pool,
+        ):
+            await pool.wait_ready(backends)
+            await trio.sleep(0.5)
+        trio.lowlevel.remove_instrument(longest)
+    return longest.most
+
+
+async def test_slots_on_many_backends_leave_the_loop_its_turns(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With slots on 1,000 backends, half of which refuse, no pass makes more calls than with
+    300: neither while they are opened, nor later, nor at the end."""
+    caplog.set_level(logging.CRITICAL, "qorb_trio")
+    # A fifth of the usual numbers, because what counts calls takes long.
+    monkeypatch.setattr(rebalancer, "FEW_VIEWS", rebalancer.FEW_VIEWS // 5)
+    monkeypatch.setattr(_phases, "SLICE", _phases.SLICE // 5)
+    few, many = [await longest_pass(backends) for backends in (300, 1000)]
+    assert 500 < many <= 1.1 * few
+    assert many <= 2500

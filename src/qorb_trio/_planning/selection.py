@@ -36,8 +36,8 @@ class ActiveView(View, Protocol):
 A = TypeVar("A", bound=ActiveView)
 
 
-#: The maximum number of backends that one step of a decision activates, in about 2 ms.
-MAX_STEP: Final = 200
+#: The maximum number of backends that one step of a decision activates, in about 1 ms.
+MAX_STEP: Final = 50
 
 
 @final

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, TypeVar, final
 
 import attrs
@@ -126,7 +126,7 @@ class Rebalancer(Generic[C]):
             plan = await self._rotate(views, demand, plan)
         await self._take(self._note_wanted(plan), views)
         self._publish(plan)
-        self._note_outage(views)
+        await self._take(self._note_outage(views), views)
         await self._carry_out(plan)
         refresh_at = await self._take(self._next_refresh(views, now), views)
         if len(views) > FEW_VIEWS:
@@ -181,7 +181,7 @@ class Rebalancer(Generic[C]):
 
     def _hurry_retries(self, views: list[SlotSet[C]], now: float) -> Phases[None]:
         """While nothing is online, retry soon for claimants, and where nothing has failed."""
-        if any(slot_set.connected for slot_set in views):
+        if _has_connected(views):
             return
         longest = max(MAX_DELAY_OFFLINE, self._settings.set_config.min_connection_backoff)
         for part in slices(views):
@@ -258,17 +258,20 @@ class Rebalancer(Generic[C]):
             self._targets.end_rebalance()
             self._is_retaining = False
 
-    def _note_outage(self, views: list[SlotSet[C]]) -> None:
+    def _note_outage(self, views: list[SlotSet[C]]) -> Phases[None]:
         """Tell the queue whether the service is down: nothing is connected, or likely to be.
 
         Where more backends are known than are active, those that fail stand for all. To wait
         until each of thousands has failed would take hours.
         """
-        is_down = False
-        if not any(view.connected for view in views):
-            failing = sum([view.is_failing for view in views])
-            enough = MIN_ACTIVE if self._membership.known.has_inactive else len(views)
-            is_down = failing >= enough
+        failing = 0
+        for part in slices(views):
+            if _has_connected(part):
+                break
+            failing += sum([view.is_failing for view in part])
+            yield
+        enough = MIN_ACTIVE if self._membership.known.has_inactive else len(views)
+        is_down = failing >= enough and not _has_connected(views)
         self._queue.note_outage(is_down=is_down)
 
     async def _carry_out(self, plan: Plan[SlotSet[C]]) -> None:
@@ -315,3 +318,11 @@ class _Batch:
             self._done = 0
             await trio.lowlevel.cancel_shielded_checkpoint()
         self._done += count
+
+
+def _has_connected(slot_sets: Iterable[SlotSet[Any]]) -> bool:
+    """Return True if one of some backends has a connection."""
+    for slot_set in slot_sets:  # noqa: SIM110 - three times as fast as `any`
+        if slot_set.connected:
+            return True
+    return False
