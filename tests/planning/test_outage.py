@@ -461,8 +461,7 @@ async def test_a_backend_that_hangs_only_now_and_then_comes_back(
         await pass_time(0.5)
         assert len(connector.open) == 1
         stats = rig.stats().backends["b0"]
-        assert stats.failures == 1
-        assert isinstance(stats.last_error, Exception)
+        assert (stats.failures, stats.last_error) == (1, None)  # it has recovered
 
 
 @pytest.mark.parametrize("cure", [None, 150.0])

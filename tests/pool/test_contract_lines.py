@@ -146,3 +146,21 @@ def test_mapped_resolver_takes_no_async_function() -> None:
 
     with pytest.raises(TypeError, match="function must not be async"):
         MappedResolver(FixedResolver([A]), function)  # type: ignore[arg-type]
+
+
+async def test_d_no_error_of_a_connect_is_kept_after_recovery(autojump_clock: MockClock) -> None:
+    """``last_error`` says why a backend is down, and nothing of the past once it works again."""
+    connector = FakeConnector()
+    connector.fail("a")
+    async with (
+        trio.open_nursery() as nursery,
+        open_pool(nursery, FixedResolver([A]), connector) as pool,
+    ):
+        await trio.sleep(3)
+        assert isinstance(pool.stats().backends["a"].last_error, ConnectionRefusedError)
+        connector.heal()
+        await pool.wait_ready()
+        await trio.sleep(2)  # its probation is over
+        stats = pool.stats().backends["a"]
+        assert (stats.online, stats.last_error) == (True, None)
+        assert stats.failures > 0

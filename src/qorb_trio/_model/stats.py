@@ -70,7 +70,8 @@ class BackendStats:
     offers the trial then. See `Ejection`."""
 
     last_error: Exception | None
-    """The latest failure of a connection to it; `None` after its recovery."""
+    """The latest failure of a connection to it. `None` after its recovery, but the failure of
+    another hook than ``connect`` can be read for a minute."""
 
     def __copy__(self) -> BackendStats:
         return self
