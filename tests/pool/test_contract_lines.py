@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -148,19 +151,30 @@ def test_mapped_resolver_takes_no_async_function() -> None:
         MappedResolver(FixedResolver([A]), function)  # type: ignore[arg-type]
 
 
-async def test_d_no_error_of_a_connect_is_kept_after_recovery(autojump_clock: MockClock) -> None:
-    """``last_error`` says why a backend is down, and nothing of the past once it works again."""
+class HeavyError(ConnectionError):
+    """An error that can be referred to weakly."""
+
+
+async def test_d_no_error_is_kept_for_long_after_recovery(autojump_clock: MockClock) -> None:
+    """The error of an outage is dropped though nobody asks for statistics."""
     connector = FakeConnector()
-    connector.fail("a")
+    error = HeavyError()
+    gone = weakref.ref(error)
+    connector.fail("a", error)
+    del error
     async with (
         trio.open_nursery() as nursery,
         open_pool(nursery, FixedResolver([A]), connector) as pool,
     ):
         await trio.sleep(3)
-        assert isinstance(pool.stats().backends["a"].last_error, ConnectionRefusedError)
+        assert pool.stats().backends["a"].last_error is gone()
         connector.heal()
         await pool.wait_ready()
-        await trio.sleep(2)  # its probation is over
+        await trio.sleep(2)
         stats = pool.stats().backends["a"]
-        assert (stats.online, stats.last_error) == (True, None)
-        assert stats.failures > 0
+        assert (stats.online, stats.last_error) == (True, gone())
+        del stats
+        await trio.sleep(130)
+        gc.collect()
+        assert gone() is None
+        assert pool.stats().backends["a"].last_error is None

@@ -76,8 +76,7 @@ class FailureDetector:
         self.is_half_open: bool = False
         #: True if it is no failure, but `IneligibleBackendError`, that keeps it from use.
         self.is_ineligible: bool = False
-        #: The latest failure of a connection. `None` a minute after it, unless the backend fails;
-        #: if it was one of a connect, `None` after the backend's recovery.
+        #: The latest failure of a connection; `None` a minute after it, unless the backend fails.
         self.last_error: Exception | None = None
         self.last_error_at: float = NEVER
         #: The latest failure of a connect; `None` after the backend's recovery.
@@ -96,8 +95,7 @@ class FailureDetector:
     def recent_failures(self, now: float) -> int:
         """Return the number of failures within the minute that ends at `now`.
 
-        After a recovery, a `last_error` that was none of a connect is kept until this is 0, so
-        that a hook that fails now and then can be found.
+        After a recovery, `last_error` is kept for as long as this is not 0.
         """
         failures = self._failures.total(now)
         if not (failures or self.is_failing):
@@ -163,8 +161,6 @@ class FailureDetector:
         self.is_half_open = self.is_ineligible = False
         self._is_retry_soon_used = False
         self._first_delay = 0.0
-        if self.last_error is self.connect_error:
-            self.last_error = None
         self.connect_error = None
         return True
 

@@ -70,8 +70,8 @@ class BackendStats:
     offers the trial then. See `Ejection`."""
 
     last_error: Exception | None
-    """The latest failure of a connection to it. `None` after its recovery, but the failure of
-    another hook than ``connect`` can be read for a minute."""
+    """The latest failure of a connection to it; `None` when the backend works again and the
+    failure is more than a minute ago."""
 
     def __copy__(self) -> BackendStats:
         return self

@@ -94,6 +94,7 @@ class Rebalancer(Generic[C]):
             is_due = now >= self._tick
             if is_due:
                 self.restart_interval()
+                self._drop_old_errors(now)
             if (emit := self._events.rebalance_start) is not None:
                 emit()
             next_refresh = await self._plan(now, is_due=is_due)
@@ -106,6 +107,12 @@ class Rebalancer(Generic[C]):
         From now, so that a jump of the clock causes one rebalance.
         """
         self._tick = trio.current_time() + self._settings.policy.rebalance_interval
+
+    def _drop_old_errors(self, now: float) -> None:
+        """Drop the errors of backends that have recovered, though nobody asks for statistics."""
+        for slot_set in self._registry.active.values():
+            if slot_set.detector.last_error is not None:
+                slot_set.detector.recent_failures(now)
 
     async def _plan(self, now: float, *, is_due: bool) -> float:
         """Make a plan and carry it out.
