@@ -84,6 +84,11 @@ async def during(fault: Fault, request: Request, *, workers: int, pause: float) 
     return account
 
 
+def middle(accounts: list[Account]) -> Account:
+    """The account with the median of the failed requests; of several, that of the gap."""
+    return sorted(accounts, key=lambda it: (it.failed, it.longest_gap))[len(accounts) // 2]
+
+
 HEAD = ["fault", "client", "answered", "failed", "longest gap", "errors"]
 
 
@@ -99,13 +104,19 @@ def markdown(rows: list[dict[str, Any]]) -> list[str]:
 
 @final
 class Table:
-    """The accounts of all faults, printed as they come, and written to a file if one is given."""
+    """The accounts of all faults, printed as they come, and written to a file if one is given.
+
+    Of each fault and client it has the round in the middle.
+    """
 
     def __init__(self) -> None:
         parser = argparse.ArgumentParser()
         parser.add_argument("fault", nargs="*", help="only faults whose title has such a word")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there too")
+        parser.add_argument("--rounds", type=int, default=3, help="how often to do each (3)")
         arguments = parser.parse_args()
+        #: Number of times that each fault is inflicted on each client.
+        self.rounds: int = arguments.rounds
         self._words: list[str] = arguments.fault
         self._file: Path | None = arguments.json
         self._rows: list[dict[str, Any]] = []
@@ -115,10 +126,11 @@ class Table:
         """Return true if a fault was asked for."""
         return not self._words or any(word in title for word in self._words)
 
-    def add(self, title: str, client: str, account: Account) -> None:
-        """Print one line."""
-        self._rows.append(account.row(title, client))
+    async def add(self, title: str, client: str, once: Callable[[], Awaitable[Account]]) -> None:
+        """Do something in rounds, and print the line of the round in the middle."""
+        accounts = [await once() for _ in range(self.rounds)]
+        self._rows.append(middle(accounts).row(title, client))
         print(markdown(self._rows)[-1], flush=True)
         if self._file is not None:
-            document = json.dumps({"rows": self._rows}, indent=1, ensure_ascii=False)
-            self._file.write_text(document + "\n")
+            document = {"rounds": self.rounds, "rows": self._rows}
+            self._file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")

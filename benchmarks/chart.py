@@ -1,4 +1,4 @@
-"""Draw the chart, and write the figures of README.md and of the pages in docs/, from results/.
+"""Draw the charts, and write the figures of README.md and of the pages in docs/, from results/.
 
 With ``--check`` it only says which pages differ; with ``--tables`` it draws nothing.
 """
@@ -19,6 +19,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
 CHART = ROOT / "docs" / "performance"
+SERVICE_CHART = ROOT / "docs" / "services"
 
 OURS, OTHERS = "#2a6f97", "#b8c4cc"
 #: In this order on the page.
@@ -31,6 +32,13 @@ SERVICES = {
     "postgres": ("postgres_faults", "postgres"),
     "redis": ("redis_faults", "redis_service"),
     "http": ("http_faults", "http_service"),
+}
+
+#: The programs whose figures are in the chart of the services, with its titles.
+SERVICE_TITLES = {
+    "postgres": "PostgreSQL",
+    "redis_service": "Redis",
+    "http_service": "HTTP, the client included",
 }
 
 
@@ -90,8 +98,41 @@ def draw(documents: dict[str, dict[str, Any]]) -> None:
     for axes in (left, middle, right):
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(CHART.with_suffix(".png"), dpi=110, metadata={"Software": None})
-    figure.savefig(CHART.with_suffix(".svg"), metadata={"Date": None})
+    save(figure, CHART)
+
+
+def save(figure: Any, file: Path) -> None:
+    """Write a chart as PNG and as SVG, the same each time that the figures are."""
+    figure.savefig(file.with_suffix(".png"), dpi=110, metadata={"Software": None})
+    figure.savefig(file.with_suffix(".svg"), metadata={"Date": None})
+
+
+def draw_services() -> None:
+    """The chart of what a request to each service costs."""
+    from matplotlib import pyplot as plt  # for this alone; --check does without
+
+    plt.rcParams["svg.hashsalt"] = "qorb_trio"
+    figure, all_axes = plt.subplots(1, 3, figsize=(14, 3), layout="constrained")
+    for axes, (name, what) in zip(all_axes, SERVICE_TITLES.items(), strict=True):
+        document = json.loads((RESULTS / f"{name}.json").read_text())
+        times = [row for row in rows_of(document) if row.question.endswith(": time")]
+        service_bars(axes, times[::-1])
+        axes.set_title(what, fontsize=10)
+    save(figure, SERVICE_CHART)
+
+
+def service_bars(axes: Any, rows: list[Row]) -> None:
+    """One bar for each contender, in the order of the table, from above."""
+    labels = [
+        f"{row.contender.replace(' on asyncio', '')}\n{row.question.split(',')[0]}" for row in rows
+    ]
+    colours = [OURS if row.contender.endswith("qorb_trio") else OTHERS for row in rows]
+    drawn = axes.barh(labels, [row.median for row in rows], color=colours)
+    axes.bar_label(drawn, [number(row.median) for row in rows], padding=3, fontsize=8)
+    axes.set_xlim(right=max(row.median for row in rows) * 1.2)
+    axes.set_xlabel("µs per request, 32 workers on 8 connections", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def targets(documents: dict[str, dict[str, Any]]) -> list[str]:
@@ -149,6 +190,8 @@ def service_page(page: str, programs: tuple[str, ...]) -> str:
         document = json.loads((RESULTS / f"{program}.json").read_text())
         of_faults = program.endswith("_faults")
         lines = _faults.markdown(document["rows"]) if of_faults else markdown(rows_of(document))
+        if (rounds := document.get("rounds", 1)) > 1:
+            lines += ["", f"Each line is that of the middle one of {rounds} rounds."]
         page = replace(page, program, lines)
     return page
 
@@ -175,6 +218,7 @@ def main() -> str | None:
         return f"what was measured is not shown by {', '.join(wrong)}" if wrong else None
     if "--tables" not in sys.argv:
         draw(read())
+        draw_services()
     for file, page in pages.items():
         file.write_text(page)
     return None

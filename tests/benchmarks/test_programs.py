@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,15 @@ def test_figures_are_written(tmp_path: Path) -> None:
     written = json.loads(file.read_text())
     assert {"benchmark", "python", "trio", "cores"} < written.keys()
     assert {row["unit"] for row in written["rows"]} == {"ms"}
+
+
+def test_the_round_in_the_middle_is_shown() -> None:
+    """Of several rounds of a fault the table has the one with the median of failed requests."""
+    rounds = [(7, 0.1), (2, 0.5), (2, 0.2), (0, 9.0), (5, 0.3)]
+    account = runpy.run_path(str(BENCHMARKS / "_faults.py"))
+    accounts = [account["Account"](failed=failed, longest_gap=gap) for failed, gap in rounds]
+    chosen = account["middle"](accounts)
+    assert (chosen.failed, chosen.longest_gap) == (2, 0.5)
 
 
 def test_the_pages_show_what_was_measured() -> None:

@@ -209,7 +209,7 @@ class Exchange:
 
 @final
 class Rest:
-    """What is left of a psycopg operation: a generator that is run later, perhaps in parts."""
+    """The rest of a psycopg operation: a generator that is run later, perhaps in parts."""
 
     __slots__ = ("_gen", "_has_begun")
 
