@@ -8,9 +8,10 @@ shortest times, so that other work of the machine adds to neither.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from itertools import count
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -75,6 +76,13 @@ async def claim_nowait(pool: Pool[NoConnection]) -> None:
     await trio.lowlevel.checkpoint()
 
 
+async def claim_by_new_keys(pool: Pool[NoConnection], numbers: Iterator[int]) -> None:
+    """Claim with a key that was not there before."""
+    for _ in range(CLAIMS):
+        async with pool.claim(key=next(numbers)):
+            pass
+
+
 async def seconds(work: Work) -> float:
     """Return for how long the claims take."""
     begin = perf_counter()
@@ -122,6 +130,7 @@ async def measure(report: Report) -> None:
             name: partial(claim, await enter(a_pool(*given))) for name, given in POOLS.items()
         }
         works["claim(key=...)"] = partial(claim, pool, key="user 7")
+        works["claim(key=...), each new"] = partial(claim_by_new_keys, pool, count())
         works["claim(avoid=...)"] = partial(claim, pool, avoid=some_backends(1))
         works["claim(label=...)"] = partial(claim, pool, label="GET /users")
         await report.compare(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from qorb_trio import Backend
-from qorb_trio._balancing.candidates import IdleCandidate
+from qorb_trio._balancing.candidates import IdleCandidate, candidate_of
 from qorb_trio._balancing.guarded_balancer import GuardedBalancer, guard
 from qorb_trio._balancing.idle_index import IdleIndex
 from qorb_trio._balancing.preference import NO_PREFERENCE, make_preference
@@ -110,6 +110,6 @@ class Simulation:
             item.claims -= 1
             if item.place < 0:
                 self.index.add(item)
-            if self.balancer is not None and self.balancer.observes:
-                self.balancer.observe(item, length, failed)
+            if self.balancer is not None and self.balancer.observe is not None:
+                self.balancer.observe(candidate_of(item), length, failed, self.now)
         self.now = time

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from qorb_trio import Backend, Balancer, Candidate, LeastLoaded, PeakEwma, RoundRobin
+from qorb_trio._balancing.candidates import candidate_of
 from qorb_trio._balancing.guarded_balancer import guard
 from qorb_trio._balancing.idle_index import IdleIndex
 from qorb_trio._balancing.strategy import FEW, BalancerError, check_balancer
@@ -255,12 +256,12 @@ def test_the_balancer_hears_of_claims() -> None:
     balancer = Observer()
     guarded = guard(balancer, random.Random(0), lambda: 3.0)
     assert guarded is not None
-    assert guarded.observes
-    guarded.observe(items[1], 0.5, True)
+    assert guarded.observe is not None
+    guarded.observe(candidate_of(items[1]), 0.5, True, 3.0)
     assert balancer.seen == [("b1", 0.5, True, 3.0)]
     other = guard(Chooser(), random.Random(0), lambda: 3.0)
     assert other is not None
-    assert not other.observes
+    assert other.observe is None
 
 
 def test_a_balancer_that_fails_to_observe(caplog: pytest.LogCaptureFixture) -> None:
@@ -269,9 +270,10 @@ def test_a_balancer_that_fails_to_observe(caplog: pytest.LogCaptureFixture) -> N
     balancer.fault = ValueError("odd")
     guarded = guard(balancer, random.Random(0), lambda: 3.0)
     assert guarded is not None
+    assert guarded.observe is not None
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
-            guarded.observe(Item(0), 0.5, False)
+            guarded.observe(candidate_of(Item(0)), 0.5, False, 3.0)
     (record,) = caplog.records
     assert "balancer Chooser(): observe() failed" in record.getMessage()
     assert record.exc_info is not None

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import pytest
 
 from qorb_trio import PeakEwma
+from qorb_trio._balancing.candidates import candidate_of
 
 from .candidates import Fake, fakes
+from .kit import Item
 
 RNG = random.Random(0)
 
@@ -20,10 +22,12 @@ def choose(candidates: Sequence[Fake], now: float = 0.0, decay: float = 10.0) ->
     return PeakEwma(decay).choose(candidates, RNG, now).backend.name
 
 
-def known(name: str, seconds: float, *, load: int = 0, weight: float = 1.0) -> Fake:
-    """A candidate whose first claim, begun at time 0, was held for these seconds."""
+def known(
+    name: str, seconds: float, *, load: int = 0, weight: float = 1.0, at: float = 0.0
+) -> Fake:
+    """A candidate whose first claim was held for these seconds, and ended at a time."""
     fake = Fake(name, load=load, weight=weight)
-    PeakEwma().observe(fake, seconds, False, 0.0)
+    PeakEwma().observe(fake, seconds, False, at)
     return fake
 
 
@@ -49,7 +53,7 @@ def test_the_average() -> None:
     PeakEwma(decay=10.0).observe(one, 0.5, False, 10.0)
     average = math.exp(-1) + 0.5 * (1 - math.exp(-1))
     assert choose([one, known("less", average * 0.999)], 10.0) == "less"
-    ten_later = [one, Fake("more", memo=(average * 1.001, 10.0))]
+    ten_later = [one, known("more", average * 1.001, at=10.0)]
     assert choose(ten_later, 10.0) == "one"
 
 
@@ -57,7 +61,7 @@ def test_an_estimate_fades() -> None:
     """A backend that was slow is tried again when its estimate has faded."""
     slow = known("slow", 1.0)
     for now, name in [(20.0, "fast"), (24.0, "slow")]:
-        assert choose([slow, Fake("fast", memo=(0.1, now))], now) == name
+        assert choose([slow, known("fast", 0.1, at=now)], now) == name
 
 
 @pytest.mark.parametrize("load", [0, 1])
@@ -133,7 +137,72 @@ def test_an_estimate_of_long_ago() -> None:
     candidates = [known("one", 1.0, load=1), known("other", 1.0)]
     assert choose(candidates, 1e9) == "other"
     PeakEwma().observe(candidates[0], 0.5, False, 1e9)
-    assert candidates[0].memo == (0.5, 1e9)
+    assert candidates[0].memo[1:] == (0.5, 1e9)
+
+
+def pick(items: list[Item], now: float, asked: list[float] | None = None) -> Item:
+    """Choose among slot sets by the short way, which asks for the time only where it gives way."""
+
+    def clock() -> float:
+        if asked is not None:
+            asked.append(now)
+        return now
+
+    found: Item = PeakEwma().pick(RNG, clock, [candidate_of(item) for item in items]).slot_set
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_short_way_chooses_the_same(seed: int) -> None:
+    """With and without the shortcut, the same backend is chosen."""
+    rng = random.Random(seed)
+    items = [Item(i, load=rng.randrange(4), weight=rng.randint(1, 3)) for i in range(8)]
+    now = rng.uniform(0, 1e6)
+    asked: list[float] = []
+    pick(items, now, asked)
+    for _ in range(100):
+        for item in items:
+            if rng.random() < 0.8:
+                PeakEwma().observe(candidate_of(item), rng.expovariate(1), rng.random() < 0.1, now)
+        known_already = all(candidate_of(it).memo for it in items)
+        found = pick(items, now, asked)
+        if known_already:  # else each choice is another newcomer
+            again = PeakEwma().choose([candidate_of(it) for it in items], RNG, now)
+            assert again is candidate_of(found)
+        found.claims = rng.randrange(4)
+        now += rng.expovariate(1)
+    assert 0 < len(asked) < 20
+
+
+def test_the_short_way_gives_way() -> None:
+    """Newcomers, great loads and claims that take no time are chosen among in the usual way."""
+    items = [Item(0, load=5000, slots=9999), Item(1, load=4000, slots=9999)]
+    asked: list[float] = []
+    assert pick(items, 1.0, asked) is items[0]  # a newcomer
+    for item in items:
+        PeakEwma().observe(candidate_of(item), 0.5, False, 1.0)
+    assert pick(items, 2.0, asked) is items[1]
+    items[0].claims = items[1].claims = 1
+    PeakEwma().observe(candidate_of(items[1]), 0.6, False, 2.0)
+    assert pick(items, 3.0, asked) is items[0]
+    assert asked == [1.0, 2.0]
+    candidate_of(items[1]).memo = candidate_of(items[0]).memo = None
+    for item in items:
+        PeakEwma().observe(candidate_of(item), 0.0, False, 3.0)
+    items[0].claims = 2
+    assert pick(items, 4.0, asked) is items[1]
+    assert asked == [1.0, 2.0, 4.0]
+
+
+def test_the_short_way_knows_the_weight() -> None:
+    """A weight that has changed counts at once."""
+    items = [Item(0, load=1), Item(1)]
+    for item in items:
+        PeakEwma().observe(candidate_of(item), 0.5, False, 1.0)
+    assert pick(items, 1.0) is items[1]
+    items[0].balancing_weight = 3.0
+    candidate_of(items[0]).note_weight()
+    assert pick(items, 1.0) is items[0]
 
 
 @pytest.mark.parametrize("decay", [0, -1, math.nan, math.inf, True, "1"])

@@ -97,9 +97,21 @@ async def test_each_way_to_a_connection_counts_its_uses(
 class Asked(Dated):
     """Is asked about every spare, so that claims take the long way."""
 
+    broken: Conn | None = None
+
     def is_broken(self, conn: Conn) -> bool:
-        """Say that it is not."""
-        return False
+        """Say if it is the one that is broken."""
+        return conn is self.broken
+
+
+async def test_a_broken_spare_with_a_long_life_is_not_lent(autojump_clock: MockClock) -> None:
+    """Limits of its life do not keep a spare from being asked whether it is broken."""
+    connector = Asked()
+    policy = policy_of(max_slots=2, spares_wanted=1, max_lifetime=3600, max_uses=1000)
+    async with a_pool(policy, connector) as pool:
+        connector.broken = connector.conns[0]
+        async with pool.claim() as conn:
+            assert conn is not connector.broken
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from math import log
 from typing import Any, Generic, Protocol, TypeVar, final
 
 from .._model.backend import Backend
@@ -42,7 +43,7 @@ S = TypeVar("S", bound=IdleSet)
 class IdleCandidate(Generic[S]):
     """The `Candidate` that stands for one slot set."""
 
-    __slots__ = ("memo", "seed", "slot_set")
+    __slots__ = ("log_weight", "memo", "seed", "slot_set")
 
     def __init__(self, slot_set: S) -> None:
         self.slot_set: S = slot_set
@@ -50,6 +51,11 @@ class IdleCandidate(Generic[S]):
         self.memo: Any = None
         #: Stable hash of the backend's name, for affinity.
         self.seed: int = name_seed(slot_set.backend.name)
+        self.note_weight()
+
+    def note_weight(self) -> None:
+        """Adopt a weight that has changed."""
+        self.log_weight: float = log(self.slot_set.balancing_weight)
 
     @property
     def backend(self) -> Backend:

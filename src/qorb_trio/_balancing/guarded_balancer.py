@@ -5,23 +5,33 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar, final
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar, final
 
 from .._util import log_safely, printable, safe_repr
 from .candidates import IdleCandidate, IdleSet, candidate_of, sample
 from .least_loaded import LeastLoaded
+from .peak_ewma import PeakEwma
+from .round_robin import RoundRobin, in_turn
 from .strategy import Balancer, BalancerError
 
 logger = logging.getLogger("qorb_trio.pool")
 
 S = TypeVar("S", bound=IdleSet)
 
+#: Tells of a claim that has ended: the candidate that served it, for how many seconds it was held,
+#: True if that was a failure of the backend, and the time.
+Observe: TypeAlias = Callable[[IdleCandidate[S], float, bool, float], None]
+
 
 @final
 class GuardedBalancer(Generic[S]):
-    """The balancer of one pool, with what it is given and a guard against its faults."""
+    """The balancer of one pool, with what it is given and a guard against its faults.
 
-    __slots__ = ("_balancer", "_failed", "_now", "_rng", "observes")
+    Those of this package need no guard.
+    """
+
+    __slots__ = ("_balancer", "_failed", "_now", "_rng", "observe", "pick")
 
     def __init__(self, balancer: Balancer, rng: random.Random, now: Callable[[], float]) -> None:
         self._balancer: Any = balancer
@@ -29,8 +39,17 @@ class GuardedBalancer(Generic[S]):
         self._now: Callable[[], float] = now
         #: True once `observe` has failed.
         self._failed: bool = False
-        #: True if the balancer has an ``observe``.
-        self.observes: bool = hasattr(balancer, "observe")
+        #: Has the balancer choose among at least two candidates.
+        self.pick: Callable[[Sequence[IdleCandidate[S]]], IdleCandidate[S]] = self._choose
+        #: Tells the balancer of claims; `None` if it does not want to know.
+        self.observe: Observe[S] | None = None
+        if type(balancer) is RoundRobin:
+            self.pick = partial(in_turn, rng.random)
+        elif type(balancer) is PeakEwma:
+            self.pick = partial(balancer.pick, rng, now)
+            self.observe = balancer.observe
+        elif hasattr(balancer, "observe"):
+            self.observe = self._observe
 
     def show(self, tier: Sequence[S]) -> tuple[IdleCandidate[S], ...]:
         """Return the candidates that stand for these sets, or for a sample of many."""
@@ -38,8 +57,8 @@ class GuardedBalancer(Generic[S]):
         # A call for each of them would cost more than the rest.
         return tuple([slot_set.candidate or candidate_of(slot_set) for slot_set in shown])
 
-    def choose(self, shown: Sequence[IdleCandidate[S]]) -> S:
-        """Have the balancer choose among at least two candidates.
+    def _choose(self, shown: Sequence[IdleCandidate[S]]) -> IdleCandidate[S]:
+        """Have a user's balancer choose.
 
         Raises:
           BalancerError: if it raises, or returns none of them.
@@ -50,19 +69,18 @@ class GuardedBalancer(Generic[S]):
             raise BalancerError(f"{self._describe()} raised {safe_repr(exc)}") from exc
         for candidate in shown:
             if candidate is chosen:
-                slot_set: S = candidate.slot_set
-                return slot_set
+                found: IdleCandidate[S] = candidate
+                return found
         raise BalancerError(
             f"{self._describe()} returned {safe_repr(chosen)}, which is none of the candidates"
         )
 
-    def observe(self, slot_set: S, seconds: float, failed: bool) -> None:
-        """Tell the balancer, if it `observes`, of a claim that has ended.
-
-        The claim was held for `seconds`. `failed` is True if it was a failure of the backend.
-        """
+    def _observe(
+        self, candidate: IdleCandidate[S], seconds: float, failed: bool, now: float
+    ) -> None:
+        """Tell a user's balancer of a claim that has ended."""
         try:
-            self._balancer.observe(candidate_of(slot_set), seconds, failed, self._now())
+            self._balancer.observe(candidate, seconds, failed, now)
         except Exception as exc:  # noqa: BLE001 - it is logged
             if not self._failed:
                 self._failed = True

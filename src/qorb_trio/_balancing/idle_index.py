@@ -48,6 +48,7 @@ class IdleIndex(Generic[S]):
         "_favourites",
         "_offers",
         "_paused",
+        "_pick",
         "_priorities",
         "_shown",
         "_tiers",
@@ -56,6 +57,7 @@ class IdleIndex(Generic[S]):
 
     def __init__(self, rng: random.Random, balancer: GuardedBalancer[S] | None = None) -> None:
         self._balancer: GuardedBalancer[S] | None = balancer
+        self._pick = None if balancer is None else balancer.pick
         self._draw = rng.random
         self._tiers: dict[int, list[S]] = {}
         #: The priorities of the tiers in `_tiers`, in order.
@@ -120,8 +122,10 @@ class IdleIndex(Generic[S]):
         size = len(among)
         if size == 1:
             return among[0]
-        if self._balancer is not None:
-            return self._ask(self._balancer, tier)
+        if self._pick is not None:
+            return self._pick(
+                self._shown if tier is None and self._shown else self._show(tier)
+            ).slot_set
         if size > FEW:
             i = int(self._draw() * size)
             j = int(self._draw() * (size - 1))
@@ -134,16 +138,13 @@ class IdleIndex(Generic[S]):
         weights = [slot_set.balancing_weight for slot_set in among]
         return among[least_loaded(loads, weights, self._draw)]
 
-    def _ask(self, balancer: GuardedBalancer[S], tier: Sequence[S] | None) -> S:
-        """Have the user's balancer choose from `tier`, by default the best one."""
-        if tier:
-            return balancer.choose(balancer.show(tier))
-        shown = self._shown
-        if shown is None:
-            shown = balancer.show(self.best)
-            if len(self.best) <= FEW:
-                self._shown = shown
-        return balancer.choose(shown)
+    def _show(self, tier: Sequence[S] | None) -> tuple[IdleCandidate[S], ...]:
+        """Return the candidates for the user's balancer from `tier`, by default the best one."""
+        assert self._balancer is not None
+        shown = self._balancer.show(tier or self.best)
+        if not tier and len(self.best) <= FEW:
+            self._shown = shown
+        return shown
 
     def prefer(self, preference: Preference) -> S:
         """Return the set of the best tier that a claim prefers. There must be one.
@@ -165,7 +166,7 @@ class IdleIndex(Generic[S]):
             if favourites is None:
                 favourites = self._favourites = Favourites(best)
             return favourites.kept[type(key)].get(key) or favourites.find(key)
-        if key is None and self._balancer is None:
+        if key is None and self._pick is None:
             # Fast path: a default choice that needs no other. It is as good among the rest.
             slot_set = self.choose()
             if slot_set.backend.name not in names:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from math import exp, inf
-from typing import final
+from collections.abc import Callable, Sequence
+from math import exp, inf, log
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
 
 from .. import _validation as _check
 from .strategy import Candidate
+
+if TYPE_CHECKING:
+    from .candidates import IdleCandidate
 
 
 def _decay(_: object, field: attrs.Attribute[float], value: float) -> None:
@@ -44,8 +47,11 @@ class PeakEwma:
       TypeError, ValueError: if `decay` is not a positive, finite number.
     """
 
-    # The memo of a candidate is a pair: the estimate in seconds, or `None` while there is
-    # none, and the time at which it was made, or at which the first claim was given.
+    # The memo of a candidate has three parts: the score, the estimate in seconds, and the time at
+    # which it was made. The first two are `None` while there is no estimate; then the time is
+    # that at which the first claim was given. The score is ln(estimate) + time / decay: what it
+    # exceeds that of another by is the logarithm of how many times as long claims are expected
+    # to take, at any later time, because all estimates fade at the same rate.
 
     decay: float = attrs.field(default=10.0, validator=_decay)
 
@@ -56,46 +62,60 @@ class PeakEwma:
         now: float,
     ) -> Candidate:
         """Return the candidate with the least cost; see `Balancer.choose`."""
-        scale = -1 / self.decay
         chosen: Candidate | None = None
         least = inf
         for candidate in candidates:
             memo = candidate.memo
             if memo is None:
                 return _try_first(candidate, now)
-            estimate, since = memo
-            if estimate is None:
+            score, _, since = memo
+            if score is None:
                 if now - since >= self.decay and not candidate.load:
                     return _try_first(candidate, now)
                 continue
-            faded = estimate * exp((now - since) * scale)
-            cost = faded * (candidate.load + 1) / candidate.weight
+            cost = score + log((candidate.load + 1) / candidate.weight)
             if cost < least:
                 least, chosen = cost, candidate
-        if chosen is None or not least:
-            # All wait for their first estimate, or claims take no time.
-            return min(candidates, key=_load_per_weight)
-        return chosen
+        # All wait for their first estimate, or claims take no time.
+        return min(candidates, key=_load_per_weight) if chosen is None or least == -inf else chosen
+
+    def pick(
+        self, rng: random.Random, now: Callable[[], float], shown: Sequence[IdleCandidate[Any]]
+    ) -> IdleCandidate[Any]:
+        """Choose as `choose` does, sooner if all candidates have an estimate."""
+        try:
+            costs = [it.memo[0] + _LOGS[it.slot_set.claimed] - it.log_weight for it in shown]
+        except (TypeError, IndexError):
+            costs = [-inf]  # one has no estimate, or a great load
+        least = min(costs)
+        if least == -inf:
+            return cast("IdleCandidate[Any]", self.choose(shown, rng, now()))
+        return shown[costs.index(least)]
 
     def observe(self, candidate: Candidate, seconds: float, failed: bool, now: float) -> None:
         """Take a claim's duration into the estimate of its backend; see `Balancer`."""
-        estimate, since = candidate.memo or (None, now)
+        _, estimate, since = candidate.memo or _UNKNOWN
         if estimate is None:
-            if not failed:
-                candidate.memo = (seconds, now)
-        elif seconds > estimate:
-            candidate.memo = (seconds, now)
-        elif failed:
-            # Without this, the estimate would fade while claims go on failing.
-            candidate.memo = (estimate, now)
-        else:
-            rest = exp((since - now) / self.decay)
-            candidate.memo = (estimate * rest + seconds * (1 - rest), now)
+            if failed:
+                return
+        elif seconds <= estimate:
+            # A failure keeps the estimate, which would fade while claims go on failing.
+            rest = 1.0 if failed else exp((since - now) / self.decay)
+            seconds += (estimate - seconds) * rest
+        score = log(seconds) + now / self.decay if seconds > 0 else -inf
+        candidate.memo = (score, seconds, now)
+
+
+#: The memo of a candidate without one.
+_UNKNOWN: Final = (None, None, 0.0)
+
+#: The logarithms of one more than each usual load.
+_LOGS: Final = tuple(log(load + 1) for load in range(1024))
 
 
 def _try_first(candidate: Candidate, now: float) -> Candidate:
     """Note that a candidate without an estimate gets a claim now."""
-    candidate.memo = (None, now)
+    candidate.memo = (None, None, now)
     return candidate
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Callable, Sequence
+from typing import TypeVar, final
 
 import attrs
 
 from .strategy import Candidate
 
+A = TypeVar("A", bound=Candidate)
+
 #: Number of turns that a backend catches up on when it returns from a time without spares.
 #: Without a bound, a backend that had no spare for minutes would get all claims for minutes.
 CATCH_UP = 8
+
+#: The part of a turn by which newcomers of equal weight are kept apart, at most.
+APART = 1e-6
 
 
 @final
@@ -22,8 +27,8 @@ class RoundRobin:
 
     It uses stride scheduling (Waldspurger and Weihl, 1995). The memo of a backend is its
     virtual time: the backend with the least memo is chosen, and its memo grows by 1 / weight.
-    Equal memos are ordered by chance, so that many pools do not begin with the same backend.
-    A newcomer starts at the least memo of the backends it is compared with. A backend that
+    A newcomer starts at the least memo of the backends it is compared with, or later by a tiny
+    random part, so that many pools do not begin with the same backend. A backend that
     returns after a long time without spares catches up on at most 8 turns.
     """
 
@@ -34,29 +39,31 @@ class RoundRobin:
         now: float,  # noqa: ARG002 - the contract's
     ) -> Candidate:
         """Return the candidate with the least memo, and advance that; see `Balancer.choose`."""
-        memos = [candidate.memo for candidate in candidates]
-        if None in memos:
-            memos = _admit(candidates)
+        return in_turn(rng.random, candidates)
+
+
+def in_turn(draw: Callable[[], float], candidates: Sequence[A]) -> A:
+    """Return the candidate with the least memo, and advance that. `draw` is for newcomers."""
+    memos = [candidate.memo for candidate in candidates]
+    try:
         least = min(memos)
-        if max(memos) - least > CATCH_UP:
-            memos = _limit_lag(candidates)
-            least = min(memos)
-        i = memos.index(least)
-        tied = memos.count(least)
-        if tied > 1:
-            for _ in range(int(rng.random() * tied)):
-                i = memos.index(least, i + 1)
-        chosen = candidates[i]
-        chosen.memo = least + 1 / chosen.weight
-        return chosen
+    except TypeError:  # one has none
+        memos = _admit(candidates, draw)
+        least = min(memos)
+    if max(memos) - least > CATCH_UP:
+        memos = _limit_lag(candidates)
+        least = min(memos)
+    chosen = candidates[memos.index(least)]
+    chosen.memo = least + 1 / chosen.weight
+    return chosen
 
 
-def _admit(candidates: Sequence[Candidate]) -> list[float]:
-    """Give each newcomer the least memo of the others; return all memos."""
+def _admit(candidates: Sequence[Candidate], draw: Callable[[], float]) -> list[float]:
+    """Give each newcomer a little more than the least memo of the others; return all memos."""
     start: float = min((it.memo for it in candidates if it.memo is not None), default=0.0)
     for candidate in candidates:
         if candidate.memo is None:
-            candidate.memo = start
+            candidate.memo = start + APART * draw()
     return [candidate.memo for candidate in candidates]
 
 

@@ -92,7 +92,7 @@ class Claim(Grant[C]):
           RuntimeError: as `release`.
         """
         self._check_held()
-        self._dispatcher.returns.observe(self._granted(), None)
+        self._dispatcher.returns.tell_balancer(self._granted(), None)
         self._give_up()
 
     @enable_ki_protection

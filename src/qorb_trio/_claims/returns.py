@@ -8,7 +8,8 @@ from typing import Generic, TypeVar, final
 import attrs
 import trio
 
-from .._balancing.guarded_balancer import GuardedBalancer
+from .._balancing.candidates import candidate_of
+from .._balancing.guarded_balancer import Observe
 from .._connections.checker import Checker
 from .._connections.closer import Closer
 from .._connections.hooks import Hooks
@@ -41,7 +42,7 @@ class Returns(Generic[C]):
     _verdicts: Verdicts[C]
     _retirement: Retirement[C]
     #: Is told how long claims are held, if the balancer wants to know.
-    _observer: GuardedBalancer[SlotSet[C]] | None
+    observe: Observe[SlotSet[C]] | None
     #: Called when `is_plain` may have changed. The dispatcher's.
     on_change: Callable[[], None] = attrs.field(init=False)
     #: True as soon as a holder has given a verdict.
@@ -54,9 +55,8 @@ class Returns(Generic[C]):
 
     @property
     def has_readers(self) -> bool:
-        """True if `judge` has to tell anybody of a claim that ends without an exception."""
-        is_told = self._observer is not None or self._has_reports
-        return is_told or self._hooks.has_should_recycle
+        """True if more than the balancer is told of a claim that ends without an exception."""
+        return self._has_reports or self._hooks.has_should_recycle
 
     def judge(self, slot: Slot[C], exc: BaseException | None) -> bool:
         """Record the verdict on a claim that `exc` has ended, if there was an exception.
@@ -64,7 +64,7 @@ class Returns(Generic[C]):
         Return True if the connection may be lent again.
         """
         failed = self._verdicts.claim_ended(slot, exc, is_kept=True)
-        self.observe(slot, exc, failed=failed)
+        self.tell_balancer(slot, exc, failed=failed)
         return self._should_recycle(slot, exc) if self._hooks.has_should_recycle else exc is None
 
     def discard(self, slot: Slot[C], exc: BaseException | None) -> None:
@@ -128,7 +128,7 @@ class Returns(Generic[C]):
         self._has_reports = True  # from now on, even if ejection is off
         self.on_change()
 
-    def observe(
+    def tell_balancer(
         self, slot: Slot[C], exc: BaseException | None, *, failed: bool | None = None
     ) -> None:
         """Tell the balancer how long a claim was held. A claim that was cut short says nothing.
@@ -136,8 +136,8 @@ class Returns(Generic[C]):
         `failed` is the verdict. An exception counts as a failure here even if it is none of the
         backend's, because a body that it ended early says little about the backend's speed.
         """
-        if self._observer is None or slot.state is not CLAIMED:
+        if self.observe is None or slot.state is not CLAIMED:
             return
         if exc is None or isinstance(exc, Exception):
-            seconds = trio.current_time() - slot.claimed_at
-            self._observer.observe(slot.slot_set, seconds, exc is not None or bool(failed))
+            now, candidate = trio.current_time(), candidate_of(slot.slot_set)
+            self.observe(candidate, now - slot.claimed_at, exc is not None or bool(failed), now)

@@ -132,7 +132,7 @@ class Assembly(Generic[C]):
             return self.dispatcher.now()  # which is another as soon as the pool has started
 
         guarded: GuardedBalancer[SlotSet[C]] | None = guard(balancer, self.rng, now)
-        self.observer = guarded if guarded is not None and guarded.observes else None
+        self.observe = None if guarded is None else guarded.observe
         self.idle_index: IdleIndex[SlotSet[C]] = IdleIndex(self.rng, guarded)
         self.next_slot_id: Callable[[], int] = itertools.count(1).__next__
         self.shared: Shared[C] = self.make(Shared)

@@ -235,6 +235,8 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         #: The weight by which connections are spread, and that by which claims are.
         self.effective_weight: float = effective_weight(backend.weight)
         self.balancing_weight: float = self.effective_weight * self._weight_factor
+        if self.candidate is not None:
+            self.candidate.note_weight()
 
     def scale_weight(self, factor: float) -> None:
         """Let the backend have only a part of its weight for the balancer."""
