@@ -63,7 +63,7 @@ class Record:
 class NineStatements(InvariantInstrument):
     """The checks of the harness, and the rest. What is wrong once ends the simulation."""
 
-    max_steps = 30_000
+    max_steps = 60_000
 
     def __init__(self, connector: PlainLedgerConnector, policy: Policy) -> None:
         super().__init__(connector, policy)
@@ -82,6 +82,8 @@ class NineStatements(InvariantInstrument):
         self._told_at = 0.0
         #: By backend, its dials under way or to come, and when there were last more of them.
         self._decided: dict[Backend, tuple[int, float]] = {}
+        #: By backend that is online, since when: a new connection may be checked before it is.
+        self._online_since: dict[Backend, float] = {}
         self._asking: dict[trio.lowlevel.Task, int] = {}
         #: The dials of each backend, while there are more than a lowered limit allows.
         self._dials: Counter[Backend] = Counter()
@@ -238,6 +240,11 @@ class NineStatements(InvariantInstrument):
             before, when = self._decided.get(one.backend, (0, now))
             when = now if one.connecting > before else when
             self._decided[one.backend] = one.connecting, when
+        self._online_since = {
+            one.backend: self._online_since.get(one.backend, now)
+            for one in stats.backends.values()
+            if one.online
+        }
         if self._judged == len(dials):
             return
         # A dial was decided upon before, and has waited for its back-off; if others to the
@@ -258,7 +265,7 @@ class NineStatements(InvariantInstrument):
                 for conn in self.ledger.live
                 if not (conn.closes or conn.broken or conn.departed)
                 and conn.backend in online
-                and max(conn.opened, self._told_at) < early
+                and max(conn.opened, self._told_at, self._online_since[conn.backend]) < early
             ),
             default=math.inf,
         )
