@@ -9,12 +9,16 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import attrs
 import pytest
 
 from . import report
 from .__main__ import main
 from .findings import Chart, Figure, Findings
+from .fleet import Size
 from .measures import chance_limit, falling, per_interval, quantile, shares, spread, worst_cell
+from .runs import estimate, longest_first
+from .scenarios import SCENARIOS
 
 
 def test_spread_and_shares() -> None:
@@ -83,6 +87,46 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     [result] = json.loads(file.read_text())
     assert (result["clients"], result["backends"], result["seed"]) == (10, 20, 1)
     assert report.misses(result) == 0
+
+
+def test_a_run_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Results of other scenarios stay in the file, and a resumed run does only what is left."""
+    file = tmp_path / "fleet.json"
+    file.write_text('[{"scenario": "dns", "clients": 1}]')
+    arguments = ["--clients=10", "--backends=20", "--processes=1", f"--json={file}"]
+    assert main([*arguments, "--scenario=cold-start"]) == 0
+    assert [result["scenario"] for result in json.loads(file.read_text())] == ["cold-start", "dns"]
+    capsys.readouterr()
+    assert main([*arguments, "--scenario=cold-start", "--resume"]) == 0
+    assert capsys.readouterr().out.startswith("0 scenarios")
+
+
+def test_a_scenario_that_fails_leaves_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in one scenario is shown, and the results of the others are written."""
+
+    async def broken(size: Size) -> Findings:
+        raise ZeroDivisionError(size.clients)
+
+    monkeypatch.setitem(
+        SCENARIOS, "weights", attrs.evolve(SCENARIOS["weights"], story=broken, cost=1.0)
+    )
+    file = tmp_path / "fleet.json"
+    arguments = ["--clients=10", "--backends=20", "--processes=1", f"--json={file}"]
+    assert main([*arguments, "--scenario=cold-start", "--scenario=weights"]) == 1
+    output = capsys.readouterr().out
+    assert "1/2 weights: FAILED, ZeroDivisionError: 10" in output
+    assert "2/2 cold-start: " in output
+    assert [result["scenario"] for result in json.loads(file.read_text())] == ["cold-start"]
+
+
+def test_the_longest_scenario_begins() -> None:
+    """Scenarios are run from the most expensive one to the cheapest one."""
+    names = longest_first(SCENARIOS, Size())
+    costs = [estimate(name, Size()) for name in names]
+    assert costs == sorted(costs, reverse=True)
+    assert {*names} == {*SCENARIOS}
 
 
 @pytest.mark.real
