@@ -48,6 +48,8 @@ class Findings:
 
     figures: list[Figure]
     chart: Chart
+    #: The figures that the models of other pools have in this scenario.
+    comparable: dict[str, float] = attrs.field(factory=dict)
 
     def value(self, name: str) -> float:
         """Return the figure of that name."""

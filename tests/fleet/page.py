@@ -77,7 +77,7 @@ def _others(others: dict[str, dict[str, float]]) -> list[str]:
     if not others:
         return []
     names = list(next(iter(others.values())))
-    head = ["", "The models of others:", "", f"| model | {' | '.join(names)} |"]
+    head = ["", "Beside the models of others:", "", f"| pool | {' | '.join(names)} |"]
     rows = [
         f"| {who} | {' | '.join(number(value) for value in figures.values())} |"
         for who, figures in others.items()

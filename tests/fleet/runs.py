@@ -34,7 +34,7 @@ def longest_first(names: Iterable[str], size: Size) -> list[str]:
 def run_scenarios(names: Sequence[str], size: Size, processes: int) -> Iterator[dict[str, Any]]:
     """Run scenarios, some at the same time; yield each result as it comes.
 
-    One that fails yields a result without figures, but with the ``error``, and the others go on.
+    A scenario that fails yields a result with the ``error`` alone, and the others go on.
     """
     ordered = longest_first(names, size)
     if processes <= 1:
@@ -51,7 +51,7 @@ def try_scenario(name: str, size: Size) -> dict[str, Any]:
     """Run one scenario, and return the result, or the failure."""
     try:
         return run_scenario(name, size)
-    except Exception as exc:  # noqa: BLE001 - the other scenarios go on
+    except Exception as exc:  # the other scenarios go on
         return failure(name, exc)
 
 
@@ -78,8 +78,14 @@ def run_scenario(name: str, size: Size) -> dict[str, Any]:
             attrs.asdict(figure) | {"is_reached": figure.is_reached} for figure in findings.figures
         ],
         "chart": _rounded(attrs.asdict(findings.chart)),
-        "others": compare(name, sized),
+        "others": beside_others(name, sized, findings.comparable),
     }
+
+
+def beside_others(name: str, size: Size, ours: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Return our own figures, and below them those of the models of other pools."""
+    others = compare(name, size)
+    return {"**qorb_trio**, as measured": ours, **others} if others else {}
 
 
 def _rounded(chart: dict[str, Any]) -> dict[str, Any]:

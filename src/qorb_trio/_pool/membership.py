@@ -23,6 +23,7 @@ from .._model.settings import Settings
 from .._phases import Phases
 from .._planning.active_set import ActiveSet
 from .._planning.known import KnownBackends
+from .._planning.newcomers import Newcomers
 from .._planning.next_set import TwinBackendsError
 from .._planning.rotation import RotationOrder, last_holder_key, last_holder_keys
 from .._planning.selection import ALL_ACTIVE, Change
@@ -83,6 +84,7 @@ class Membership(Generic[C]):
     _active_set: ActiveSet[SlotSet[C]] = attrs.field(init=False)
     #: The largest keys of holders as of the last plan, by priority, where many are active.
     _last_keys: dict[int, float] = attrs.field(init=False, factory=dict)
+    _newcomers: Newcomers[SlotSet[C]] = attrs.field(init=False, factory=Newcomers)
     #: True while chosen backends are being activated.
     _is_choosing: bool = attrs.field(init=False, default=False)
     #: Returns how many connections the next plan will want. The rebalancer's.
@@ -172,11 +174,25 @@ class Membership(Generic[C]):
                 self._remove(slot_set, "pool %s: backend %s is removed")
             if count % FEW_ACTIVE == 0:
                 await trio.lowlevel.checkpoint()
-        for backend in coming:
-            self._add(backend)
+        self._hold_back([self._add(backend) for backend in coming])
         if leaving or coming:
             self._targets.request_rebalance()
         return leaving
+
+    def _hold_back(self, newcomers: Sequence[SlotSet[C]]) -> None:
+        """Let at most one of the newcomers take the place of another backend now."""
+        if len(newcomers) > 1:
+            held = self._newcomers.hold_back(newcomers, [*self._registry.active.values()])
+            for slot_set, key in held:
+                slot_set.rotation_key = key
+
+    def admit_newcomer(self) -> bool:
+        """Let the next backend that was held back take its place; return True if there is one."""
+        admitted = self._newcomers.admit()
+        if admitted is None:
+            return False
+        slot_set, slot_set.rotation_key = admitted
+        return True
 
     async def _clear(self, leaving: Sequence[SlotSet[C]]) -> None:
         """Close the connections of sets that have left."""
@@ -239,6 +255,7 @@ class Membership(Generic[C]):
     def end_turn(self, slot_set: SlotSet[C]) -> None:
         """Give a backend that has had its turn another place in the order of backends."""
         backend = slot_set.backend.name
+        self._newcomers.forget(slot_set)
         slot_set.rotation_key = self._order.end_turn(backend, slot_set.effective_weight)
 
     def remember_holders(self, views: Sequence[SlotSet[C]]) -> Phases[None]:
@@ -254,11 +271,12 @@ class Membership(Generic[C]):
             last = self._last_keys.get(slot_set.priority, 0.0)
         else:
             last = last_holder_key(active.values(), slot_set.priority)
+        self._newcomers.forget(slot_set)
         slot_set.rotation_key = self._order.postpone(name, weight, last)
 
     # One slot set.
 
-    def _add(self, backend: Backend, first_delay: float = 0.0) -> None:
+    def _add(self, backend: Backend, first_delay: float = 0.0) -> SlotSet[C]:
         """Activate a backend: make its slot set, whose task begins with the first dial."""
         detector = FailureDetector(self._settings.set_config, self._rng, first_delay)
         key = self._order.key(backend.name, effective_weight(backend.weight))
@@ -268,10 +286,12 @@ class Membership(Generic[C]):
         self._registry.add(slot_set)
         if (emit := self._events.backend_added) is not None:
             emit(backend)
+        return slot_set
 
     def _remove(self, slot_set: SlotSet[C], message: str) -> None:
         backend = slot_set.backend
         self._log(message, backend)
+        self._newcomers.forget(slot_set)
         self._registry.drain(slot_set)
         slot_set.deactivate()
         self._ejections.forget(slot_set)

@@ -123,13 +123,14 @@ class Rebalancer(Generic[C]):
         views = [slot_set for slot_set in self._registry.active.values() if slot_set.is_active]
         await self._take(self._prepare(views, now), views)
         trial_at = self._ejections.review(now)
+        is_turn = is_due and not self._membership.admit_newcomer()
         if is_due:
             self._targets.request_rebalance()
             self._is_retaining = False
         demand = self._collect_demand(views, now)
         plan = await self._make_plan(views, demand, rebalance=self._targets.is_rebalancing)
         self._watermark.record(plan.demand)
-        if is_due:
+        if is_turn:
             plan = await self._rotate(views, demand, plan)
         await self._take(self._note_wanted(plan), views)
         self._publish(plan)

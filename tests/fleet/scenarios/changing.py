@@ -113,6 +113,7 @@ async def third_lost(size: Size) -> Findings:
                 after_two = counts
             await trio.sleep(5)
         settled = next((s for s, _ in samples if _is_even(samples, s)), 999.0)
+        busiest = _busiest(survivors) * len(survivors) / size.clients
     figures = [
         Figure("rebalance intervals until even again", settled / INTERVAL, 2),
         Figure(
@@ -120,7 +121,7 @@ async def third_lost(size: Size) -> Findings:
             spread(after_two),
             even_limit(after_two),
         ),
-        Figure("worst moment, busiest / mean", max(y for _, y in samples), 2.2),
+        Figure("worst moment, busiest / mean", max(y for _, y in samples), even_limit(after_two)),
         Figure(
             "slots connected after 2 intervals, %", 100 * sum(after_two) / fair / len(survivors)
         ),
@@ -132,7 +133,18 @@ async def third_lost(size: Size) -> Findings:
         "connections / fair share",
         {"qorb_trio": samples},
     )
-    return Findings(figures, chart)
+    comparable = {
+        "busiest survivor / mean": spread(after_two),
+        "claims of the busiest survivor / fair": busiest,
+        "% of the connections left": 100 * sum(after_two) / (SLOTS * size.clients),
+    }
+    return Findings(figures, chart, comparable)
+
+
+def _busiest(hosts: list[Host]) -> float:
+    """Return the load of the busiest host, if each client spreads a load of 1 evenly."""
+    mine = Counter(link.client for host in hosts for link in host.links)
+    return max(sum(1 / mine[link.client] for link in host.links) for host in hosts)
 
 
 def _is_even(samples: Points, since: float) -> bool:
@@ -174,7 +186,13 @@ async def doubled(size: Size) -> Findings:
         "%",
         {"qorb_trio": samples},
     )
-    return Findings(figures, chart)
+    first = sum(began <= time < began + INTERVAL for time, _ in fleet.ledger.closed)
+    comparable = {
+        "% on the new half after 10 minutes": at[10],
+        "closed per client in the first minute": first / size.clients,
+        "closed per client and minute, mean": _mean_closed(fleet, began) / 10,
+    }
+    return Findings(figures, chart, comparable)
 
 
 def _mean_closed(fleet: Fleet, began: float) -> float:

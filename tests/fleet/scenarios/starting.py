@@ -42,7 +42,12 @@ async def cold_start(size: Size) -> Findings:
         "connections",
         {"qorb_trio": falling(counts)},
     )
-    return Findings(figures, chart)
+    comparable = {
+        "busiest backend / mean": spread(counts),
+        "connections per client": sum(counts) / size.clients,
+        "connections of the busiest backend": float(max(counts)),
+    }
+    return Findings(figures, chart, comparable)
 
 
 async def restart_all(size: Size) -> Findings:
@@ -78,7 +83,11 @@ async def _restart_all(size: Size, seconds: float, rate: float) -> Findings:
             meanwhile / size.clients / seconds,
             None if rate else MAX_DIALS,
         ),
-        Figure("dials of a backend in a second, worst / fair share", worst / fair, 4),
+        Figure(
+            "dials of a backend in a second, worst / fair share",
+            worst / fair,
+            max(4.0, chance_limit(fair, size.backends) / fair),
+        ),
         Figure(
             "seconds until 99 % of the slots are back",
             next((time for time, percent in back if percent >= 99), 999.0),
@@ -92,7 +101,7 @@ async def _restart_all(size: Size, seconds: float, rate: float) -> Findings:
         "%",
         {"with claims" if rate else "no claims": back},
     )
-    return Findings(figures, chart)
+    return Findings(figures, chart, {"dials of a backend in a second, worst": float(worst)})
 
 
 async def _outage(fleet: Fleet, seconds: float, rate: float) -> None:
