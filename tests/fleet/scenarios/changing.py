@@ -6,7 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
+import attrs
 import trio
+
+from qorb_trio import SetConfig
 
 from ..findings import Chart, Figure, Findings, Points
 from ..fleet import POLICY, Fleet, Size, fleet_of
@@ -15,6 +18,9 @@ from ..measures import even_limit, falling, quantile, spread
 
 SLOTS = POLICY.max_slots
 INTERVAL = POLICY.rebalance_interval
+
+#: Without health checks, for many minutes in which nothing fails.
+UNCHECKED = attrs.evolve(POLICY, set_config=SetConfig(health_interval=math.inf))
 
 
 async def rolling_restart(size: Size) -> Findings:
@@ -159,7 +165,7 @@ async def doubled(size: Size) -> Findings:
     async with fleet_of(size) as fleet:
         old, new = fleet.hosts[::2], fleet.hosts[1::2]
         fleet.publish(old)
-        await fleet.open()
+        await fleet.open(policy=UNCHECKED)
         await trio.sleep(INTERVAL + 5)
         fleet.publish()
         began = trio.current_time()
@@ -215,7 +221,7 @@ async def weights(size: Size) -> Findings:
     """Give the backends the weights 1, 2 and 4 in turn."""
     classes = (1, 2, 4)
     async with fleet_of(size, weights=classes) as fleet:
-        await fleet.open()
+        await fleet.open(policy=UNCHECKED)
         await trio.sleep(5)
         first = _deviation(fleet, classes)
         await trio.sleep(10 * INTERVAL)
