@@ -191,7 +191,8 @@ class Membership(Generic[C]):
         admitted = self._newcomers.admit()
         if admitted is None:
             return False
-        slot_set, slot_set.rotation_key = admitted
+        slot_set, key = admitted
+        slot_set.rotation_key = key
         return True
 
     async def _clear(self, leaving: Sequence[SlotSet[C]]) -> None:
