@@ -13,7 +13,18 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from qorb_trio import Backend, BackendStats, Claim, Instrument, Policy, Pool, SetConfig, open_pool
+from qorb_trio import (
+    Backend,
+    BackendStats,
+    Balancer,
+    Claim,
+    Instrument,
+    LeastLoaded,
+    Policy,
+    Pool,
+    SetConfig,
+    open_pool,
+)
 from qorb_trio.testing import FakeConnection, FakeConnector, ManualResolver
 
 
@@ -122,6 +133,7 @@ async def a_scene(
     policy: Callable[[Policy], Policy] = lambda policy: policy,
     rng: random.Random | None = None,
     instruments: tuple[Instrument, ...] = (),
+    balancer: Balancer | None = None,
 ) -> AsyncIterator[Scene]:
     """Open a pool that has all its spares, as many for each backend; or at least `ready`."""
     if isinstance(backends, int):
@@ -138,6 +150,7 @@ async def a_scene(
             connector,
             policy=policy(numbers),
             instruments=instruments,
+            balancer=balancer or LeastLoaded(),
             rng=rng or random.Random(0),
         ) as pool,
     ):

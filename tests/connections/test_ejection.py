@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from qorb_trio import Balancer, LeastLoaded, PeakEwma
 from qorb_trio.qtop._snapshot import set_part
 
 from .ejecting import Scene, Watcher, a_scene, lines
@@ -77,6 +78,20 @@ async def test_cancelled_bodies_count_for_nothing(autojump_clock: MockClock) -> 
         stats = scene.pool.stats().backends.values()
         assert sum(one.total_claims for one in stats) == 1000
         assert sum(one.failed_claims for one in stats) == 0
+
+
+@pytest.mark.parametrize("balancer", [LeastLoaded(), PeakEwma()], ids=repr)
+async def test_good_claims_count_by_the_short_way(
+    autojump_clock: MockClock, balancer: Balancer
+) -> None:
+    """Good claims from before the first bad one count: 16 bad ones among 60 are not half."""
+    async with a_scene(balancer=balancer) as scene:
+        bad = scene.backends[0]
+        await scene.succeed(bad, 40)
+        for _ in range(4):
+            await scene.fail(bad, 4)
+            await scene.succeed(bad)
+        assert scene.ejected == []
 
 
 @pytest.mark.parametrize("seed", range(3))
