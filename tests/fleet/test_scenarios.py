@@ -8,21 +8,22 @@ from .findings import Findings
 from .fleet import Size, run
 from .scenarios import SCENARIOS
 
-#: For each scenario, the size at which it takes about a second or two of CPU.
+#: The size of each scenario: 50 clients and 50 backends where these take some seconds of CPU.
+#: The others are smaller, or shorter, so that all of them take about a minute.
 SIZES = {
     "cold-start": Size(50, 50),
     "restart-all": Size(8, 24),
     "restart-busy": Size(8, 24),
-    "rolling-restart": Size(20, 20),
-    "rolling-kill": Size(20, 20),
-    "third-lost": Size(20, 24),
-    "doubled": Size(20, 80),
+    "rolling-restart": Size(20, 50),
+    "rolling-kill": Size(50, 50),
+    "third-lost": Size(50, 50),
+    "doubled": Size(50, 50),
     "slow-backend": Size(3, 24, duration=0.5),
     "failing-backend": Size(3, 24, duration=0.5),
-    "weights": Size(20, 120),
+    "weights": Size(50, 400),
     "dns": Size(1, 10),
     "health-checks": Size(4, 8),
-    "lifetimes": Size(8, 48),
+    "lifetimes": Size(16, 50),
     "thundering-return": Size(10, 2),
 }
 

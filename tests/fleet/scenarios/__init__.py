@@ -54,7 +54,7 @@ SCENARIOS = {
             "Restart of everything",
             "All backends are down for 10 s, and come back at the same instant. Each client notices"
             " at once, and makes no claims meanwhile, so that it backs off.",
-            cost=0.3,
+            cost=0.5,
         ),
         Scenario(
             starting.restart_busy,
@@ -76,39 +76,39 @@ SCENARIOS = {
             changing.rolling_kill,
             "Rolling restart without draining",
             "2 % of the backends at a time are killed, and return after two seconds.",
-            cost=0.2,
+            cost=0.12,
         ),
         Scenario(
             changing.third_lost,
             "Loss of a third",
             "A third of the backends fails at one instant. Half of them refuse, half of them hang."
             " The resolver keeps sending all of them.",
-            cost=0.1,
+            cost=0.12,
         ),
         Scenario(
             changing.doubled,
             "Doubling",
             "The resolver's set is doubled while the clients run.",
-            cost=0.11,
+            cost=0.05,
         ),
         Scenario(
             claiming.slow_backend,
             "A slow backend",
             "One backend is ten times slower. Its clients use four backends each (`subset(4)`),"
             " with four connections to each, and make 40 claims per second.",
-            cost=0.01,
+            cost=0.012,
         ),
         Scenario(
             claiming.failing_backend,
             "A backend that fails fast",
             "One backend answers each request with an error after a millisecond.",
-            cost=0.01,
+            cost=0.012,
         ),
         Scenario(
             changing.weights,
             "Weights",
             "The backends have the weights 1, 2 and 4 in turn.",
-            cost=0.1,
+            cost=0.05,
         ),
         Scenario(
             names.dns,
@@ -124,13 +124,13 @@ SCENARIOS = {
             "Health checks of a fleet that started together",
             "All clients start within 5 s, and each idle connection is checked every 30 s.",
             max_clients=200,
-            cost=0.5,
+            cost=0.6,
         ),
         Scenario(
             ageing.lifetimes,
             "Lifetimes of a fleet that started together",
             "All clients start within 5 s, and each connection lives for at most half an hour.",
-            cost=0.2,
+            cost=0.3,
         ),
         Scenario(
             starting.thundering_return,
