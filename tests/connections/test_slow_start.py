@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import attrs
@@ -9,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from qorb_trio import Backend, Policy, Pool, RoundRobin, SetConfig, open_pool
+from qorb_trio import Backend, PeakEwma, Policy, Pool, RoundRobin, SetConfig, open_pool
 from qorb_trio.testing import FakeConnection, FakeConnector, ManualResolver
 
 OLD, NEW = Backend(("old", 80), name="old"), Backend(("new", 80), name="new", weight=2)
@@ -143,3 +144,23 @@ async def favourites(pool: Pool[FakeConnection], keys: int = 1000) -> dict[int, 
         async with pool.claim(key=key) as connection:
             served[key] = connection.backend.name
     return served
+
+
+async def test_peak_ewma_follows_the_weight(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """What `PeakEwma` reads of a weight changes with each step, and with the backend's own."""
+    resolver = ManualResolver([OLD, NEW])
+    async with open_pool(
+        nursery, resolver, FakeConnector(), policy=POLICY, balancer=PeakEwma()
+    ) as pool:
+        await pool.wait_ready(8)
+        await shares(pool, 10)
+        known = pool._parts.registry.active["new"]
+        for _ in range(3):
+            await trio.sleep(2)
+            assert known.candidate is not None
+            assert known.candidate.log_weight == math.log(known.balancing_weight) < math.log(2)
+        resolver.set([OLD, Backend(("new", 80), name="new", weight=7)])
+        await trio.sleep(100)
+        assert known.candidate.log_weight == math.log(7)
