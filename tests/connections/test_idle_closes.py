@@ -120,6 +120,25 @@ async def test_a_body_that_spoils_its_connection_counts_against_nobody(
     assert trio.lowlevel.current_task().name in record.getMessage()
 
 
+@pytest.mark.parametrize("label", [None, "a report"])
+async def test_a_reply_that_comes_after_the_return_names_the_holder(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, label: str | None
+) -> None:
+    """A reply that nobody read is found while the connection is idle; the WARNING says whose."""
+    task = trio.lowlevel.current_task().name
+    async with trio.open_nursery() as nursery:
+        async with open_pool(nursery, FixedResolver([PRIMARY]), Misused()) as pool:
+            await pool.wait_ready()
+            async with pool.claim(label=label) as conn:
+                pass
+            conn.used_at = -1
+            async with pool.claim(label="the next") as other:
+                assert other is not conn
+            assert pool.stats().backends["primary"].failures == 0
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert f"task {label or task} gave back" in record.getMessage()
+
+
 class Server:
     """An echo server that can hang up on all its connections."""
 

@@ -230,8 +230,11 @@ class Dispatcher(InRun, Generic[C]):
             expiry = slot.expiry
             if expiry is not None and self._keeps_calm and (now := self.now()) < expiry.calm_until:
                 expiry.unused_since = now  # fast path: `Retirement.is_over`, as in `acquire_nowait`
-            elif not self.returns.keep(slot, holder):
-                return
+            else:
+                # Its holder is named if the connection is found spoilt only later.
+                slot.label = slot.label or (holder.name if holder else None)
+                if not self.returns.keep(slot, holder):
+                    return
         if slot_set.detector.consecutive_failures:
             self.outcomes.succeeded(slot)
         if self._targets.reclaim and self.returns.reclaim_if_needed(slot):

@@ -134,7 +134,7 @@ class Outcomes(Generic[C]):
             level,
             "pool %s: task %s gave back a connection to %s that cannot be lent again: %s",
             printable(self._pool),
-            "(unknown)" if holder is None else printable(slot.label or holder.name),
+            printable(slot.label or (holder.name if holder else "(unknown)")),
             printable(slot.slot_set.backend.name),
             error_text(reason),
         )

@@ -68,7 +68,8 @@ class Slot(Generic[C]):
         self.health_generation: int = 0
         #: The task that made the claim, while the slot is CLAIMED.
         self.holder: trio.lowlevel.Task | None = None
-        #: The label of the claim that holds the slot, or held it last.
+        #: The label of the claim that holds the slot, or held it last. Where connections that
+        #: come back are looked at, the name of the task if the last claim had no label.
         self.label: str | None = None
         #: When the dial began, while it is under way; `NOT_YET` during the back-off. From then
         #: on, when the connection was established.
