@@ -163,4 +163,5 @@ async def test_peak_ewma_follows_the_weight(
             assert known.candidate.log_weight == math.log(known.balancing_weight) < math.log(2)
         resolver.set([OLD, Backend(("new", 80), name="new", weight=7)])
         await trio.sleep(100)
+        assert known.candidate is not None
         assert known.candidate.log_weight == math.log(7)
