@@ -109,8 +109,6 @@ class Dispatcher(InRun, Generic[C]):
         self._observe = self.returns.observe if is_quiet else None
         self._counts_verdicts = is_quiet and self.returns.observe is None
 
-    # Claims begin.
-
     def acquire_nowait(
         self, claim_id: int = 0, label: str | None = None, preference: Preference | None = None
     ) -> Slot[C] | None:
@@ -132,7 +130,8 @@ class Dispatcher(InRun, Generic[C]):
             except BalancerError as exc:
                 raise self.diagnosis.balancer(exc).error() from exc.__cause__ or exc
             slot = slot_set.pop_idle()
-            slot.claimed_at = now = self.now()
+            clock = self.now  # not called as a method, which would cost twice as much
+            slot.claimed_at = now = clock()
             if self._inspects_spares:
                 expiry = slot.expiry
                 if (
@@ -208,8 +207,6 @@ class Dispatcher(InRun, Generic[C]):
     def set_label(self, slot: Slot[C], label: str) -> None:
         """Name the claim that holds a slot."""
         slot.label = label
-
-    # Claims end.
 
     def release(self, slot: Slot[C], exc: BaseException | None) -> None:
         """Take a connection back whose claim has ended, by `exc` if any.
