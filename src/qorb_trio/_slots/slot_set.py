@@ -271,6 +271,23 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         self.add_dials(new)
         self.tasks.order_dials(new)
 
+    def take_orders(self, now: float) -> list[Slot[C]]:
+        """Return the slots whose dials can begin.
+
+        During a back-off, none can. A task for each would be a lot to keep for so long. Only
+        those that were given up are returned then.
+        """
+        orders = self.tasks.take_orders()
+        if not orders or not self.detector.is_failing or self.detector.retry_at <= now:
+            return orders
+        self.tasks.put_back([slot for slot in orders if slot.state is CONNECTING])
+        return [slot for slot in orders if slot.state is not CONNECTING]
+
+    @property
+    def next_dial_at(self) -> float:
+        """When the dials that have been ordered can begin; never if there are none."""
+        return self.detector.retry_at if self.tasks.has_waiting else math.inf
+
     def begin_probe(self, slot: Slot[C]) -> None:
         """Make a new connection the one that has to prove that a failing backend works.
 
@@ -292,6 +309,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         for slot in self.dials:
             if slot.begun_at == NOT_YET and slot.scope is not None:
                 slot.scope.deadline = self.detector.retry_at
+        self.tasks.wake()
 
     def end_probe(self, slot: Slot[C]) -> bool:
         """Return True if `slot` was the probe; it is none any more."""

@@ -74,6 +74,15 @@ class SlotTasks(Generic[S]):
         slots, self._orders = self._orders, []
         return slots
 
+    def put_back(self, slots: list[S]) -> None:
+        """Keep slots that were taken until the task asks again."""
+        self._orders = slots
+
+    @property
+    def has_waiting(self) -> bool:
+        """True if dials have been ordered for which no task was started yet."""
+        return bool(self._orders)
+
     async def wait(self, deadline: float) -> None:
         """Wait for orders, for `wake` or for `cancel`, until `deadline`."""
         await self._bell.wait(deadline)
