@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Generic, final
 
 from .._phases import Phases, slices, sort
@@ -19,8 +19,8 @@ def fullness(view: V) -> tuple[float, float]:
 def compare(situation: Situation[V], division: Division[V]) -> Phases[Comparison[V]]:
     """Find the differences between what there is and what is wanted."""
     gaps = Comparison(situation, division)
-    for quotas in slices(list(division.quotas.items())):
-        gaps.note_differences(quotas)
+    for views in slices(list(division.quotas)):
+        gaps.note_differences(views, division.quotas)
         yield
     for probes in slices(division.probes):
         gaps.add_probes(probes)
@@ -54,10 +54,10 @@ class Comparison(Generic[V]):
         #: True if the end of a dial calls for another step.
         self.has_backlog = False
 
-    def note_differences(self, quotas: Iterable[tuple[V, int]]) -> None:
-        """Note which views have more connections than their quota, or fewer."""
-        for view, quota in quotas:
-            connected = view.connected
+    def note_differences(self, views: Iterable[V], quotas: Mapping[V, int]) -> None:
+        """Note which of some views have more connections than their quota, or fewer."""
+        for view in views:
+            quota, connected = quotas[view], view.connected
             if connected > quota:
                 self.surplus[view] = connected - quota
                 self.has_overfull = self.has_overfull or connected > view.limit

@@ -82,13 +82,18 @@ def _divide(situation: Situation[V], total: int) -> Phases[Division[V]]:
     """
     failing = situation.failing
     quotas = dict.fromkeys(situation.views, 0)
-    candidates: list[tuple[V, float]] = []
+    # The failing views of each tier, and the fair share of a weight of 1. A tuple for each view
+    # would have the garbage collector look at the whole program every few plans.
+    candidates: list[tuple[list[V], float]] = []
     left = total
     capacity = 0
     tiers = yield from _tiers(situation)
     for tier in tiers:
         if failing:
-            candidates += yield from _fair_shares(tier, failing, left)
+            fair_share = left / sum([view.effective_weight for view in tier])
+            unsound = [view for view in tier if view in failing]
+            candidates.append((unsound, fair_share))
+            yield
         limits = yield from _limits(situation, tier)
         parts = yield from apportion_in_phases(left, limits)
         yield
@@ -99,9 +104,10 @@ def _divide(situation: Situation[V], total: int) -> Phases[Division[V]]:
         if any(view not in failing or view.connected for view in tier):
             break
     probes: list[V] = []
-    for part in slices(candidates):
-        probes += [view for view, fair in part if _needs_probe(view, fair, left)]
-        yield
+    for unsound, fair_share in candidates:
+        for part in slices(unsound):
+            probes += [view for view in part if _needs_probe(view, fair_share, left)]
+            yield
     return Division(quotas, probes, min(total, capacity), is_saturated=left > 0)
 
 
@@ -132,26 +138,14 @@ def _limits(situation: Situation[V], tier: Sequence[V]) -> Phases[dict[V, int]]:
     return limits
 
 
-def _fair_shares(
-    tier: Sequence[V], failing: dict[V, None], slots: int
-) -> Phases[list[tuple[V, float]]]:
-    """Return the failing views, each with its fair share of the slots."""
-    average = slots / sum([view.effective_weight for view in tier])
-    shares: list[tuple[V, float]] = []
-    for part in slices(tier):
-        shares += [(view, average * view.effective_weight) for view in part if view in failing]
-        yield
-    return shares
-
-
 def _needs_probe(view: V, fair_share: float, undivided: int) -> bool:
     """Return True if a failing view has room for a probe, and too few connections.
 
-    Those that are due for replacement do not count.
+    `fair_share` is that of a weight of 1. Those that are due for replacement do not count.
     """
     if view.connected >= view.limit or view.is_half_open:
         return False
-    return undivided > 0 or view.connected - view.retiring < fair_share
+    return undivided > 0 or view.connected - view.retiring < fair_share * view.effective_weight
 
 
 def _keep_ejected(situation: Situation[V], division: Division[V]) -> Phases[None]:

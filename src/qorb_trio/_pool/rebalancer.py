@@ -242,9 +242,9 @@ class Rebalancer(Generic[C]):
 
     def _note_wanted(self, plan: Plan[SlotSet[C]]) -> Phases[None]:
         """Note in each slot set how many slots the plan wants there."""
-        for part in slices(list(plan.wanted.items())):
-            for slot_set, wanted in part:
-                slot_set.wanted = wanted
+        for part in slices(list(plan.wanted)):
+            for slot_set in part:
+                slot_set.wanted = plan.wanted[slot_set]
             yield
 
     def _publish(self, plan: Plan[SlotSet[C]]) -> None:
