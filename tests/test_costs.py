@@ -568,8 +568,8 @@ async def longest_pass(backends: int) -> int:
 async def test_slots_on_many_backends_leave_the_loop_its_turns(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With slots on 1,000 backends, half of which refuse, no pass makes more calls than with
-    300: neither while they are opened, nor later, nor at the end."""
+    """With slots on 1,000 backends, and half of them refusing, no pass makes more calls than
+    with 300: neither while they are opened, nor later, nor at the end."""
     caplog.set_level(logging.CRITICAL, "qorb_trio")
     # A fifth of the usual numbers, because what counts calls takes long.
     monkeypatch.setattr(rebalancer, "FEW_VIEWS", rebalancer.FEW_VIEWS // 5)

@@ -58,7 +58,7 @@ def test_slices_are_all_items(items: list[int]) -> None:
 
 
 def steps_of(plan: Plan[View]) -> tuple[object, ...]:
-    """What a plan says, in a form that can be compared."""
+    """Return the contents of a plan in a form that can be compared."""
     steps = [
         {step.view: step.count for step in steps}
         for steps in (plan.opens, plan.aborts, plan.closes)

@@ -274,8 +274,8 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
     def take_orders(self, now: float) -> list[Slot[C]]:
         """Return the slots whose dials can begin.
 
-        During a back-off, none can. A task for each would be a lot to keep for so long. Only
-        those that were given up are returned then.
+        During a back-off, none can. To keep a task for each would be a waste. Only those that
+        were given up are returned then.
         """
         orders = self.tasks.take_orders()
         if not orders or not self.detector.is_failing or self.detector.retry_at <= now:
@@ -285,7 +285,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
 
     @property
     def next_dial_at(self) -> float:
-        """When the dials that have been ordered can begin; never if there are none."""
+        """The time at which ordered dials can begin; never if there are none."""
         return self.detector.retry_at if self.tasks.has_waiting else math.inf
 
     def begin_probe(self, slot: Slot[C]) -> None:
