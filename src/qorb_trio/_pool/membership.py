@@ -51,6 +51,10 @@ LARGE_SET = 20_000
 SAMPLE_SIZE = 1000
 
 
+#: The largest part of ``rebalance_interval`` by which a turn makes the next one late.
+MAX_TURN_DELAY = 0.1
+
+
 #: Up to this number of active backends, a failure looks at all of them.
 FEW_ACTIVE = 200
 
@@ -253,11 +257,16 @@ class Membership(Generic[C]):
                 if self._requests.is_closed:
                     return
 
-    def end_turn(self, slot_set: SlotSet[C]) -> None:
-        """Give a backend that has had its turn another place in the order of backends."""
+    def end_turn(self, slot_set: SlotSet[C]) -> float:
+        """Give a backend that has had its turn another place in the order of backends.
+
+        Return the part of the interval by which the next turn is late, so that the turns of
+        many clients that started together drift apart.
+        """
         backend = slot_set.backend.name
         self._newcomers.forget(slot_set)
         slot_set.rotation_key = self._order.end_turn(backend, slot_set.effective_weight)
+        return self._rng.uniform(0.0, MAX_TURN_DELAY)
 
     def remember_holders(self, views: Sequence[SlotSet[C]]) -> Phases[None]:
         """Note, where many backends are active, which of the present holders are last."""

@@ -235,7 +235,8 @@ class Rebalancer(Generic[C]):
         if move is None:
             return plan
         donor, recipient = move
-        self._membership.end_turn(donor)
+        late = self._membership.end_turn(donor)
+        self._tick += late * self._settings.policy.rebalance_interval
         if recipient.rotation_key > donor.rotation_key:
             return plan
         return await self._make_plan(views, demand, rebalance=True)
