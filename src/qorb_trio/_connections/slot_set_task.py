@@ -66,8 +66,7 @@ class SlotSetTask(Generic[C]):
         """Start ordered dials, and checks that are due, until cancelled."""
         checker, tasks, dial = self._checker, slot_set.tasks, self._dialer.dial
         while not tasks.is_cancelled:
-            for slot in slot_set.take_orders(trio.current_time()):
-                tasks.start(dial, slot)
+            tasks.start_dials(dial, slot_set.take_orders(trio.current_time()))
             check_at = checker.next_check_at(slot_set, trio.current_time())
             next_at = min(check_at, self._warm_up.next_step_at(slot_set))
             await tasks.wait(min(next_at, slot_set.next_dial_at))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import final
+from typing import Final, final
 
 import attrs
 
@@ -27,6 +26,10 @@ class Replacement:
     """Active ones that have another priority, weight or target, as they are now."""
 
 
+#: The set of a pool that has not heard from its resolver. Nothing is ever added to it.
+NOTHING_KNOWN: Final = KnownSet(0)
+
+
 @final
 class KnownBackends:
     """All backends that the resolver knows; some of them are active.
@@ -38,16 +41,17 @@ class KnownBackends:
 
     def __init__(self, order: RotationOrder) -> None:
         self._order = order
-        self._set = KnownSet(0)
+        self._set = NOTHING_KNOWN
         self._queues: dict[int, InactiveQueue] = {}
         self._active: dict[str, Backend] = {}
         #: The number of active backends of each priority.
-        self._active_counts: Counter[int] = Counter()
-        #: The set that is being read.
-        self._next = NextSet(0, self._set, order)
+        self._active_counts: dict[int, int] = {}
+        #: The set that is being read, or was the last one to be read.
+        self._next: NextSet | None = None
         #: Backends that were deactivated while a set was being read.
         self._moved: dict[str, None] = {}
-        self._old = KnownSet(0)
+        #: The set that was replaced, until it has been freed.
+        self._old: KnownSet | None = None
 
     def __len__(self) -> int:
         return len(self._set)
@@ -72,7 +76,7 @@ class KnownBackends:
 
     def inactive(self, priority: int) -> int:
         """Return the number of inactive backends of a priority."""
-        return self._set.counts[priority] - self._active_counts[priority]
+        return self._set.counts.get(priority, 0) - self._active_counts.get(priority, 0)
 
     def priorities(self) -> list[int]:
         """Return the priorities of all inactive backends, best first."""
@@ -95,52 +99,58 @@ class KnownBackends:
         Raises:
           TwinBackendsError: two backends have the same name and different addresses.
         """
-        self._next, self._moved = NextSet(size, self._set, self._order), {}
-        return self._next.read(backends)
+        new = self._next = NextSet(size, self._set, self._order)
+        self._moved = {}
+        return new.read(backends)
 
     def replace(self) -> Replacement:
         """Let the set that was read take the place of the one before, in one step."""
-        replacement = Replacement()
+        replacement, new = Replacement(), self._next
+        assert new is not None
         for name, backend in list(self._active.items()):
-            self._replace_active(name, backend, replacement)
+            self._replace_active(new, name, backend, replacement)
         for name in self._moved:
-            self._replace_moved(name)
-        new = self._next
+            self._replace_moved(new, name)
         self._old, self._set = self._set, new.backends
-        self._active_counts = Counter([it.priority for it in self._active.values()])
+        self._active_counts = {}
+        for backend in self._active.values():
+            _count(self._active_counts, backend.priority, 1)
         for priority, heap in new.entries.items():
             self._queue(priority).extend(heap)
-        self._next = NextSet(0, self._set, self._order)
+        self._next = None
         return replacement
 
-    def _replace_active(self, name: str, backend: Backend, replacement: Replacement) -> None:
-        new = self._next.backends.get(name)
+    def _replace_active(
+        self, read: NextSet, name: str, backend: Backend, replacement: Replacement
+    ) -> None:
+        new = read.backends.get(name)
         if new != backend:
             replacement.removed.append(backend)
             del self._active[name]
             if new is not None:
-                self._next.reenter(new)
+                read.reenter(new)
             return
         assert new is not None
         self._active[name] = new
         if _details(new) != _details(backend):
             replacement.changed.append(new)
 
-    def _replace_moved(self, name: str) -> None:
+    def _replace_moved(self, read: NextSet, name: str) -> None:
         """Take account of a backend that became inactive after it had been read, perhaps."""
-        new = self._next.backends.get(name)
+        new = read.backends.get(name)
         if new is not None and name not in self._active:
-            self._next.reenter(new)
+            read.reenter(new)
 
     def tidy(self) -> Iterator[None]:
         """Free what the latest replacement has left, with pauses."""
-        old, self._old = self._old, KnownSet(0)
-        if len(old) <= MAX_REMEMBERED:
-            yield from remember_gone(self._order, old, self._set)
-        yield from old.clear()
+        old, self._old = self._old, None
+        if old:
+            if len(old) <= MAX_REMEMBERED:
+                yield from remember_gone(self._order, old, self._set)
+            yield from old.clear()
         for priority, queue in list(self._queues.items()):
             yield from queue.tidy(self.inactive(priority))
-            if not (queue or self._set.counts[priority]):
+            if not (queue or self._set.counts.get(priority)):
                 del self._queues[priority]
 
     # The active backends.
@@ -182,13 +192,13 @@ class KnownBackends:
     def _activate(self, backend: Backend) -> None:
         remember(self._order, self._set, backend)
         self._active[backend.name] = backend
-        self._active_counts[backend.priority] += 1
+        _count(self._active_counts, backend.priority, 1)
 
     def deactivate(self, backend: Backend, *, behind: float | None = None) -> None:
         """Make an active backend inactive; with `behind`, at a larger key than that."""
         backend = self._active.pop(backend.name)
         name, weight = backend.name, effective_weight(backend.weight)
-        self._active_counts[backend.priority] -= 1
+        _count(self._active_counts, backend.priority, -1)
         key = self._order.key(name, weight)
         if behind is not None:
             key = self._order.postpone(name, weight, behind=max(key, behind))
@@ -196,6 +206,10 @@ class KnownBackends:
         self._set.move(backend, entry)
         self._queue(backend.priority).push(entry)
         self._moved[name] = None
+
+
+def _count(counts: dict[int, int], priority: int, change: int) -> None:
+    counts[priority] = counts.get(priority, 0) + change
 
 
 def _details(backend: Backend) -> tuple[int, int, str | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from collections.abc import Iterator
 from typing import Final, Generic, TypeVar, final
 
@@ -26,7 +25,9 @@ class Names(Generic[T]):
 
     def __init__(self, size: int) -> None:
         self._mask = (1 << (size // PART).bit_length()) - 1
-        self._parts: list[dict[str, T]] = [{} for _ in range(self._mask + 1)]
+        self._parts: list[dict[str, T]] = [{}]
+        if self._mask:
+            self._parts += [{} for _ in range(self._mask)]
 
     def get(self, name: str) -> T | None:
         """Return the value of a name; `None` if there is none."""
@@ -61,7 +62,7 @@ class KnownSet:
         self._entries: list[bytes] = []
         self._positions: Names[int] = Names(size)
         #: The number of backends of each priority.
-        self.counts: Counter[int] = Counter()
+        self.counts: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._backends)
@@ -91,7 +92,7 @@ class KnownSet:
         self._positions.put(backend.name, len(self._backends))
         self._entries.append(entry)
         self._backends.append(backend)
-        self.counts[backend.priority] += 1
+        self.counts[backend.priority] = self.counts.get(backend.priority, 0) + 1
 
     def move(self, backend: Backend, entry: bytes) -> None:
         """Change the entry of a backend."""

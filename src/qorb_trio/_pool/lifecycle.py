@@ -5,7 +5,7 @@ The tree of tasks::
     caller's nursery
     └── pool <name>             adopts the resolver's sets; at the end, sees everything closed
         ├── resolver            sends each set over a memory channel
-        ├── planner             woken by a bell; orders dials from the slot sets' tasks
+        ├── planner             from the first set on; orders dials from the slot sets' tasks
         ├── deadline timer      one for all waiting claimants; started by the first deadline
         ├── idle watcher        one for all connections; only if the connector has `fileno`
         ├── leak detector       warns of claims that are held for long; only if the policy says so
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, final
@@ -34,6 +35,7 @@ from .._connections.slot_set_task import SlotSetTask
 from .._events.emitter import Emitter
 from .._model.backend import Backend
 from .._model.settings import Settings
+from .._slots.bell import Bell
 from .._slots.cancellation import is_cancellation
 from .._slots.readiness import Readiness
 from .._slots.registry import Registry
@@ -82,9 +84,16 @@ class Lifecycle(Generic[C]):
     phase: Phase = attrs.field(init=False, default=Phase.OPEN)
     _nursery: trio.Nursery | None = attrs.field(init=False, default=None)
     _context: contextvars.Context = attrs.field(init=False)
-    _working: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
-    _resolving: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
-    _draining: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
+    #: The scope of the resolver, and that of the wait for its sets, while each is in it.
+    _resolving: trio.CancelScope | None = attrs.field(init=False, default=None)
+    _receiving: trio.CancelScope | None = attrs.field(init=False, default=None)
+    #: Rings as the end begins.
+    _end: Bell = attrs.field(init=False, factory=Bell)
+    #: The end of the time in which claims may go on, and the scope of the wait for them.
+    _drain_until: float = attrs.field(init=False, default=-math.inf)
+    _draining: trio.CancelScope | None = attrs.field(init=False, default=None)
+    #: True if there is a task that does not end by itself.
+    _has_endless: bool = attrs.field(init=False, default=False)
     _closed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     # Claims are put off for a while.
@@ -127,12 +136,14 @@ class Lifecycle(Generic[C]):
             self._stop_lending(crash)
         if drain and not is_ending:
             self._enter(Phase.DRAINING)
-            self._draining.deadline = trio.current_time() + self._settings.policy.drain_timeout
+            self._drain_until = trio.current_time() + self._settings.policy.drain_timeout
         elif not drain and self.phase is not Phase.CLOSING:
             self._enter(Phase.CLOSING)
-            self._draining.cancel()
-        self._resolving.cancel()
-        self._working.cancel()
+            self._drain_until = -math.inf
+            _cancel(self._draining)
+        self._end.ring()
+        _cancel(self._resolving)
+        _cancel(self._receiving)
 
     def lost(self, crash: BaseException | None) -> None:
         """End the pool: a task has crashed, or the caller's nursery was cancelled."""
@@ -208,7 +219,7 @@ class Lifecycle(Generic[C]):
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             self._nursery, self._context = nursery, contextvars.copy_context()
             nursery.start_soon(self._watched, self._resolve, updates, name=self._resolve)
-            self._start(self._rebalancer.run)
+            self._requests.bind(partial(self._start, self._rebalancer.run, is_endless=False))
             self._dispatcher.queue.timer.bind(partial(self._start, self._expire_waiters))
             self._dispatcher.queue.note_outage(is_down=True)
             if self._watcher.is_needed:
@@ -221,18 +232,22 @@ class Lifecycle(Generic[C]):
             finally:
                 found.close()
                 await self._close()  # noqa: ASYNC102 - shielded within
-            nursery.cancel_scope.cancel()
+            if self._has_endless:
+                nursery.cancel_scope.cancel()
 
     async def _serve(self, found: trio.MemoryReceiveChannel[Collection[Backend]]) -> None:
         """Adopt the resolver's sets until the end begins, then let claims go on for a while."""
-        with self._working:
+        with trio.CancelScope() as self._receiving:
             async for backends in found:
                 await self._membership.update(backends)
-            await trio.sleep_forever()  # the resolver has ended: that set is final
+        self._receiving = None
+        if not self._requests.is_closed:  # the resolver has ended: that set is final
+            await self._end.wait()
         await self._clear_rest()
         if self._totals.claimed:
-            with self._draining:
+            with trio.CancelScope(deadline=self._drain_until) as self._draining:
                 await self._readiness.wait_until(lambda: not self._totals.claimed)
+            self._draining = None
 
     async def _close(self) -> None:
         """Close all connections, and return when they are closed."""
@@ -256,17 +271,20 @@ class Lifecycle(Generic[C]):
             raise
 
     async def _resolve(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
-        with self._resolving:
-            with updates:  # not `async with`: that is a checkpoint, and could hide an error
-                await self._resolver.run(updates)
+        with updates:  # not `async with`: that is a checkpoint, and could hide an error
+            if not self._requests.is_closed:
+                with trio.CancelScope() as self._resolving:
+                    await self._resolver.run(updates)
+                self._resolving = None
 
     async def _expire_waiters(self) -> None:
         diagnosis = self._dispatcher.diagnosis
         await self._dispatcher.queue.expire_waiters(diagnosis.timeout, diagnosis.overload)
 
-    def _start(self, part: Callable[[], Awaitable[None]]) -> None:
+    def _start(self, part: Callable[[], Awaitable[None]], *, is_endless: bool = True) -> None:
         """Start a task in the context variables of the pool, never in a claimant's."""
         assert self._nursery is not None
+        self._has_endless = self._has_endless or is_endless
         start = partial(self._nursery.start_soon, self._watched, part, name=part)
         self._context.run(start)
 
@@ -274,6 +292,12 @@ class Lifecycle(Generic[C]):
         assert self._nursery is not None
         name = f"<slot set {slot_set.backend.name!r}>"
         self._nursery.start_soon(self.slot_set_task.run, slot_set, name=name)
+
+
+def _cancel(scope: trio.CancelScope | None) -> None:
+    """Cancel a scope that is in use. To cancel one that is not would cost as much."""
+    if scope is not None:
+        scope.cancel()
 
 
 def _is_inside(task: trio.lowlevel.Task, pool: trio.Nursery | None) -> bool:

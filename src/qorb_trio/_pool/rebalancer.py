@@ -83,23 +83,26 @@ class Rebalancer(Generic[C]):
     async def run(self) -> None:
         """Plan until the pool ends."""
         self.restart_interval()
-        next_refresh = math.inf
-        while True:
+        self._requests.take()
+        while not self._requests.is_closed:
+            next_refresh = await self._rebalance()
             await self._requests.next(min(self._tick, next_refresh))
             if self._rested_at - MAX_OWED > trio.current_time():
-                await trio.sleep_until(self._rested_at - MAX_OWED)
-            if self._requests.is_closed:
-                return
-            now = trio.current_time()
-            is_due = now >= self._tick
-            if is_due:
-                self.restart_interval()
-                self._drop_old_errors(now)
-            if (emit := self._events.rebalance_start) is not None:
-                emit()
-            next_refresh = await self._plan(now, is_due=is_due)
-            if (emit := self._events.rebalance_done) is not None:
-                emit()
+                await self._requests.rest(self._rested_at - MAX_OWED)
+
+    async def _rebalance(self) -> float:
+        """Make a plan and carry it out, as the instruments see it. Return when to look again."""
+        now = trio.current_time()
+        is_due = now >= self._tick
+        if is_due:
+            self.restart_interval()
+            self._drop_old_errors(now)
+        if (emit := self._events.rebalance_start) is not None:
+            emit()
+        next_refresh = await self._plan(now, is_due=is_due)
+        if (emit := self._events.rebalance_done) is not None:
+            emit()
+        return next_refresh
 
     def restart_interval(self) -> None:
         """Put the next rebalance off by the present ``rebalance_interval``.

@@ -54,7 +54,7 @@ P = TypeVar("P")
 
 
 @final
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False)
 class Parts(Generic[C]):
     """The parts of a pool that `Pool` calls."""
 

@@ -12,10 +12,12 @@ import trio
 class Readiness:
     """A condition on the slots of a pool, and the tasks that wait for it."""
 
-    __slots__ = ("_lot", "_wanted")
+    __slots__ = ("_lot", "_waiting", "_wanted")
 
     def __init__(self) -> None:
         self._lot: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        #: The number of tasks that wait.
+        self._waiting: int = 0
         self._wanted: list[int] = []
 
     @property
@@ -33,8 +35,12 @@ class Readiness:
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Return when `condition` holds. It is evaluated at once and at each change."""
-        while not condition():
-            await self._lot.park()
+        self._waiting += 1
+        try:
+            while not condition():
+                await self._lot.park()
+        finally:
+            self._waiting -= 1
 
     def slot_connected(self, connected: int) -> None:
         """Wake the waiting tasks if that many connections are enough for one of them."""
@@ -43,4 +49,5 @@ class Readiness:
 
     def changed(self) -> None:
         """Wake all waiting tasks, to look again."""
-        self._lot.unpark_all()
+        if self._waiting:
+            self._lot.unpark_all()

@@ -133,7 +133,7 @@ class Slot(Generic[C]):
 
 
 @final
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Shared(Generic[C]):
     """The parts of a pool that all its slot sets write to."""
 

@@ -68,6 +68,13 @@ class SlotTasks(Generic[S]):
         self._orders += slots
         self._bell.ring()
 
+    def start_dials(self, dial: Callable[[S], Awaitable[None]], slots: list[S]) -> None:
+        """Start a task for each of these slots. Only for the task of the slot set itself."""
+        nursery, name = self._nursery, f"{dial.__module__}.{dial.__qualname__}"
+        assert nursery is not None
+        for slot in slots:
+            nursery.start_soon(self._guard, dial, slot, name=name)
+
     def take_orders(self) -> list[S]:
         """Return the slots whose dial was ordered, but for which no task was started."""
         self._bell.forget()
