@@ -145,6 +145,8 @@ async def life(
         async with open_pool(nursery, resolver, connector, policy=policy) as pool:
             await pool.wait_ready(ready)
             figures.ready = perf_counter() - began
+            while pool.stats().known < len(backends):  # noqa: ASYNC110 - the rest is being read
+                await trio.sleep(0.1)
             figures.memory = (resident() - before) / len(backends)
             await trio.sleep(warm_up)
             busy = thread_time()
