@@ -140,6 +140,17 @@ async def test_a_balancer_is_told_how_long_claims_are_held(autojump_clock: MockC
     assert balancer.times == sorted(balancer.times)
 
 
+async def test_claims_in_quick_succession_are_samples(autojump_clock: MockClock) -> None:
+    """Good claims that end within the same second are told of, one by one."""
+    balancer = Recording()
+    async with full_pool("ab", 2, balancer=balancer) as pool:
+        for _ in range(20):
+            async with pool.claim():
+                await trio.sleep(0.01)
+    told = [(round(seconds, 6), failed) for _, seconds, failed in balancer.told]
+    assert told == [(0.01, False)] * 20
+
+
 async def test_a_claim_that_never_began_is_no_sample(autojump_clock: MockClock) -> None:
     """A connection whose ``on_acquire`` fails tells a balancer nothing, nor a cancelled group."""
     balancer = Recording()

@@ -84,13 +84,16 @@ async def test_cancelled_bodies_count_for_nothing(autojump_clock: MockClock) -> 
 async def test_good_claims_count_by_the_short_way(
     autojump_clock: MockClock, balancer: Balancer
 ) -> None:
-    """Good claims from before the first bad one count: 16 bad ones among 60 are not half."""
+    """Good claims from before the first bad one count: 20 bad ones among 65 are not half."""
     async with a_scene(balancer=balancer) as scene:
         bad = scene.backends[0]
         await scene.succeed(bad, 40)
-        for _ in range(4):
+        began = trio.current_time()
+        for _ in range(5):
             await scene.fail(bad, 4)
             await scene.succeed(bad)
+        # An ejected backend would have been waited for.
+        assert trio.current_time() == began
         assert scene.ejected == []
 
 
