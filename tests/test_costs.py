@@ -393,11 +393,9 @@ async def test_an_idle_slot_is_no_task() -> None:
 
 
 async def test_a_pool_at_rest_has_only_the_tasks_that_it_needs(autojump_clock: MockClock) -> None:
-    """There are the main task, the planner, and one task per backend that has a slot.
-
-    A claimant that waits adds the task that counts its time. Here it waits before the pool
-    has taken its first step.
-    """
+    """There are the main task, the planner, and one task per backend that has a slot."""
+    # A claimant that waits adds the task that counts its time. Here it waits before the pool
+    # has taken its first step.
     policy = Policy(spares_wanted=3, max_slots=3, claim_timeout=5)
     async with trio.open_nursery() as nursery:
         before = trio.lowlevel.current_statistics().tasks_living

@@ -42,11 +42,8 @@ async def test_statistics_follow_a_change_of_the_order(autojump_clock: MockClock
 async def test_set_up_of_a_connection_that_is_taken_away_is_interrupted(
     autojump_clock: MockClock, leaves: str
 ) -> None:
-    """A claimant in ``on_acquire`` does not wait for it where the claim cannot be granted.
-
-    It learns so at once, though the pool's end gives claims five seconds. Nothing is counted
-    as a failure of the backend.
-    """
+    """A claimant in ``on_acquire`` learns at once that its claim cannot be granted any more."""
+    # The pool's end gives claims five seconds, which this one need not take.
     resolver, connector = ManualResolver([A]), HookedFakeConnector()
     connector.stall("a", on="on_acquire")
     ends: list[tuple[float, object]] = []

@@ -162,8 +162,7 @@ async def test_removed_backends_are_replaced_and_inactive_ones_are_silent(
 async def test_a_large_first_set_is_used_before_it_has_been_read(
     autojump_clock: MockClock,
 ) -> None:
-    """Claims are served while most of 30,000 backends have not been read. They stay served by
-    the same connections when all have been."""
+    """Claims are served before all of 30,000 backends are read, and keep their connections."""
     backends = make_backends(30_000)
     connector = FatedConnector()
     async with a_pool(connector, backends) as rig:

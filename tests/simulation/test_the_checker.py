@@ -175,8 +175,8 @@ def dialled_at_once(patch: pytest.MonkeyPatch) -> None:
     """The planner forgets `max_connecting`."""
     set_limits = Rebalancer._set_limits
 
-    def wrong(self: Any, views: Any) -> None:
-        set_limits(self, views)
+    def wrong(self: Any, views: Any) -> Any:
+        yield from set_limits(self, views)
         for view in views:
             view.max_connecting = math.inf
 

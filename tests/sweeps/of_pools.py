@@ -189,6 +189,9 @@ for _name in ("a spare", "none left", "a set-up", "suspended"):
     for _event in (*CHIEF, *SITUATIONS[_name].events):
         _given = {"situation": _name, "event": _event}
         sweeps(Claim.__aenter__, name=f"with options, {_name}, {_event}", by=SLOW)(
+            partial(claiming, **_given, kind=LedgerConnector, use=use_with_options)
+        )
+        sweeps(Claim.__aenter__, name=f"with options, {_name}, {_event}, no hooks", by=FAST)(
             partial(claiming, **_given, kind=PlainLedgerConnector, use=use_with_options)
         )
 for _event in (*CHIEF, "it is resumed", "it is suspended"):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from math import exp, inf, log
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import Any, Final, cast, final
 
 import attrs
 
 from .. import _validation as _check
+from .candidates import IdleCandidate
 from .strategy import Candidate
-
-if TYPE_CHECKING:
-    from .candidates import IdleCandidate
 
 
 def _decay(_: object, field: attrs.Attribute[float], value: float) -> None:

@@ -26,10 +26,16 @@ class ResponseBody(AsyncByteStream):
     """
 
     def __init__(
-        self, claim: Claim[HttpConnection], timeout: float, library: Any, request: object
+        self,
+        claim: Claim[HttpConnection],
+        conn: HttpConnection,
+        timeout: float,
+        library: Any,
+        request: object,
     ) -> None:
         self._claim: Claim[HttpConnection] | None = claim
-        self._conn = claim.connection
+        # Not asked of the claim, which refuses it once the pool has ended and has cut the claim.
+        self._conn = conn
         self._timeout = timeout
         self._library = library
         self._request = request

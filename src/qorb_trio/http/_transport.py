@@ -144,7 +144,7 @@ class PoolTransport(AsyncBaseTransport):
         if not call.is_idempotent:
             conn.check()
         head = await exchange.run(call.head, call.body)
-        body = ResponseBody(claim, call.timeouts.read, call.library, call.request)
+        body = ResponseBody(claim, conn, call.timeouts.read, call.library, call.request)
         response = call.respond(head, body, claim)
         if self._is_failure is not None:
             body.is_failure = bool(self._is_failure(response))
