@@ -108,17 +108,17 @@ def test_a_set_that_leaves_lends_nothing() -> None:
     for slot in slots:
         assert slot_set.pop_oldest_idle() is slot
         slot_set.transition(slot, State.CLOSING)
-        assert not slot_set.drained.is_set()
+        assert not slot_set.is_drained
     for slot in slots:
         slot_set.transition(slot, State.CLOSED)
-    assert slot_set.drained.is_set()
+    assert slot_set.is_drained
 
 
 def test_a_set_without_slots_is_drained_at_once() -> None:
     """A set that has no slot when its backend leaves has nothing to wait for."""
     slot_set = Scene().slot_set
     slot_set.deactivate()
-    assert slot_set.drained.is_set()
+    assert slot_set.is_drained
 
 
 def test_an_active_set_is_never_drained() -> None:
@@ -126,7 +126,7 @@ def test_an_active_set_is_never_drained() -> None:
     scene = Scene()
     slot = scene.slot_in(State.CLOSING)
     scene.slot_set.transition(slot, State.CLOSED)
-    assert not scene.slot_set.drained.is_set()
+    assert not scene.slot_set.is_drained
 
 
 @pytest.mark.parametrize("spares", [0, 1])

@@ -64,15 +64,24 @@ class SlotSetTask(Generic[C]):
 
     async def _serve(self, slot_set: SlotSet[C]) -> None:
         """Start ordered dials, and checks that are due, until cancelled."""
-        checker, tasks, dial = self._checker, slot_set.tasks, self._dialer.dial
+        tasks = slot_set.tasks
         while not tasks.is_cancelled:
-            tasks.start_dials(dial, slot_set.take_orders(trio.current_time()))
-            check_at = checker.next_check_at(slot_set, trio.current_time())
+            check_at = self._start_dials(slot_set)
             next_at = min(check_at, self._warm_up.next_step_at(slot_set))
             await tasks.wait(min(next_at, slot_set.next_dial_at))
-            self._warm_up.step(slot_set)
-            if trio.current_time() >= check_at:
-                checker.check_oldest(slot_set, trio.current_time())
+            self._look(slot_set, check_at)
+
+    def _start_dials(self, slot_set: SlotSet[C]) -> float:
+        """Start the dials that can begin; return when a check may be due."""
+        now = trio.current_time()
+        slot_set.tasks.start_dials(self._dialer.dial, slot_set.take_orders(now))
+        return self._checker.next_check_at(slot_set, now)
+
+    def _look(self, slot_set: SlotSet[C], check_at: float) -> None:
+        """Begin what is due by now."""
+        self._warm_up.step(slot_set)
+        if trio.current_time() >= check_at:
+            self._checker.check_oldest(slot_set, trio.current_time())
 
     async def _drain(self, slot_set: SlotSet[C]) -> None:
         """Wait until all slots are closed. Nothing new is dialled meanwhile."""
@@ -82,6 +91,6 @@ class SlotSetTask(Generic[C]):
         self._warm_up.forget(slot_set)
         for slot in slot_set.tasks.take_orders():
             self._closer.finish(slot)
-        if not slot_set.drained.is_set():
+        if not slot_set.is_drained:
             with trio.CancelScope(shield=True):  # closing is bounded, and the pool cuts claims
-                await slot_set.drained.wait()
+                await slot_set.ask_for_end().wait()

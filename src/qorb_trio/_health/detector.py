@@ -63,7 +63,7 @@ class FailureDetector:
         self._rng: random.Random = rng
         #: The least back-off until the first success.
         self._first_delay: float = first_delay
-        self._failures: WindowCounter = WindowCounter(FAILURE_WINDOW)
+        self._failures: WindowCounter | None = None  # made for the first failure
         self._half_open_since: float = NEVER
         self._is_retry_soon_used: bool = False
         self.health_generation: int = 0
@@ -97,7 +97,7 @@ class FailureDetector:
 
         After a recovery, `last_error` is kept for as long as this is not 0.
         """
-        failures = self._failures.total(now)
+        failures = 0 if self._failures is None else self._failures.total(now)
         if not (failures or self.is_failing):
             self.last_error = None
         return failures
@@ -112,6 +112,8 @@ class FailureDetector:
 
     def record_error(self, exc: Exception, now: float) -> None:
         """Record a failure that is no evidence against the backend, such as of a close."""
+        if self._failures is None:
+            self._failures = WindowCounter(FAILURE_WINDOW)
         self._failures.add(now)
         strip_traceback(exc)
         self.last_error = exc

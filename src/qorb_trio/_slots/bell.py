@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import final
 
 import trio
 
 
-@final
 class Bell:
     """A channel with one reader and without items: it only says that there is something to do.
 
@@ -39,17 +37,15 @@ class Bell:
         """Return at a ring, or at `deadline`. A checkpoint. Only one task may wait at a time."""
         if self._has_rung:
             await trio.lowlevel.checkpoint()
-        elif deadline == math.inf:
-            await self._park()
         else:
-            with trio.CancelScope(deadline=deadline):
-                await self._park()
+            assert self._task is None
+            self._task = trio.lowlevel.current_task()
+            if deadline == math.inf:
+                await trio.lowlevel.wait_task_rescheduled(self._abort)
+            else:
+                with trio.CancelScope(deadline=deadline):
+                    await trio.lowlevel.wait_task_rescheduled(self._abort)
         self._has_rung = False
-
-    async def _park(self) -> None:
-        assert self._task is None
-        self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._task = None

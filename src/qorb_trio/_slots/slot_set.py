@@ -7,7 +7,7 @@ tasks of the slot set's own nursery.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import attrs
@@ -271,7 +271,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         self.add_dials(new)
         self.tasks.order_dials(new)
 
-    def take_orders(self, now: float) -> list[Slot[C]]:
+    def take_orders(self, now: float) -> Sequence[Slot[C]]:
         """Return the slots whose dials can begin.
 
         During a back-off, none can. To keep a task for each would be a waste. Only those that

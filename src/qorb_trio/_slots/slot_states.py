@@ -58,6 +58,7 @@ class SlotStates(Generic[S]):
     """The slots of one backend by their states. `SlotSet` adds the backend."""
 
     __slots__ = (
+        "_ended",
         "_events",
         "_idle_index",
         "_idle_listener",
@@ -66,7 +67,6 @@ class SlotStates(Generic[S]):
         "claimed",
         "connected",
         "dials",
-        "drained",
         "idle_slots",
         "is_active",
         "is_ejected",
@@ -97,8 +97,8 @@ class SlotStates(Generic[S]):
         self.claimed: int = 0
         #: Connections that are due for replacement.
         self.retiring: int = 0
-        #: Set when the last slot has closed after `deactivate`.
-        self.drained: trio.Event = trio.Event()
+        #: Set when the set is drained, if anybody waits for that.
+        self._ended: trio.Event | None = None
 
     @property
     def idle(self) -> int:
@@ -148,8 +148,7 @@ class SlotStates(Generic[S]):
         if new is CLOSED:
             del self.slots[slot]
             totals.slots -= 1
-            if not (self.slots or self.is_active):
-                self.drained.set()
+            self._end_if_drained()
 
     def add_dials(self, new: list[S]) -> None:
         """Add slots that have just been made."""
@@ -246,5 +245,18 @@ class SlotStates(Generic[S]):
         self.is_active = False
         if self.idle_slots:
             self._idle_listener.remove(self)
-        if not self.slots:
-            self.drained.set()
+        self._end_if_drained()
+
+    @property
+    def is_drained(self) -> bool:
+        """True if the last slot has closed, and there will be no other."""
+        return not (self.slots or self.is_active)
+
+    def ask_for_end(self) -> trio.Event:
+        """Return an event that is set as soon as the set is drained. It must not be yet."""
+        self._ended = ended = trio.Event()
+        return ended
+
+    def _end_if_drained(self) -> None:
+        if self._ended is not None and self.is_drained:
+            self._ended.set()
