@@ -6,7 +6,16 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from qorb_trio import NoBackendsError, Policy, PoolTerminatedError
+from qorb_trio import (
+    Backend,
+    Connector,
+    FixedResolver,
+    NoBackendsError,
+    Policy,
+    PoolTerminatedError,
+    SetConfig,
+    open_pool,
+)
 
 from ..harness.fates import (
     FatedConnector,
@@ -227,3 +236,25 @@ async def test_wait_ready_later_opens_too(autojump_clock: MockClock) -> None:
         assert connector.dials == []
         await rig.pool.wait_ready(4)
         assert trio.current_time() < 11
+
+
+async def test_a_large_order_of_dials_does_not_begin_all_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    """A thousand dials of one backend that take no time never need a thousand tasks."""
+    tasks: list[int] = []
+
+    class Counting(Connector[object]):
+        async def connect(self, backend: Backend) -> object:
+            tasks.append(trio.lowlevel.current_statistics().tasks_living)
+            return object()
+
+    policy = Policy(max_slots=1000, spares_wanted=1000, set_config=SetConfig(max_count=1000))
+    resolver = FixedResolver(make_backends(1))
+    async with (
+        trio.open_nursery() as nursery,
+        open_pool(nursery, resolver, Counting(), policy=policy) as pool,
+    ):
+        await pool.wait_ready(1000)
+        assert len(tasks) == 1000
+        assert max(tasks) < 300

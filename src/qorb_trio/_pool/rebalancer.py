@@ -45,6 +45,9 @@ REST_PER_VIEW: Final = 1e-4
 #: Seconds of rest that may be owed, so that a few plans can follow each other at once.
 MAX_OWED: Final = 2.0
 
+#: The dials of one backend that begin together. Each has a task meanwhile.
+MAX_ORDER: Final = 64
+
 #: The maximum of a back-off, in seconds, while nothing is online and a claimant waits.
 MAX_DELAY_OFFLINE: Final = 1.0
 
@@ -305,10 +308,12 @@ class Rebalancer(Generic[C]):
         for step in plan.opens:
             slot_set = step.view
             is_failing = slot_set.is_failing
-            await batch.add(step.count)
-            if not slot_set.is_active or (slot_set.is_failing and not is_failing):
-                continue  # the next plan is for how things stand now
-            self._order_dials(slot_set, step.count)
+            for done in range(0, step.count, MAX_ORDER):
+                count = min(step.count - done, MAX_ORDER)
+                await batch.add(count)
+                if not slot_set.is_active or (slot_set.is_failing and not is_failing):
+                    break  # the next plan is for how things stand now
+                self._order_dials(slot_set, count)
 
     def _order_dials(self, slot_set: SlotSet[C], count: int) -> None:
         """Open slots on a backend; the first ones start its task."""
