@@ -10,11 +10,15 @@ import pytest
 from hypothesis import given, strategies as st
 
 from qorb_trio._health.check_schedule import (
+    BATCH,
+    MANY,
     MAX_SPREAD,
     MIN_SPREAD,
+    batch_at,
     is_checkable,
     latest_checkable,
     next_check_at,
+    tick,
 )
 
 
@@ -79,3 +83,27 @@ def test_those_that_may_be_checked() -> None:
     assert is_checkable(5.0, 35.0, 30.0)
     assert latest_checkable(5.0, 10.0, 30.0) == 5.0
     assert latest_checkable(5.0, 50.0, 30.0) == 20.0
+
+
+@given(
+    since=st.floats(0, 1e6),
+    count=st.integers(1, 1000),
+    interval=st.floats(0.01, 1e4),
+    seed=st.integers(0, 100),
+)
+def test_a_check_in_a_batch_is_no_later_than_others(
+    since: float, count: int, interval: float, seed: int
+) -> None:
+    """The end of its batch is within the spread too."""
+    size = tick(MANY, interval)
+    due = next_check_at(since, count, since, interval, random.Random(seed), tick=size)
+    at = batch_at(due, size)
+    assert due <= at
+    assert since + interval <= at
+    assert at <= since + interval * (1 + MAX_SPREAD) + 1e-6 * (since + interval)
+
+
+def test_few_checks_make_no_batches() -> None:
+    """There is no time to share."""
+    assert tick(MANY - 1, 30.0) == 0.0
+    assert tick(MANY, 30.0) == 30.0 * BATCH

@@ -20,6 +20,7 @@ from .._slots.cancellation import interruption
 from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import CHECKING
 from .._slots.totals import Totals
+from .check_batches import CheckBatches
 from .closer import Closer
 from .hooks import Hooks
 from .outcomes import Outcomes
@@ -47,11 +48,12 @@ class Checker(Generic[C]):
     on_ready: Callable[[Slot[C]], None] = attrs.field(init=False)
     #: Slot sets that have a check due, but for which there is no room, in order.
     _waiting: dict[SlotSet[C], None] = attrs.field(init=False, factory=dict)
+    _batches: CheckBatches = attrs.field(init=False, factory=CheckBatches)
 
     # The schedule of health checks.
 
     def next_check_at(self, slot_set: SlotSet[C], now: float) -> float:
-        """Return when the task of a slot set has to call `check_oldest`, unless it asks again.
+        """Return when the task of a slot set has to call `check_due`, unless it asks again.
 
         That task needs no wake-up: a connection that becomes idle while the task sleeps
         cannot be due before it looks again.
@@ -65,9 +67,27 @@ class Checker(Generic[C]):
         oldest = idle[0].idle_since
         latest = check_schedule.latest_checkable(oldest, now, interval)
         count = bisect_right(idle, latest, key=_IDLE_SINCE)
-        return check_schedule.next_check_at(oldest, count, now, interval, self._rng)
+        tick = check_schedule.tick(self._totals.connected, interval)
+        return check_schedule.next_check_at(oldest, count, now, interval, self._rng, tick=tick)
 
-    def check_oldest(self, slot_set: SlotSet[C], now: float) -> None:
+    def wake_at(self, slot_set: SlotSet[C], due: float) -> float:
+        """Return when the timer of a slot set has to ring for a check at the time `due`."""
+        interval = self._settings.set_config.health_interval
+        tick = check_schedule.tick(self._totals.connected, interval)
+        if due == math.inf or not tick:
+            return due
+        return self._batches.join(slot_set, check_schedule.batch_at(due, tick))
+
+    def check_due(self, slot_set: SlotSet[C], due: float, now: float) -> None:
+        """Check what is due by `now`, if the first check was due at the time `due`."""
+        self._batches.leave(slot_set)
+        interval = self._settings.set_config.health_interval
+        is_batch = check_schedule.tick(self._totals.connected, interval) > 0
+        while due <= now:
+            self._check_oldest(slot_set, now)
+            due = self.next_check_at(slot_set, due) if is_batch else math.inf
+
+    def _check_oldest(self, slot_set: SlotSet[C], now: float) -> None:
         """Check the longest idle connection, if that is due and there is room for a check."""
         if not (slot_set.is_active and slot_set.idle_slots):
             return
@@ -97,6 +117,7 @@ class Checker(Generic[C]):
 
     def forget(self, slot_set: SlotSet[C]) -> None:
         """Take a slot set that has left out of the queue for a check."""
+        self._batches.leave(slot_set)
         self._waiting.pop(slot_set, None)
 
     # Checks, as tasks.

@@ -67,7 +67,8 @@ class SlotSetTask(Generic[C]):
         tasks = slot_set.tasks
         while not tasks.is_cancelled:
             check_at = self._start_dials(slot_set)
-            next_at = min(check_at, self._warm_up.next_step_at(slot_set))
+            wake_at = self._checker.wake_at(slot_set, check_at)
+            next_at = min(wake_at, self._warm_up.next_step_at(slot_set))
             await tasks.wait(min(next_at, slot_set.next_dial_at))
             self._look(slot_set, check_at)
 
@@ -80,8 +81,7 @@ class SlotSetTask(Generic[C]):
     def _look(self, slot_set: SlotSet[C], check_at: float) -> None:
         """Begin what is due by now."""
         self._warm_up.step(slot_set)
-        if trio.current_time() >= check_at:
-            self._checker.check_oldest(slot_set, trio.current_time())
+        self._checker.check_due(slot_set, check_at, trio.current_time())
 
     async def _drain(self, slot_set: SlotSet[C]) -> None:
         """Wait until all slots are closed. Nothing new is dialled meanwhile."""

@@ -11,6 +11,23 @@ MAX_SPREAD = 0.75
 #: The check of a single connection is late by up to this part of ``health_interval``.
 MIN_SPREAD = 0.1
 
+#: With this many connections in a pool, their checks begin in batches, because to wake up for
+#: each takes longer than the check.
+MANY = 500
+
+#: The part of ``health_interval`` whose checks are one batch.
+BATCH = 1 / 256
+
+
+def tick(connected: int, interval: float) -> float:
+    """Return the seconds whose checks are one batch; 0 if each has a time of its own."""
+    return interval * BATCH if connected >= MANY else 0.0
+
+
+def batch_at(due: float, tick: float) -> float:
+    """Return when the batch begins to which a check at the time `due` belongs."""
+    return max(due, math.ceil(due / tick) * tick)
+
 
 def is_checkable(idle_since: float, now: float, interval: float) -> bool:
     """Return True if a connection has been idle for long enough to be checked at `now`."""
@@ -26,7 +43,13 @@ def latest_checkable(oldest_idle_since: float, now: float, interval: float) -> f
 
 
 def next_check_at(
-    idle_since: float, idle_count: int, now: float, interval: float, rng: random.Random
+    idle_since: float,
+    idle_count: int,
+    now: float,
+    interval: float,
+    rng: random.Random,
+    *,
+    tick: float = 0.0,
 ) -> float:
     """Return the time of the next health check among the idle connections of a backend.
 
@@ -40,11 +63,14 @@ def next_check_at(
     the interval over which they are spread. No connection remembers a time of its own, because
     only the earliest of them matters. That is a single draw: the minimum of `n` uniform numbers
     is distributed as ``1 - u ** (1 / n)``. A check that is overdue is due at `now`.
+
+    Where checks begin in batches, of `tick` seconds each, the part is shorter by as much, since
+    `batch_at` puts a check off by up to that.
     """
     begin = idle_since + interval
     if not idle_count or begin == math.inf:
         return math.inf
     spread = max(MIN_SPREAD, MAX_SPREAD * (idle_count - 1) / idle_count)
-    start, end = max(now, begin), begin + interval * spread
+    start, end = max(now, begin), begin + interval * spread - tick
     earliest = 1.0 - math.pow(rng.random(), 1.0 / idle_count)
     return start + max(0.0, end - start) * earliest
