@@ -9,9 +9,17 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from qorb_trio import NoBackendsError, NoBackendsOnlineError, Policy, PoolStats, SetConfig
+from qorb_trio import (
+    Backend,
+    Instrument,
+    NoBackendsError,
+    NoBackendsOnlineError,
+    Policy,
+    PoolStats,
+    SetConfig,
+)
 from qorb_trio._planning.selection import ALL_ACTIVE, MIN_ACTIVE, MIN_MAXIMUM
-from qorb_trio._pool.membership import SAMPLE_SIZE
+from qorb_trio._pool.membership import CLOSED_FIRST, SAMPLE_SIZE
 from qorb_trio._pool.rebalancer import FEW_VIEWS, MAX_OWED, REST_PER_VIEW
 
 from ..harness.fates import (
@@ -266,6 +274,38 @@ async def test_slots_on_a_thousand_backends(autojump_clock: MockClock) -> None:
         assert len(active(rig)) == 1000
         assert set(connected(rig.stats()).values()) == {2}
     assert len(connector.closed) == 2000
+
+
+class Progress(Instrument):
+    """Notes how many connections had been closed as each dial began."""
+
+    def __init__(self, connector: FatedConnector) -> None:
+        self.connector = connector
+        self.closed: list[int] = []
+
+    def connect_start(self, pool: str, slot_id: int, backend: Backend) -> None:
+        """Note."""
+        self.closed.append(len(self.connector.closed))
+
+
+async def test_backends_that_come_are_dialled_while_those_that_leave_are_closed(
+    autojump_clock: MockClock,
+) -> None:
+    """Of 500 backends that change, the new ones are dialled before all others are closed."""
+    connector = FatedConnector()
+    progress = Progress(connector)
+    old, new = make_backends(500, "old"), make_backends(500, "new")
+    policy = wide_policy(500, 4)
+    async with a_pool(connector, old, policy, instruments=[progress]) as rig:
+        await rig.pool.wait_ready(2000)
+        await pass_time(60)  # so that no rest is owed for plans
+        rig.resolver.set(new)
+        await pass_time(10)
+        assert progress.closed[:2000] == [0] * 2000
+        assert CLOSED_FIRST / 2 <= progress.closed[2000] <= 500
+        assert len(connector.dials) == 4000
+        assert set(connected(rig.stats())) == {backend.name for backend in new}
+        assert_consistent(rig)
 
 
 async def test_planning_rests(autojump_clock: MockClock) -> None:
