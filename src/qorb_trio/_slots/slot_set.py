@@ -53,7 +53,6 @@ class Slot(Generic[C]):
         "id",
         "idle_since",
         "label",
-        "scope",
         "slot_set",
         "state",
     )
@@ -79,8 +78,6 @@ class Slot(Generic[C]):
         self.idle_since: float = NOT_YET
         #: When the connection was last checked out.
         self.claimed_at: float = NOT_YET
-        #: Cancels the dial, check, recycling or set-up that is under way.
-        self.scope: trio.CancelScope | None = None
         #: The dates by which the connection is retired, where anything limits its life.
         self.expiry: Expiry | None = None
 
@@ -119,17 +116,19 @@ class Slot(Generic[C]):
 
     def begin_io(self, deadline: float = NOT_YET) -> trio.CancelScope:
         """Return a new scope for I/O on this slot, by which others can interrupt it."""
-        self.scope = scope = trio.CancelScope(deadline=deadline)
+        scope = trio.CancelScope(deadline=deadline)
+        self.slot_set.tasks.keep_scope(self, scope)
         return scope
 
     def end_io(self) -> None:
         """Forget the scope: no I/O is under way."""
-        self.scope = None
+        self.slot_set.tasks.drop_scope(self)
 
     def interrupt(self) -> None:
         """Cancel the I/O that is under way, if any is."""
-        if self.scope is not None:
-            self.scope.cancel()
+        scope = self.slot_set.tasks.scope_of(self)
+        if scope is not None:
+            scope.cancel()
 
 
 @final
@@ -307,8 +306,9 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
     def reschedule_back_off(self) -> None:
         """Let dials that wait for their back-off go by the present `retry_at`."""
         for slot in self.dials:
-            if slot.begun_at == NOT_YET and slot.scope is not None:
-                slot.scope.deadline = self.detector.retry_at
+            scope = self.tasks.scope_of(slot)
+            if slot.begun_at == NOT_YET and scope is not None:
+                scope.deadline = self.detector.retry_at
         self.tasks.wake()
 
     def end_probe(self, slot: Slot[C]) -> bool:

@@ -29,6 +29,7 @@ class SlotTasks(Bell, Generic[S]):
         "_nursery",
         "_on_crash",
         "_orders",
+        "_scopes",
         "has_orders",
         "is_cancelled",
     )
@@ -42,6 +43,7 @@ class SlotTasks(Bell, Generic[S]):
         #: Slots whose dial was ordered, and for which no task was started yet.
         self._orders: Sequence[S] = ()
         self._nursery: trio.Nursery | None = None
+        self._scopes: dict[S, trio.CancelScope] | None = None
         self._on_crash: Callable[[BaseException], None]
 
     def open(self, nursery: trio.Nursery, on_crash: Callable[[BaseException], None]) -> None:
@@ -82,6 +84,26 @@ class SlotTasks(Bell, Generic[S]):
     def put_back(self, slots: list[S]) -> None:
         """Keep slots that were taken until the task asks again."""
         self._orders = slots
+
+    # The scopes of the I/O that is under way. An idle slot keeps no place for one.
+
+    def keep_scope(self, slot: S, scope: trio.CancelScope) -> None:
+        """Keep the scope that cancels the dial, check, recycling or set-up of a slot."""
+        if self._scopes is None:
+            self._scopes = {}
+        self._scopes[slot] = scope
+
+    def drop_scope(self, slot: S) -> None:
+        """Forget the scope of a slot, if it has one: no I/O is under way."""
+        scopes = self._scopes
+        if scopes is not None:
+            scopes.pop(slot, None)
+            if not scopes:
+                self._scopes = None
+
+    def scope_of(self, slot: S) -> trio.CancelScope | None:
+        """Return the scope of the I/O on a slot; `None` if none is under way."""
+        return None if self._scopes is None else self._scopes.get(slot)
 
     @property
     def has_waiting(self) -> bool:
