@@ -517,9 +517,14 @@ async def test_cancelled_at_every_step(action: Action, conn: PostgresConnection)
     """A connection is as good as new after the pool's cleaning, on the same server process."""
     conn.lock.settings = _cleaning.settings_of(conn)
     pid = await process(conn)
-    step = 0
+    # The server may answer before anybody waits: then there are fewer steps than at other times.
+    step = quick = 0
     with trio.fail_after(60):
-        while await cancelled_at(step, partial(action, conn)):
+        while quick < 5:
+            if await cancelled_at(step, partial(action, conn)):
+                step += 1
+            else:
+                quick += 1
             if not conn.lock.two_phase:  # what psycopg knows of those cannot be undone
                 await _cleaning.clean(conn)
                 assert _cleaning.is_clean(conn)
@@ -529,7 +534,6 @@ async def test_cancelled_at_every_step(action: Action, conn: PostgresConnection)
                 return
             assert await value(conn, f"SELECT {step}") == step
             assert await process(conn) == pid
-            step += 1
     assert step > 1
 
 
