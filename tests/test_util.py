@@ -191,7 +191,7 @@ def test_what_is_logged_safely_is_logged(caplog: pytest.LogCaptureFixture) -> No
 
 @pytest.mark.real
 def test_ff_j1_tests_in_the_background_restore_sigint() -> None:
-    """Where SIGINT is ignored, as in a background job, the tests do not inherit that."""
+    """The tests restore SIGINT, which is ignored in a background job."""
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "import tests.conftest\n"

@@ -29,6 +29,11 @@ def finish(phases: Phases[T]) -> T:
             return result
 
 
+def into(results: list[T], phases: Phases[T]) -> Phases[None]:
+    """Append the result of a computation to a list, for a caller that pauses between phases."""
+    results.append((yield from phases))
+
+
 def slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Return the items in parts, each for one phase, in their order."""
     if len(items) <= SLICE:

@@ -149,7 +149,7 @@ async def favourites(pool: Pool[FakeConnection], keys: int = 1000) -> dict[int, 
 async def test_peak_ewma_follows_the_weight(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    """What `PeakEwma` reads of a weight changes with each step, and with the backend's own."""
+    """`PeakEwma` follows each step of a weight, and a change of the backend's own."""
     resolver = ManualResolver([OLD, NEW])
     async with open_pool(
         nursery, resolver, FakeConnector(), policy=POLICY, balancer=PeakEwma()

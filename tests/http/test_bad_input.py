@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from qorb_trio import (
 )
 from qorb_trio.http import HttpConnection, HttpConnector, PoolTransport
 
+from ..harness.answering import answering_server
 from .kit import BACKEND, Peer, Streams, web
 
 POLICY = Policy(
@@ -73,25 +72,6 @@ async def refused(backend: Backend) -> str:
     return str(caught.value)
 
 
-@asynccontextmanager
-async def a_server(answer: bytes, *, closes: bool = False) -> AsyncIterator[Backend]:
-    """Run a server that gives one answer, or none, and keeps the connection open unless told."""
-
-    async def serve(stream: trio.SocketStream) -> None:
-        await stream.receive_some()
-        if answer:
-            await stream.send_all(answer)
-        if not closes:
-            await trio.sleep_forever()
-
-    async with trio.open_nursery() as nursery:
-        listeners: list[trio.SocketListener] = await nursery.start(
-            partial(trio.serve_tcp, serve, 0, host="127.0.0.1")
-        )
-        yield Backend(listeners[0].socket.getsockname())
-        nursery.cancel_scope.cancel()
-
-
 def write_certificate(file: str) -> None:
     """Write a certificate and its key."""
     trustme.CA().issue_cert("web.test").private_key_and_cert_chain_pem.write_to_path(file)
@@ -112,7 +92,7 @@ SERVER_IDS = ["silent", "closes", "smtp", "tls-alert", "cut-off"]
 @pytest.mark.parametrize(("answer", "closes", "words"), SERVERS, ids=SERVER_IDS)
 async def test_the_error_of_a_request(answer: bytes, closes: bool, words: str) -> None:
     """Without a probe nothing is sent before the first request, whose error says it."""
-    async with a_server(answer, closes=closes) as backend:
+    async with answering_server(answer, closes=closes) as backend:
         said = await error_of(backend)
     assert pytest.raises(match=words).matches(ValueError(said)), said
 
@@ -124,7 +104,7 @@ async def test_the_error_of_an_attempt_to_connect(
 ) -> None:
     """With a probe the claim's error says it after one attempt, and one line of the log."""
     words = words.partition(": .*")[2] or words.removeprefix("ReadError: ")
-    async with a_server(answer, closes=closes) as backend:
+    async with answering_server(answer, closes=closes) as backend:
         said = await refused(backend)
     lines = [it.getMessage() for it in caplog.records if it.levelno >= logging.WARNING]
     assert len(lines) == 1

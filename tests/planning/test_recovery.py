@@ -10,7 +10,7 @@ from .situations import View
 
 
 def views(online: int, failing: int) -> list[View]:
-    """Some backends, of which some have a connection and some fail."""
+    """Return backends with a connection, and backends that fail."""
     return [View(idle=1) for _ in range(online)] + [View(is_failing=True) for _ in range(failing)]
 
 
@@ -50,7 +50,7 @@ def test_during_an_outage_spares_are_those_of_untried_backends() -> None:
 
 
 def test_when_all_are_back_the_limit_ends() -> None:
-    """When no backend fails any more, nothing is limited."""
+    """The limit ends as soon as no backend fails any more."""
     recovery = Recovery()
     recovery.limit(8, views(0, 2), 10)
     assert recovery.limit(8, views(2, 0), 11) == 8

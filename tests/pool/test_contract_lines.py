@@ -43,7 +43,7 @@ async def test_set_up_of_a_connection_that_is_taken_away_is_interrupted(
     autojump_clock: MockClock, leaves: str
 ) -> None:
     """A claimant in ``on_acquire`` learns at once that its claim cannot be granted any more."""
-    # The pool's end gives claims five seconds, which this one need not take.
+    # The pool's end gives claims five seconds. This one ends at once.
     resolver, connector = ManualResolver([A]), HookedFakeConnector()
     connector.stall("a", on="on_acquire")
     ends: list[tuple[float, object]] = []

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import attrs
@@ -25,6 +22,8 @@ from qorb_trio import (
     open_pool,
 )
 from qorb_trio.redis import RedisConnector
+
+from ..harness.answering import answering_server
 
 pytestmark = pytest.mark.real
 
@@ -55,24 +54,6 @@ async def refused(backend: Backend, policy: Policy = POLICY, **options: Any) -> 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the warnings of the log."""
     return [it.getMessage() for it in caplog.records if it.levelno >= logging.WARNING]
-
-
-@asynccontextmanager
-async def a_server(answer: bytes) -> AsyncIterator[Backend]:
-    """Run a server that gives one answer, or none, and keeps the connection open."""
-
-    async def serve(stream: trio.SocketStream) -> None:
-        await stream.receive_some()
-        if answer:
-            await stream.send_all(answer)
-        await trio.sleep_forever()
-
-    async with trio.open_nursery() as nursery:
-        listeners: list[trio.SocketListener] = await nursery.start(
-            partial(trio.serve_tcp, serve, 0, host="127.0.0.1")
-        )
-        yield Backend(listeners[0].socket.getsockname())
-        nursery.cancel_scope.cancel()
 
 
 @NEEDS_REDIS
@@ -107,7 +88,7 @@ async def test_a_server_that_is_no_redis(
     answer: bytes, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A server of another protocol is named as such within one attempt, even a silent one."""
-    async with a_server(answer) as backend:
+    async with answering_server(answer) as backend:
         assert words in await refused(backend)
     [line] = warnings(caplog)
     assert words in line
@@ -130,5 +111,5 @@ async def test_tls_where_the_server_has_none(caplog: pytest.LogCaptureFixture) -
 async def test_the_first_connect_is_still_under_way() -> None:
     """A claim whose time is up before any connect has ended says that."""
     policy = attrs.evolve(POLICY, set_config=SetConfig())
-    async with a_server(b"") as backend:
+    async with answering_server(b"") as backend:
         assert "no connect has ended yet" in await refused(backend, policy)

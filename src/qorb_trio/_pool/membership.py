@@ -38,7 +38,6 @@ logger = logging.getLogger("qorb_trio.pool")
 
 C = TypeVar("C")
 
-
 #: Backends that are added, or slots that are opened or closed, in one go before all other tasks
 #: have their turn. A slot takes some 100 µs with all steps of its dial, and those of several
 #: batches fall into the same pass of the loop.
@@ -59,10 +58,8 @@ LARGE_SET = 20_000
 #: The number of those backends.
 SAMPLE_SIZE = 1000
 
-
 #: The largest part of ``rebalance_interval`` by which a turn makes the next one late.
 MAX_TURN_DELAY = 0.1
-
 
 #: Up to this number of active backends, a failure looks at all of them.
 FEW_ACTIVE = 200

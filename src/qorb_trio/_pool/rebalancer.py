@@ -16,7 +16,7 @@ from .._connections.ejections import Ejections
 from .._events.emitter import Emitter
 from .._model.backend import Backend
 from .._model.settings import Settings
-from .._phases import Phases, finish, slices
+from .._phases import Phases, finish, into, slices
 from .._planning.high_watermark import HighWatermark
 from .._planning.make_plan import plan_in_phases
 from .._planning.plan import Demand, Plan
@@ -161,13 +161,10 @@ class Rebalancer(Generic[C]):
         """
         if len(views) <= FEW_VIEWS:
             return finish(phases)
-        while True:
-            try:
-                next(phases)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
+        results: list[T] = []
+        for _ in into(results, phases):
             await trio.lowlevel.cancel_shielded_checkpoint()
+        return results[0]
 
     def _prepare(self, views: list[SlotSet[C]], now: float) -> Phases[None]:
         """Bring up to date what a plan reads of the slot sets."""
