@@ -35,9 +35,11 @@ async def exchange(conn: PostgresConnection[Any], number: int) -> None:
     assert await value(conn, f"SELECT {number}") == number
     async with conn.transaction():
         assert await value(conn, f"SELECT {number + 1}") == number + 1
+    # Slow answers, one after another: the end of the pipeline must wait, in several steps.
+    slow = f"SELECT {number + 2} FROM pg_sleep(0.002)".encode()
     async with conn.pipeline():
-        cursor = await conn.execute(f"SELECT {number + 2}".encode())
-    assert await cursor.fetchone() == (number + 2,)
+        cursors = [await conn.execute(slow) for _ in range(3)]
+    assert [await cursor.fetchone() for cursor in cursors] == [(number + 2,)] * 3
 
 
 async def begin_and_leave(conn: PostgresConnection[Any]) -> None:
