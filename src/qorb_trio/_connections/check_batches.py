@@ -47,4 +47,4 @@ class CheckBatches:
             del self._batches[at]
             for other in batch:
                 del self._times[other]
-                other.tasks.wake()
+                other.tasks.ring()

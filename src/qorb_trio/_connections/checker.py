@@ -112,7 +112,7 @@ class Checker(Generic[C]):
         """A check has ended, so there is room for one more."""
         for slot_set in self._waiting:
             del self._waiting[slot_set]
-            slot_set.tasks.wake()
+            slot_set.tasks.ring()
             return
 
     def forget(self, slot_set: SlotSet[C]) -> None:

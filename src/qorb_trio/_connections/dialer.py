@@ -214,7 +214,7 @@ class Dialer(Generic[C]):
         slot_set = slot.slot_set
         slot_set.transition(slot, CLOSING)
         slot.interrupt()
-        slot_set.tasks.wake()  # it may be waiting for the end of the back-off
+        slot_set.tasks.ring()  # it may be waiting for the end of the back-off
         if slot_set.is_hung:
             self._outcomes.abandoned(slot)
 

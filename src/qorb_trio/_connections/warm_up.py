@@ -31,7 +31,7 @@ class WarmUp:
         if self._settings.set_config.slow_start:
             self._online_since[slot_set] = trio.current_time()
             self.step(slot_set)
-            slot_set.tasks.wake()
+            slot_set.tasks.ring()
 
     def next_step_at(self, slot_set: SlotSet[Any]) -> float:
         """Return when the weight rises next; never if it is whole."""

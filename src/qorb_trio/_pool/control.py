@@ -48,7 +48,7 @@ class Control(Generic[C]):
         for slot_set in self._registry.active.values():
             slot_set.detector.adopt(policy.set_config)
             self._retirement.reconfigure(list(slot_set.slots))
-            slot_set.tasks.wake()  # for another health_interval
+            slot_set.tasks.ring()  # for another health_interval
         self._ejections.adopt_policy()
         self._dispatcher.adopt_policy()
         self._rebalancer.restart_interval()

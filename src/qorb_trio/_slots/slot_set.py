@@ -309,7 +309,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
             scope = self.tasks.scope_of(slot)
             if slot.begun_at == NOT_YET and scope is not None:
                 scope.deadline = self.detector.retry_at
-        self.tasks.wake()
+        self.tasks.ring()
 
     def end_probe(self, slot: Slot[C]) -> bool:
         """Return True if `slot` was the probe; it is none any more."""
