@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -147,13 +148,13 @@ def test_a_probe_has_news_of_its_own() -> None:
     scene = Scene()
     slot_set = scene.slot_set
     slot = scene.slot_in(State.CONNECTING)
-    slot.begin_dial(slot_set.detector.health_generation, 3.0)
+    slot_set.begin_dial(slot, 3.0)
     began = slot.health_generation
-    assert slot.begun_at == 3.0
+    assert (slot.connecting_since, slot.created_at) == (3.0, math.inf)
     assert slot_set.detector.record_failure(OSError(), began, 4.0)
     slot.mark_connected(5.0)
     slot_set.begin_probe(slot)
-    assert (slot.begun_at, slot.idle_since) == (5.0, 5.0)
+    assert (slot.created_at, slot.idle_since) == (5.0, 5.0)
     assert slot.health_generation > began
     assert slot_set.probe is slot
     assert (slot_set.end_probe(slot), slot_set.end_probe(slot)) == (True, False)
@@ -163,7 +164,7 @@ def test_a_plain_connection_keeps_the_generation_of_its_dial() -> None:
     """A connection that is no probe has seen only the failures from before its dial."""
     scene = Scene()
     slot = scene.slot_in(State.CONNECTING)
-    slot.begin_dial(scene.slot_set.detector.health_generation, 3.0)
+    scene.slot_set.begin_dial(slot, 3.0)
     began = slot.health_generation
     scene.slot_set.detector.record_failure(OSError(), began, 4.0)
     slot.mark_connected(5.0)

@@ -121,7 +121,7 @@ class Dialer(Generic[C]):
     async def _connect(self, slot: Slot[C]) -> Exception | None:
         """Call ``connect``; the exception if it fails."""
         now = trio.current_time()
-        slot.begin_dial(slot.slot_set.detector.health_generation, now)
+        slot.slot_set.begin_dial(slot, now)
         failure: BaseException | None = None
         try:
             if (emit := self._events.connect_start) is not None:
@@ -151,7 +151,12 @@ class Dialer(Generic[C]):
     async def _finish(self, slot: Slot[C]) -> None:
         """Announce a connection; one to a failing backend has to prove itself."""
         slot_set, detector = slot.slot_set, slot.slot_set.detector
-        now, began = trio.current_time(), slot.begun_at
+        if (emit := self._events.connect_done) is not None:
+            emit(slot.id, slot_set.backend)
+        if not self._is_wanted(slot):  # it was given up while it connected
+            self._closer.close(slot)
+            return
+        now, began = trio.current_time(), slot.connecting_since
         self._hangs.record_connect_time(now - began, now)
         is_probe = detector.is_failing
         slot.mark_connected(now)
@@ -159,19 +164,14 @@ class Dialer(Generic[C]):
         if is_probe:
             slot_set.begin_probe(slot)
         probation = detector.begin_half_open(now) if is_probe else 0.0
-        self._announce(slot)
+        self._welcome(slot)
         if probation:
             await trio.sleep(probation)
             self._end_probation(slot)
 
-    def _announce(self, slot: Slot[C]) -> None:
-        """A dial has succeeded. The slot may have been given up meanwhile."""
+    def _welcome(self, slot: Slot[C]) -> None:
+        """Lend a new connection, or make it a spare."""
         slot_set = slot.slot_set
-        if (emit := self._events.connect_done) is not None:
-            emit(slot.id, slot_set.backend)
-        if not self._is_wanted(slot):
-            self._closer.close(slot)
-            return
         if self._closer.close_if_broken(slot):
             return
         is_first = slot_set.connected == 0
@@ -263,8 +263,7 @@ class Dialer(Generic[C]):
 
     def _began_at(self, slot_set: SlotSet[C], now: float) -> float:
         """Return when the oldest dial began, or will begin when its back-off has passed."""
-        oldest = next(iter(slot_set.dials), None)
-        if oldest is None:
+        began = next(iter(slot_set.dials.values()), None)
+        if began is None:
             return math.inf
-        began, retry_at = oldest.begun_at, slot_set.detector.retry_at
-        return hang_detector.began_at(began, retry_at, now)
+        return hang_detector.began_at(began, slot_set.detector.retry_at, now)

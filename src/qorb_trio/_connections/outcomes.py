@@ -17,7 +17,8 @@ from .._events.emitter import Emitter
 from .._health.failure_log import FailureLog, LogLine
 from .._model.errors import IneligibleBackendError, MisusedConnectionError, StaleConnectionError
 from .._slots.registry import Registry
-from .._slots.slot_set import NOT_YET, Slot, SlotSet
+from .._slots.slot_set import Slot, SlotSet
+from .._slots.state import NOT_YET
 from .._util import error_text, log_safely, printable, strip_traceback
 from .hooks import FoundBrokenError
 
@@ -107,7 +108,7 @@ class Outcomes(Generic[C]):
         if isinstance(reason, FoundBrokenError):
             is_closed = holder is None
         has_served = slot.claimed_at != NOT_YET
-        has_lasted = trio.current_time() - slot.begun_at >= MIN_LASTING
+        has_lasted = trio.current_time() - slot.created_at >= MIN_LASTING
         return is_closed and (has_served or has_lasted) and not slot.slot_set.detector.is_failing
 
     def _stale(self, slot: Slot[C], reason: Exception) -> None:

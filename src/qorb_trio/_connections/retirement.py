@@ -21,8 +21,8 @@ from .._events.emitter import Emitter
 from .._health.hang_detector import HangDetector
 from .._model.settings import Settings
 from .._slots.expiry import Expiry, Reason, limits_life, recycle_at
-from .._slots.slot_set import NOT_YET, Slot, SlotSet
-from .._slots.state import CLOSED, CLOSING, CONNECTED, UNCLAIMED
+from .._slots.slot_set import Slot, SlotSet
+from .._slots.state import CLOSED, CLOSING, CONNECTED, NOT_YET, UNCLAIMED
 from .closer import Closer
 
 C = TypeVar("C")
@@ -121,11 +121,12 @@ class Retirement(Generic[C]):
         """Make all connections due whose dial began before now, spread over some seconds."""
         now = trio.current_time()
         for slot in slots:
-            if slot.state is CLOSING or slot.begun_at == NOT_YET:
+            born_at = slot.created_at if slot.state in CONNECTED else slot.connecting_since
+            if born_at == NOT_YET:
                 continue
             at = recycle_at(now, over, self._rng)
             if slot.expiry is None:
-                self._limit(slot, Expiry.recycled(slot.begun_at, at))
+                self._limit(slot, Expiry.recycled(born_at, at))
             else:
                 slot.expiry.recycle(at)
             if slot.state in CONNECTED:
@@ -139,7 +140,7 @@ class Retirement(Generic[C]):
             if slot.state not in CONNECTED:
                 continue
             if slot.expiry is None:
-                expiry = Expiry.draw(config, slot.begun_at, estimate, self._rng)
+                expiry = Expiry.draw(config, slot.created_at, estimate, self._rng)
                 self._limit(slot, expiry)
                 if expiry is not None and slot.holder is None:
                     expiry.check_in(now)

@@ -17,7 +17,7 @@ from .._health.ejection import COUNTS_NOTHING, Tally
 from .._model.backend import Backend, effective_weight
 from .slot_states import SlotStates
 from .slot_tasks import SlotTasks
-from .state import CONNECTING, State
+from .state import CONNECTING, NOT_YET, State
 
 if TYPE_CHECKING:
     from .._balancing.candidates import IdleCandidate
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 
 
-#: The time of what has not happened yet.
-NOT_YET = float("inf")
-
-
 @final
 class Slot(Generic[C]):
     """A commitment to hold one connection to one backend, from its dial to its close.
@@ -44,9 +40,9 @@ class Slot(Generic[C]):
     """
 
     __slots__ = (
-        "begun_at",
         "claimed_at",
         "connection",
+        "created_at",
         "expiry",
         "health_generation",
         "holder",
@@ -70,9 +66,8 @@ class Slot(Generic[C]):
         #: The label of the claim that holds the slot, or held it last. Where connections that
         #: come back are looked at, the name of the task if the last claim had no label.
         self.label: str | None = None
-        #: When the dial began, while it is under way; `NOT_YET` during the back-off. From then
-        #: on, when the connection was established.
-        self.begun_at: float = NOT_YET
+        #: When the connection was established.
+        self.created_at: float = NOT_YET
         #: When the connection was last used or checked. Kept up to date only where the
         #: connector can check idle connections, or idle ones expire.
         self.idle_since: float = NOT_YET
@@ -85,17 +80,17 @@ class Slot(Generic[C]):
         return f"<slot {self.id} of {self.slot_set.backend.name}: {self.state.label}>"
 
     @property
+    def connecting_since(self) -> float:
+        """The time at which the dial that is under way began; `NOT_YET` if there is none."""
+        return self.slot_set.dials.get(self, NOT_YET)
+
+    @property
     def is_due(self) -> bool:
         """True if the connection should be replaced because of its age or use."""
         return self.expiry is not None and self.expiry.due is not None
 
-    def begin_dial(self, generation: int, now: float) -> None:
-        """Date a dial, and note which failures it cannot have seen."""
-        self.health_generation = generation
-        self.begun_at = now
-
     def renew_generation(self, generation: int) -> None:
-        """Note that the connection has seen all failures so far."""
+        """Note that the dial, or the connection, has seen all failures so far."""
         self.health_generation = generation
 
     def attach(self, connection: C) -> None:
@@ -104,7 +99,7 @@ class Slot(Generic[C]):
 
     def mark_connected(self, now: float) -> None:
         """Date a connection that has been established."""
-        self.begun_at = self.idle_since = now
+        self.created_at = self.idle_since = now
 
     def mark_idle(self, now: float) -> None:
         """Date the last use or check of a connection."""
@@ -257,10 +252,9 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
     def probe_order(self) -> tuple[float, float]:
         # A hung backend is probed after all others that are due. Among hung ones, the one with
         # the oldest dial comes first, because its dial is the next to end.
-        oldest = next(iter(self.dials), None)
-        if not self.is_hung or oldest is None:
+        if not self.is_hung or not self.dials:
             return self.detector.retry_at, 0
-        return NOT_YET, oldest.begun_at
+        return NOT_YET, next(iter(self.dials.values()))
 
     # Slots and counts.
 
@@ -269,6 +263,11 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         new = [Slot(self._next_slot_id(), self) for _ in range(count)]
         self.add_dials(new)
         self.tasks.order_dials(new)
+
+    def begin_dial(self, slot: Slot[C], now: float) -> None:
+        """Note when a dial begins, and which failures it cannot have seen."""
+        slot.renew_generation(self.detector.health_generation)
+        self.date_dial(slot, now)
 
     def take_orders(self, now: float) -> Sequence[Slot[C]]:
         """Return the slots whose dials can begin.
@@ -305,9 +304,9 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
 
     def reschedule_back_off(self) -> None:
         """Let dials that wait for their back-off go by the present `retry_at`."""
-        for slot in self.dials:
+        for slot, began in self.dials.items():
             scope = self.tasks.scope_of(slot)
-            if slot.begun_at == NOT_YET and scope is not None:
+            if began == NOT_YET and scope is not None:
                 scope.deadline = self.detector.retry_at
         self.tasks.ring()
 

@@ -19,6 +19,7 @@ from .state import (
     CONNECTED,
     CONNECTING,
     NEXT,
+    NOT_YET,
     UNCLAIMED,
     IllegalTransitionError,
     State,
@@ -90,8 +91,8 @@ class SlotStates(Generic[S]):
         self.slots: dict[S, None] = {}
         #: The UNCLAIMED ones, longest idle first.
         self.idle_slots: deque[S] = deque()
-        #: The CONNECTING ones, oldest first.
-        self.dials: dict[S, None] = {}
+        #: The CONNECTING ones, oldest first, and when each dial began; `NOT_YET` in a back-off.
+        self.dials: dict[S, float] = {}
         #: The numbers of slots with an established connection, and of those checked out.
         self.connected: int = 0
         self.claimed: int = 0
@@ -154,8 +155,12 @@ class SlotStates(Generic[S]):
         """Add slots that have just been made."""
         for slot in new:
             self.slots[slot] = None
-            self.dials[slot] = None
+            self.dials[slot] = NOT_YET
         self._totals.slots += len(new)
+
+    def date_dial(self, slot: S, now: float) -> None:
+        """Note that the dial of a slot begins now."""
+        self.dials[slot] = now
 
     # Idle slots.
 

@@ -36,6 +36,9 @@ class State(enum.IntEnum):
 # transition, so each state has a module-level name. They are in the order of `State`.
 CONNECTING, UNCLAIMED, CHECKING, CLAIMED, CLOSING, CLOSED = State
 
+#: The time of what has not happened yet.
+NOT_YET = float("inf")
+
 #: From each state, the states that may follow. Anything else is a bug in the pool.
 #:
 #: A direct hand-off from one claimant to the next is no transition: the slot stays claimed.
