@@ -149,7 +149,8 @@ class SlotStates(Generic[S]):
         if new is CLOSED:
             del self.slots[slot]
             totals.slots -= 1
-            self._end_if_drained()
+            if self._ended is not None and self.is_drained:
+                self._ended.set()
 
     def add_dials(self, new: list[S]) -> None:
         """Add slots that have just been made."""
@@ -250,7 +251,8 @@ class SlotStates(Generic[S]):
         self.is_active = False
         if self.idle_slots:
             self._idle_listener.remove(self)
-        self._end_if_drained()
+        if self._ended is not None and self.is_drained:
+            self._ended.set()
 
     @property
     def is_drained(self) -> bool:
@@ -261,7 +263,3 @@ class SlotStates(Generic[S]):
         """Return an event that is set as soon as the set is drained. It must not be yet."""
         self._ended = ended = trio.Event()
         return ended
-
-    def _end_if_drained(self) -> None:
-        if self._ended is not None and self.is_drained:
-            self._ended.set()
