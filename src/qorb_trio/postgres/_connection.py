@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 RV = TypeVar("RV")
 
 _ACTIVE = pq.TransactionStatus.ACTIVE
-
-#: The results of a stream.
-_STREAMED = {pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK}
 
 #: Seconds to wait for a cancelled command to end before the server is asked again; then twice
 #: as long, and so on.
@@ -153,45 +150,52 @@ class PostgresConnection(psycopg.AsyncConnection[Row]):
         """
         exchange = self.lock
         if exchange.unsettled:
-            try:
-                await self.settle()
-            except BaseException:
-                exchange.postpone(gen)
-                raise
+            await self._settle_before(gen)
+        result: Any = None
+        ready = 0
         try:
             state = next(gen)
+            if timeout is not None:
+                return await self._run_until(gen, state, trio.current_time() + timeout)
+            fd = self.pgconn.socket
+            while True:
+                try:
+                    ready = await wait_ready(fd, state, exchange.turns)
+                except BaseException:
+                    self._interrupt(gen)
+                    raise
+                state = gen.send(ready)
         except StopIteration as stop:
-            if exchange.turns.is_due():
-                # The operation is complete, so it must not end as a cancelled one.
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            self._note_result(stop.value)
-            return stop.value  # type: ignore[no-any-return]
-        deadline = math.inf if timeout is None else trio.current_time() + timeout
-        return await self._run(gen, state, deadline)
+            result = stop.value
+        if not ready and exchange.turns.is_due():
+            # The operation is complete, so it must not end as a cancelled one.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        exchange.note_result(result)
+        return result  # type: ignore[no-any-return]
 
-    async def _run(self, gen: PQGen[RV], state: int, deadline: float) -> RV:
+    async def _settle_before(self, gen: PQGen[Any]) -> None:
+        try:
+            await self.settle()
+        except BaseException:
+            self.lock.postpone(gen)
+            raise
+
+    async def _run_until(self, gen: PQGen[RV], state: int, deadline: float) -> RV:
         exchange, fd = self.lock, self.pgconn.socket
         while True:
             try:
-                if deadline != math.inf:
-                    ready = await wait_ready_until(fd, state, deadline, exchange.turns)
-                else:
-                    ready = await wait_ready(fd, state, exchange.turns)
+                ready = await wait_ready_until(fd, state, deadline, exchange.turns)
             except BaseException:
                 self._interrupt(gen)
                 raise
             try:
                 state = gen.send(ready)
             except StopIteration as stop:
-                self._note_result(stop.value)
+                exchange.note_result(stop.value)
                 return stop.value  # type: ignore[no-any-return]
             if trio.current_time() >= deadline:
                 self._interrupt(gen)
                 raise errors._WaitTimeout("wait timeout expired")
-
-    def _note_result(self, result: object) -> None:
-        if result is not None and getattr(result, "status", None) in _STREAMED:
-            self.lock.streamed = True
 
     def _interrupt(self, gen: PQGen[Any]) -> None:
         if self.pgconn.pipeline_status:
@@ -297,18 +301,11 @@ class PostgresConnection(psycopg.AsyncConnection[Row]):
         if scope.cancelled_caught:
             raise errors.CancellationTimeout("cancellation timeout expired")
 
-    @asynccontextmanager
-    async def transaction(
+    def transaction(  # type: ignore[override]
         self, savepoint_name: str | None = None, force_rollback: bool = False
-    ) -> AsyncIterator[psycopg.AsyncTransaction]:
+    ) -> AbstractAsyncContextManager[psycopg.AsyncTransaction]:
         """Enclose a transaction, or a savepoint within one, as psycopg does."""
-        block = PostgresTransaction(self.lock, self, savepoint_name, force_rollback)
-        if self.lock.pipelines:
-            async with self.pipeline(), block, self.pipeline():
-                yield block
-        else:
-            async with block:
-                yield block
+        return PostgresTransaction(self.lock, self, savepoint_name, force_rollback)
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[psycopg.AsyncPipeline]:

@@ -28,6 +28,9 @@ Unfinished: TypeAlias = Generator[Any, Any, Any]
 #: sight of a statement whose first execution was cancelled, and the server would keep it.
 _MAX_INTERRUPTIONS: Final = 100
 
+#: The results of a stream.
+_STREAMED: Final = {pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK}
+
 _ACTIVE = pq.TransactionStatus.ACTIVE
 _IDLE = pq.TransactionStatus.IDLE
 
@@ -41,7 +44,6 @@ class Exchange:
     """
 
     __slots__ = (
-        "_leaving",
         "_lot",
         "_pgconn",
         "cancel_due",
@@ -51,6 +53,7 @@ class Exchange:
         "farewell",
         "interruptions",
         "is_held",
+        "leaving",
         "parked",
         "pipelines",
         "settings",
@@ -63,7 +66,8 @@ class Exchange:
     def __init__(self, pgconn: pq.abc.PGconn) -> None:
         self._pgconn = pgconn
         self._lot = trio.lowlevel.ParkingLot()
-        self._leaving: set[trio.lowlevel.Task] = set()
+        #: The tasks that are entering or leaving a transaction.
+        self.leaving: set[trio.lowlevel.Task] = set()
         self.farewell: Farewell = Farewell()
         self.turns: Turns = Turns()
         self.is_held: bool = False
@@ -115,15 +119,18 @@ class Exchange:
             self._note_interruption()
         if self.streamed:
             self.unsettled = True
-        if not self._lot.unpark():
+        if self._lot:
+            self._lot.unpark()
+        else:
             self.is_held = False
         raise_cancellation_behind(exc)
 
-    # What cancelled calls leave.
+    # What calls leave.
 
-    def leaving(self) -> _Leaving:
-        """Mark the present task as one that enters or leaves a transaction."""
-        return _Leaving(self._leaving)
+    def note_result(self, result: object) -> None:
+        """Look at what a call returns: after the rows of a stream there is more to be done."""
+        if result is not None and getattr(result, "status", None) in _STREAMED:
+            self.streamed = True
 
     def interrupt(self, gen: Unfinished) -> None:
         """Deal with a generator that has begun, and whose call was cancelled."""
@@ -148,7 +155,7 @@ class Exchange:
         self.parked.append(rest)
 
     def _is_leaving(self) -> bool:
-        return trio.lowlevel.current_task() in self._leaving
+        return trio.lowlevel.current_task() in self.leaving
 
     def _note_interruption(self) -> None:
         if not self.drain_due:  # else it is the same exchange, which was noted before
@@ -231,28 +238,6 @@ class Rest:
     def end(self) -> None:
         """Close it."""
         end_generator(self._gen)
-
-
-@final
-class _Leaving:
-    """A block in which a task enters or leaves a transaction."""
-
-    __slots__ = ("_task", "_tasks")
-
-    def __init__(self, tasks: set[trio.lowlevel.Task]) -> None:
-        self._tasks = tasks
-        self._task = trio.lowlevel.current_task()
-
-    def __enter__(self) -> None:
-        self._tasks.add(self._task)
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._tasks.discard(self._task)
 
 
 def raise_cancellation_behind(exc: BaseException | None) -> None:

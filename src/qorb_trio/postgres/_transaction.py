@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, final
 
 import psycopg
@@ -30,10 +31,19 @@ class PostgresTransaction(psycopg.AsyncTransaction):
     ) -> None:
         super().__init__(connection, savepoint_name, force_rollback)
         self._exchange = exchange
+        #: The pipelines around the block and within it; `None` outside of a pipeline.
+        self._pipelines: AsyncExitStack | None = None
 
     async def __aenter__(self) -> Self:
-        with self._exchange.leaving():
-            return await super().__aenter__()
+        if not self._exchange.pipelines:
+            return await self._enter()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.connection.pipeline())
+            await self._enter()
+            stack.push_async_exit(self._leave)
+            await stack.enter_async_context(self.connection.pipeline())
+            self._pipelines = stack.pop_all()
+        return self
 
     async def __aexit__(
         self,
@@ -41,12 +51,32 @@ class PostgresTransaction(psycopg.AsyncTransaction):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> bool:
+        leave = self._leave if self._pipelines is None else self._pipelines.__aexit__
+        return bool(await leave(exc_type, exc_val, exc_tb))  # noqa: ASYNC102 - it sees to that
+
+    async def _enter(self) -> Self:
+        leaving, task = self._exchange.leaving, trio.lowlevel.current_task()
+        leaving.add(task)
         try:
-            with self._exchange.leaving():
-                return await super().__aexit__(exc_type, exc_val, exc_tb)  # noqa: ASYNC102
+            return await super().__aenter__()
+        finally:
+            leaving.discard(task)
+
+    async def _leave(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool:
+        leaving, task = self._exchange.leaving, trio.lowlevel.current_task()
+        leaving.add(task)
+        try:
+            return await super().__aexit__(exc_type, exc_val, exc_tb)
         except trio.Cancelled:
             if self.status is self.Status.ACTIVE and not self._exchange.parked:
                 # It was cancelled while another task used the connection, before it could
                 # note its end. psycopg's count of nested transactions is lost.
                 self._exchange.close()
             raise
+        finally:
+            leaving.discard(task)

@@ -18,6 +18,10 @@ from psycopg.waiting import Ready, Wait
 _READ = select.POLLIN | select.POLLHUP | select.POLLERR
 _WRITE = select.POLLOUT | select.POLLHUP | select.POLLERR
 
+# Plain numbers: a member of an enumeration is looked up far more slowly.
+_WAIT_READ, _WAIT_WRITE = int(Wait.R), int(Wait.W)
+_READABLE, _WRITABLE = int(Ready.R), int(Ready.W)
+
 #: Number of steps without waiting after which other tasks get their turn. One step takes a few
 #: microseconds, so that a long COPY holds up the other tasks for less than a millisecond.
 _STEPS_PER_TURN = 64
@@ -60,12 +64,12 @@ async def wait_ready(fd: int, wait: int, turns: Turns) -> int:
       psycopg.OperationalError: if the socket is closed meanwhile, or was so before.
     """
     try:
-        if wait == Wait.R:
+        if wait == _WAIT_READ:
             await trio.lowlevel.wait_readable(fd)
-            return Ready.R
-        if wait == Wait.W:
+            return _READABLE
+        if wait == _WAIT_WRITE:
             await trio.lowlevel.wait_writable(fd)
-            return Ready.W
+            return _WRITABLE
         # The socket is nearly always writable, and a poll is far cheaper than a round trip
         # through the scheduler, which a pipeline would pay for each of its commands.
         if ready := poll_now(fd, wait):
