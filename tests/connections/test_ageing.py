@@ -136,14 +136,19 @@ async def test_the_short_way_ages_like_the_long_one(
 async def a_life(connector: Dated, numbers: dict[str, float]) -> list[tuple[float, float, int]]:
     """The dates and uses of the connections of a pool that is claimed at odd times."""
     chance = random.Random(1)
+
+    def pause() -> float:
+        # No two things happen at the same time, when their order would be by chance.
+        return chance.choice([0, 0.1, 0.3, 5]) * chance.uniform(0.9, 1.1)
+
     policy = policy_of(max_slots=3, spares_wanted=1, health_interval=math.inf, **numbers)
     async with a_pool(policy, connector, rng=random.Random(2)) as pool:
         began = trio.current_time()
         for _ in range(300):
             async with pool.claim() as conn:
                 conn.uses += 1
-                await trio.sleep(chance.choice([0, 0.1, 0.3, 5]))
-            await trio.sleep(chance.choice([0, 0.1, 0.3, 5]))
+                await trio.sleep(pause())
+            await trio.sleep(pause())
     return [
         (round(it.born - began, 6), round(it.closed - began, 6), it.uses) for it in connector.conns
     ]
@@ -218,6 +223,39 @@ async def test_a_spare_that_idled_for_too_long_is_closed_as_it_comes_back(
             assert conn is old
         await wait_all_tasks_blocked()
         assert old.closed < math.inf
+
+
+@pytest.mark.parametrize("spares", [0, 1])
+async def test_a_claim_at_the_end_of_an_idle_timeout_puts_it_off(
+    autojump_clock: MockClock, spares: int
+) -> None:
+    """A connection that is claimed when its idle timeout ends is idle anew from its return."""
+    connector, retired = Dated(), Retired()
+    policy = policy_of(
+        max_slots=1, spares_wanted=spares, idle_timeout=10, rebalance_interval=math.inf
+    )
+    async with a_pool(policy, connector, retired) as pool:
+        async with pool.claim() as conn:
+            await trio.sleep(25)
+        await trio.sleep(9.9)
+        assert conn in connector.open
+        assert not retired.reasons
+        await trio.sleep(0.2)
+        assert conn not in connector.open
+        assert retired.reasons == ["idle"]
+
+
+async def test_an_idle_timeout_counts_from_its_start(autojump_clock: MockClock) -> None:
+    """A connection with a limited life is not idle since before `idle_timeout` was set."""
+    connector, retired = Dated(), Retired()
+    numbers = {"max_slots": 1, "spares_wanted": 1, "max_lifetime": 10_000}
+    async with a_pool(policy_of(**numbers), connector, retired) as pool:
+        await trio.sleep(100)
+        pool.reconfigure(policy_of(**numbers, idle_timeout=10))
+        await trio.sleep(9)
+        assert not retired.reasons
+        pool.reconfigure(policy_of(**numbers, idle_timeout=5))
+        assert retired.reasons == ["idle"]
 
 
 # Limits that change.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Coroutine
-from math import inf
 from typing import Any, Generic, TypeVar, final
 
 import attrs
@@ -29,7 +28,7 @@ from .._model.settings import Settings
 from .._planning.targets import Targets
 from .._slots.registry import Registry
 from .._slots.slot_set import Slot, SlotSet
-from .._slots.state import CHECKING, CLAIMED
+from .._slots.state import CHECKING, CLAIMED, NOT_YET
 from .._slots.totals import Totals
 from .diagnosis import Diagnosis
 from .failure import ClaimFailure
@@ -78,8 +77,9 @@ class Dispatcher(InRun, Generic[C]):
     _observe: Observe[SlotSet[C]] | None = attrs.field(init=False, default=None)
     #: True if a connection that comes back has to be looked at.
     _inspects_returned: bool = attrs.field(init=False, default=True)
-    #: True if a connection that comes back is only looked at for its age and use.
-    _keeps_calm: bool = attrs.field(init=False, default=False)
+    #: True if a spare, and a connection that comes back, are only looked at for age and use.
+    _trusts_spares: bool = attrs.field(init=False, default=False)
+    _trusts_returned: bool = attrs.field(init=False, default=False)
     #: True as soon as the pool is ending.
     is_closed: bool = attrs.field(init=False, default=False)
     #: True while nothing is lent on purpose.
@@ -104,7 +104,8 @@ class Dispatcher(InRun, Generic[C]):
         self.is_plain = events.is_silent and not self.hooks.has_on_acquire
         self._inspects_spares = self._spares.need_inspection
         self._inspects_returned = self.returns.need_inspection
-        self._keeps_calm = not self.hooks.inspects_returned
+        self._trusts_spares = not self.hooks.has_is_broken
+        self._trusts_returned = not self.hooks.inspects_returned
         is_quiet = not self.returns.has_readers and events.handle_returned is None
         self._observe = self.returns.observe if is_quiet else None
         self._counts_verdicts = is_quiet and self.returns.observe is None
@@ -138,11 +139,9 @@ class Dispatcher(InRun, Generic[C]):
                     expiry is not None
                     and now < expiry.calm_until
                     and expiry.uses < expiry.calm_uses
-                    and not self.hooks.has_is_broken
+                    and self._trusts_spares
                 ):
-                    # Fast path: `Retirement.check_out`, when nothing can become of it.
-                    expiry.uses += 1
-                    expiry.unused_since = inf
+                    expiry.uses += 1  # fast path: `Retirement.check_out`, when nothing is due
                 elif self._spares.close_if_unusable(slot):
                     continue
             # Fast path: `_check_out`, whose call would cost as much as all that it does.
@@ -225,8 +224,9 @@ class Dispatcher(InRun, Generic[C]):
             return
         if self._inspects_returned:
             expiry = slot.expiry
-            if expiry is not None and self._keeps_calm and (now := self.now()) < expiry.calm_until:
-                expiry.unused_since = now  # fast path: `Retirement.is_over`, as in `acquire_nowait`
+            if expiry is not None and expiry.due is None and self._trusts_returned:
+                # Fast path: `Retirement.is_over`. The timer finds due those that grow too old.
+                expiry.unused_since = self.now() if expiry.dates_returns else NOT_YET
             else:
                 # Its holder is named if the connection is found spoilt only later.
                 slot.label = slot.label or (holder.name if holder else None)

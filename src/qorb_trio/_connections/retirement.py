@@ -22,7 +22,7 @@ from .._health.hang_detector import HangDetector
 from .._model.settings import Settings
 from .._slots.expiry import Expiry, Reason, limits_life, recycle_at
 from .._slots.slot_set import Slot, SlotSet
-from .._slots.state import CLOSED, CLOSING, CONNECTED, NOT_YET, UNCLAIMED
+from .._slots.state import CLAIMED, CLOSED, CLOSING, CONNECTED, NOT_YET, UNCLAIMED
 from .closer import Closer
 
 C = TypeVar("C")
@@ -79,7 +79,7 @@ class Retirement(Generic[C]):
         if slot.expiry is not None:
             self.now = trio.lowlevel.current_clock().current_time
             slot.expiry.check_in(now)
-            self._schedule(slot, slot.expiry)
+            self._schedule(slot, slot.expiry, now)
 
     def _limit(self, slot: Slot[C], expiry: Expiry | None) -> None:
         slot.expiry = expiry
@@ -92,11 +92,6 @@ class Retirement(Generic[C]):
         expiry = slot.expiry
         assert expiry is not None
         now = self.now()
-        if now < expiry.calm_until and expiry.uses < expiry.calm_uses:
-            # Fast path: `check_out`, when nothing can become of it.
-            expiry.uses += 1
-            expiry.unused_since = math.inf
-            return True
         if expiry.is_expired(now):
             self._closer.close(slot)
             return False
@@ -109,9 +104,7 @@ class Retirement(Generic[C]):
         expiry = slot.expiry
         assert expiry is not None
         now = self.now()
-        if now < expiry.calm_until and expiry.uses < expiry.due_uses:
-            expiry.unused_since = now  # fast path, as in `check_out`
-            return False
+        expiry.check_in(now)
         self._mark_if_due(slot, expiry, now)
         # A failing backend has no replacement for it, so it serves to its end.
         is_due = expiry.due is not None and not slot.slot_set.is_failing
@@ -139,19 +132,21 @@ class Retirement(Generic[C]):
         for slot in slots:
             if slot.state not in CONNECTED:
                 continue
-            if slot.expiry is None:
+            expiry, dated_returns = slot.expiry, False
+            if expiry is None:
                 expiry = Expiry.draw(config, slot.created_at, estimate, self._rng)
                 self._limit(slot, expiry)
-                if expiry is not None and slot.holder is None:
-                    expiry.check_in(now)
             else:
-                slot.expiry.update(config, estimate)
+                dated_returns = expiry.dates_returns
+                expiry.update(config, estimate)
+            if expiry is not None and not dated_returns:
+                expiry.check_in(now)
             self._look(slot, now)
 
     # The timer.
 
-    def _schedule(self, slot: Slot[C], expiry: Expiry) -> None:
-        at = expiry.next_look_at()
+    def _schedule(self, slot: Slot[C], expiry: Expiry, now: float) -> None:
+        at = expiry.next_look_at(now if slot.state is CLAIMED else expiry.unused_since)
         if at == math.inf:
             return
         heappush(self._looks, (at, self._number(), slot))
@@ -191,12 +186,12 @@ class Retirement(Generic[C]):
             return
         self._mark_if_due(slot, expiry, now)
         if not expiry.is_expired(now):
-            self._schedule(slot, expiry)
+            self._schedule(slot, expiry, now)
 
     def _mark_if_due(self, slot: Slot[C], expiry: Expiry, now: float) -> None:
         if expiry.due is None:
-            uses, unused_since = expiry.uses, expiry.unused_since
-            reason = expiry.due_reason(now, uses=uses, unused_since=unused_since)
+            unused_since = math.inf if slot.state is CLAIMED else expiry.unused_since
+            reason = expiry.due_reason(now, uses=expiry.uses, unused_since=unused_since)
             if reason is not None:
                 self._retire(slot, expiry, reason)
 

@@ -40,6 +40,7 @@ class Expiry:
         "_recycle_at",
         "calm_until",
         "calm_uses",
+        "dates_returns",
         "due",
         "due_uses",
         "expires_at",
@@ -56,8 +57,8 @@ class Expiry:
         self.due: Reason | None = None
         #: The number of claims, a present one included.
         self.uses: int = 0
-        #: The time of the last return or of the connect, which a health check does not change;
-        #: ``math.inf`` while the connection is claimed.
+        #: The time of the last return or of the connect, which a health check does not change.
+        #: It is only kept if `dates_returns`.
         self.unused_since: float = math.inf
         self.update(config, connect_time)
 
@@ -92,6 +93,8 @@ class Expiry:
         self.due_uses: float = most if most == math.inf else math.ceil(self._early(most))
         #: With fewer uses than this, and before `calm_until`, nothing can become of another use.
         self.calm_uses: float = self.due_uses - 1
+        #: True if the ends of claims have to be dated.
+        self.dates_returns: bool = config.idle_timeout < math.inf
         self._idle_timeout: float = config.idle_timeout
         self._due_by_age_at: float = math.inf
         if lifetime < math.inf:
@@ -102,8 +105,8 @@ class Expiry:
         self._note_calm()
 
     def _note_calm(self) -> None:
-        #: Before this time the connection is neither due nor expired, unless by its uses or its
-        #: idleness, which are counted at check-out and left to the timer.
+        #: Before this time the connection is neither due nor expired, unless by its uses, which
+        #: are counted at check-out, or its idleness, which is left to the timer.
         self.calm_until: float = min(self._due_by_age_at, self._recycle_at, self.expires_at)
         if self.due is not None:
             self.calm_until = -math.inf
@@ -121,9 +124,13 @@ class Expiry:
         self.due = reason
         self._note_calm()
 
-    def next_look_at(self) -> float:
-        """Return when the state of the connection changes next by time alone."""
-        return self.expires_at if self.due else self.next_due_at(self.unused_since)
+    def next_look_at(self, unused_since: float) -> float:
+        """Return when the state of the connection changes next by time alone.
+
+        `unused_since` is the present time for a connection that is claimed, since it may come
+        back at once.
+        """
+        return self.expires_at if self.due else self.next_due_at(unused_since)
 
     def next_due_at(self, unused_since: float) -> float:
         """Return when a connection becomes due by time alone.
@@ -156,7 +163,6 @@ class Expiry:
     def check_out(self) -> None:
         """Count a claim that begins."""
         self.uses += 1
-        self.unused_since = math.inf
 
     def check_in(self, now: float) -> None:
         """Date the return of a claim."""
