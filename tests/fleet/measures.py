@@ -44,12 +44,11 @@ def chance_limit(mean: float, cells: int, risk: float = 0.01) -> int:
     Each of the cells holds a Poisson number of events with that mean. What independent
     clients do cannot be more even than that.
     """
-    count, term = 0, math.exp(-mean)
-    tail = 1 - term
+    count, tail = 0, 1 - math.exp(-mean)
     while tail * cells > risk:
         count += 1
-        term *= mean / count
-        tail -= term
+        # The logarithm, because e to the power of minus the mean is 0 from a mean of 746 on.
+        tail -= math.exp(count * math.log(mean) - mean - math.lgamma(count + 1))
     return count
 
 

@@ -53,6 +53,12 @@ def test_the_limit_of_chance(mean: float, cells: int) -> None:
     assert chance_limit(mean, cells, risk=0.999) < limit
 
 
+def test_the_limit_of_chance_with_many_events() -> None:
+    """Many events are close to normal: 3.7 standard deviations leave 0.01 of a hundred cells."""
+    assert chance_limit(10_000, 100) == pytest.approx(10_000 + 3.72 * 100, abs=15)
+    assert chance_limit(0.5, 1) == 3
+
+
 def _fullest(rng: random.Random, mean: float, cells: int) -> int:
     cells_of_events = (rng.randrange(cells) for _ in range(int(mean * cells)))
     return max(Counter(cells_of_events).values())
