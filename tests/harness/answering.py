@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,14 +13,22 @@ from qorb_trio import Backend
 
 
 @asynccontextmanager
-async def answering_server(answer: bytes, *, closes: bool = False) -> AsyncIterator[Backend]:
-    """Run a server that gives one answer, or none, and keeps the connection open unless told."""
+async def answering_server(
+    answer: bytes, *, closes: bool = False, resets: bool = False
+) -> AsyncIterator[Backend]:
+    """Run a server that gives one answer, or none.
+
+    It keeps the connection open unless it is told to close or to reset it.
+    """
 
     async def serve(stream: trio.SocketStream) -> None:
         await stream.receive_some()
         if answer:
             await stream.send_all(answer)
-        if not closes:
+        if resets:
+            at_once = struct.pack("ii", 1, 0)
+            stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, at_once)
+        elif not closes:
             await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:

@@ -113,6 +113,22 @@ async def test_the_error_of_an_attempt_to_connect(
 
 
 @pytest.mark.real
+async def test_a_server_that_resets_the_connection_before_it_answers() -> None:
+    """A reset instead of the first answer means what a close means, and the error says it."""
+    words = "closed the connection before it answered: it was stopped, is no HTTP server, or"
+    async with answering_server(b"", resets=True) as backend:
+        assert words in await error_of(backend)
+        assert words in await refused(backend)
+
+
+@pytest.mark.real
+async def test_a_server_that_resets_the_connection_in_its_answer() -> None:
+    """A reset after an answer has begun is told as the system tells it."""
+    async with answering_server(b"HTTP/1.1 200 OK\r\n", resets=True) as backend:
+        assert "connection broken" in await error_of(backend)
+
+
+@pytest.mark.real
 @needs("nginx")
 async def test_plain_requests_to_a_server_that_expects_tls(
     tmp_path: Path, caplog: pytest.LogCaptureFixture

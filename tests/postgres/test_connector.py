@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 import qorb_trio
 from qorb_trio import Backend
 from qorb_trio.postgres import PostgresConnection, PostgresConnector
+from tests.harness.answering import answering_server
 from tests.postgres.kit import (
     NEEDS_SERVERS,
     USER,
@@ -535,9 +536,17 @@ async def test_a_server_that_is_no_postgresql(banner: bytes) -> None:
         with trio.fail_after(2), pytest.raises(psycopg.OperationalError) as caught:
             await PostgresConnector(USER).connect(Backend(("127.0.0.1", port)))
         # An S is how a server agrees to TLS, so that the handshake has begun.
-        expected = "SSL negotiation" if banner[:1] == b"-" else "is no PostgreSQL server"
-        assert expected in str(caught.value)
+        assert ("SSL negotiation" in str(caught.value)) is (banner[:1] == b"-")
+        assert "is no PostgreSQL server" in str(caught.value)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("answer", [b"", b"N"], ids=["at once", "after the question for TLS"])
+async def test_a_server_that_closes_instead_of_a_greeting(answer: bytes) -> None:
+    """Redis does so where it expects TLS; the error names what is the likeliest mistake."""
+    async with answering_server(answer, closes=True) as backend:
+        said = await refused(PostgresConnector(USER), backend)
+    assert "it was stopped, or it is no PostgreSQL server" in said
 
 
 async def test_a_server_that_stops_in_the_middle_of_the_greeting() -> None:

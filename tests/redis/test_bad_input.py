@@ -81,14 +81,27 @@ async def test_a_redis_that_refuses(
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is no Redis server, or expects TLS"),
         (b"\x15\x03\x01\0\x02\x02\x46", "is no Redis server, or expects TLS"),  # a TLS alert
         (b"", "hangs, is no Redis server, or expects TLS"),
+        (b"*1\r\n$4\r\nPING\r\n", "is no Redis server: it answers PING with [b'PING']"),
     ],
-    ids=["http", "tls", "silent"],
+    ids=["http", "tls", "silent", "echo"],
 )
 async def test_a_server_that_is_no_redis(
     answer: bytes, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A server of another protocol is named as such within one attempt, even a silent one."""
     async with answering_server(answer) as backend:
+        assert words in await refused(backend)
+    [line] = warnings(caplog)
+    assert words in line
+
+
+@pytest.mark.parametrize("how", ["closes", "resets"])
+async def test_a_server_that_closes_instead_of_an_answer(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PostgreSQL does so, and Redis where it expects TLS; the error names these mistakes."""
+    words = "closed the connection before it answered: it was stopped, is no Redis server, or"
+    async with answering_server(b"", closes=how == "closes", resets=how == "resets") as backend:
         assert words in await refused(backend)
     [line] = warnings(caplog)
     assert words in line

@@ -217,6 +217,9 @@ def _duplicate(conn: TlsStream) -> socket.socket | None:
 
 
 def _hint_at(reason: BaseException) -> str:
-    """Return what OpenSSL means by a version that is wrong, which is what a plain answer gets."""
+    """Return what the reason probably means, where its own words do not say so."""
+    if isinstance(reason, ConnectionResetError | ssl.SSLEOFError):
+        return ": the server was stopped, does not speak TLS at this port, or refuses this client"
+    # What a plain answer gets.
     plain = isinstance(reason, ssl.SSLError) and reason.reason == "WRONG_VERSION_NUMBER"
     return ": the server does not speak TLS at this port" if plain else ""

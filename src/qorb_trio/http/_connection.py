@@ -176,7 +176,12 @@ class HttpConnection:
           h11.RemoteProtocolError: the first answer of the server is not HTTP.
           trio.BrokenResourceError: the connection is lost.
         """
-        data = await self.stream.receive_some(_READ_SIZE)
+        try:
+            data = await self.stream.receive_some(_READ_SIZE)
+        except trio.BrokenResourceError as exc:
+            if self._opening != b"":
+                raise
+            raise LostConnectionError(self._reason_of_close()) from exc
         if not data and self._h11.their_state is h11.SEND_RESPONSE:
             raise LostConnectionError(self._reason_of_close())
         if self._opening is not None:

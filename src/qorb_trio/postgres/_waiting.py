@@ -119,6 +119,13 @@ _SILENT = {
     pq.ConnStatus.SSL_STARTUP,
     pq.ConnStatus.GSS_STARTUP,
 }
+#: What libpq says if a server closes, or says something that PostgreSQL never says.
+_MISFIT = (
+    "server closed the connection unexpectedly",
+    "could not receive data from server",
+    "received invalid response to SSL negotiation",
+    "expected authentication request from server",
+)
 _UNREACHED = {pq.ConnStatus.STARTED, pq.ConnStatus.NEEDED}
 
 
@@ -142,7 +149,9 @@ async def open_pgconn(conninfo: str, deadline: float = math.inf) -> pq.abc.PGcon
 
 
 async def _poll_until_open(pgconn: pq.abc.PGconn) -> None:
+    status = pgconn.status
     while pgconn.status != pq.ConnStatus.BAD:
+        status = pgconn.status
         state = pgconn.connect_poll()
         if state == pq.PollingStatus.OK:
             await trio.lowlevel.checkpoint()
@@ -155,7 +164,15 @@ async def _poll_until_open(pgconn: pq.abc.PGconn) -> None:
         else:
             await trio.lowlevel.wait_writable(pgconn.socket)
     await trio.lowlevel.checkpoint()
-    raise psycopg.OperationalError(f"connection failed: {pgconn.get_error_message()}")
+    reason = pgconn.get_error_message()
+    raise psycopg.OperationalError(f"connection failed: {reason}{_hint_at(reason, status)}")
+
+
+def _hint_at(reason: str, status: int) -> str:
+    """Return what libpq's words may mean if the server has not said anything of its own."""
+    if status in _SILENT and any(words in reason for words in _MISFIT):
+        return ": it was stopped, or it is no PostgreSQL server"
+    return ""
 
 
 def _lateness(pgconn: pq.abc.PGconn) -> str:

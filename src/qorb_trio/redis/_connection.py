@@ -48,7 +48,8 @@ class RedisConnection:
         self._reader = hiredis.Reader(replyError=RedisError, notEnoughData=_NOTHING)
         self._session = Session(protocol)
         self._messages: deque[Any] = deque()
-        self._unanswered = 0
+        #: The number of replies that the server still owes.
+        self.unanswered: int = 0
         self._busy = False
         #: The reason for which nothing more can be exchanged.
         self._useless: str | None = None
@@ -65,7 +66,7 @@ class RedisConnection:
     @property
     def needs_cleaning(self) -> bool:
         """True if replies are still owed, or a command has left state on the connection."""
-        return self._unanswered > 0 or self._session.needs_reset
+        return self.unanswered > 0 or self._session.needs_reset
 
     @property
     def is_of_left_server(self) -> bool:
@@ -167,7 +168,7 @@ class RedisConnection:
             raise RuntimeError("nothing is subscribed on this connection")
         self._occupy()
         try:
-            await self._drop_replies(self._unanswered)
+            await self._drop_replies(self.unanswered)
             # Messages that arrived between those replies come first.
             return self._messages.popleft() if self._messages else await self._read()
         except _LOST as exc:
@@ -227,8 +228,8 @@ class RedisConnection:
             # From here to the first byte that is sent there is no checkpoint, so that a
             # cancellation that came before costs nothing.
             await trio.lowlevel.checkpoint_if_cancelled()
-            owed = self._unanswered
-            self._unanswered += count
+            owed = self.unanswered
+            self.unanswered += count
             self._useless = "a request was cut off while it was being sent"
             await send(self.stream, data)
             self._useless = "a blocking command was cut off" if blocks else None
@@ -262,7 +263,7 @@ class RedisConnection:
         """Return the next item that is a reply, and put aside the messages before it."""
         while isinstance(item := await self._read(), hiredis.PushNotification):
             self._messages.append(item)
-        self._unanswered -= 1
+        self.unanswered -= 1
         return item
 
     async def _read(self) -> Any:

@@ -124,6 +124,11 @@ class RedisConnector(Connector[RedisConnection]):
                 if reply.code in self._directory.codes:
                     raise IneligibleBackendError(f"{backend.name} is not ready: {reply}") from reply
                 raise reply
+        pong = replies[len(self._greeting)]
+        if not isinstance(pong, bytes):  # a server that repeats what it hears
+            raise ConnectionError(
+                f"{backend.name} is no Redis server: it answers PING with {pong!r}"
+            )
         if role is not None and _role(replies[-1]) != role:
             raise IneligibleBackendError(f"{backend.name} is a {_role(replies[-1])}, not a {role}")
 
@@ -213,6 +218,11 @@ async def _greeted(conn: RedisConnection, commands: list[Command], name: str) ->
         if isinstance(exc.__cause__, ProtocolError):
             reason = f"{name} is no Redis server, or expects TLS: {exc.__cause__}"
             raise ConnectionError(reason) from exc.__cause__
+        if conn.unanswered == len(commands):
+            raise ConnectionError(
+                f"{name} closed the connection before it answered: it was stopped, is no Redis"
+                " server, or expects TLS"
+            ) from exc
         raise
 
 
