@@ -2,6 +2,10 @@
 
 32 workers send the same commands to one Redis on this machine, and share 8 connections. redis-py
 runs on asyncio with its blocking pool and hiredis, in a process of its own. The rounds alternate.
+Then the same commands come at a rate that both can serve, each in a task of its own. The latency
+of each counts from the instant at which it was due. Workers that wait for their answers cannot
+show what a pool does to those that it lets wait for long, because these send less.
+
 Where redis-py is not installed, this pool runs alone.
 """
 
@@ -12,7 +16,16 @@ from functools import partial
 import trio
 
 from _contestant import leave_out, peer
-from _load import CONNECTIONS, OURS, compare, trio_load, with_peer
+from _load import (
+    CONNECTIONS,
+    OURS,
+    SHARE,
+    compare,
+    compare_offered,
+    trio_load,
+    trio_offered,
+    with_peer,
+)
 from _runner import Report, run, times
 from _services import RedisServer, missing, redis_servers
 from qorb_trio import FixedResolver, Policy, open_pool
@@ -46,7 +59,11 @@ async def against(server: RedisServer, report: Report) -> None:
         requests = report.size(20_000, 64)
         ours = partial(trio_load, request, requests)
         contenders = with_peer(other, ours, requests=requests)
-        await compare(report, "SET", contenders, {OURS: times(0.5)})
+        reached = await compare(report, "SET", contenders, {OURS: times(0.5)})
+        rate = float(f"{SHARE * reached:.2g}")
+        ours = partial(trio_offered, request, requests, rate)
+        contenders = with_peer(other, ours, requests=requests, rate=rate)
+        await compare_offered(report, "SET", rate, contenders)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """redis-py's client for asyncio under load: ``python -m adapters.redis_load PORT``.
 
-One order a line comes in, the number of requests; the figures go out.
+One order a line comes in, the number of requests, and their rate if they are to come at one; the
+figures go out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import attrs
 import redis
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from _load import CONNECTIONS, WORKERS, Figures, figures
+from _load import CONNECTIONS, WORKERS, Figures, arrivals, figures
 
 VERSION = f"redis-py {redis.__version__} on asyncio"
 
@@ -36,6 +37,24 @@ async def load(client: Redis, requests: int) -> Figures:
     return figures(begin, cpu, latencies)
 
 
+async def offered(client: Redis, requests: int, rate: float) -> Figures:
+    """Send requests when they are due. A latency counts from when a request is due."""
+    latencies: list[float] = []
+
+    async def one(number: int, due: float) -> None:
+        assert await client.set(f"key{number % WORKERS}", number)
+        latencies.append(perf_counter() - due)
+
+    begin, cpu = perf_counter(), process_time()
+    async with asyncio.TaskGroup() as group:
+        for number, after in enumerate(arrivals(requests, rate)):
+            due = begin + after
+            if (left := due - perf_counter()) > 0:
+                await asyncio.sleep(left)
+            group.create_task(one(number, due))
+    return figures(begin, cpu, latencies)
+
+
 async def serve(port: int) -> None:
     """Carry out orders until there are no more."""
     print(json.dumps(VERSION), flush=True)
@@ -45,7 +64,8 @@ async def serve(port: int) -> None:
     async with Redis(connection_pool=pool) as client:
         await load(client, 10 * WORKERS)  # to connect
         while line := sys.stdin.readline():
-            taken = await load(client, json.loads(line)["requests"])
+            order = json.loads(line)
+            taken = await (offered if "rate" in order else load)(client, **order)
             print(json.dumps(attrs.asdict(taken)), flush=True)
 
 
