@@ -18,7 +18,15 @@ from . import _cancellation_logs, _parameters
 from ._drain import command, drain
 from ._exchange import Exchange, Rest, raise_cancellation_behind
 from ._transaction import PostgresTransaction
-from ._waiting import finish_cancelling, open_pgconn, wait_ready, wait_ready_until
+from ._waiting import (
+    READABLE,
+    WAIT_READ,
+    finish_cancelling,
+    open_pgconn,
+    raise_if_closed,
+    wait_ready,
+    wait_ready_until,
+)
 
 if TYPE_CHECKING:
     from psycopg.abc import AdaptContext, ConnParam, PQGen
@@ -160,9 +168,14 @@ class PostgresConnection(psycopg.AsyncConnection[Row]):
             fd = self.pgconn.socket
             while True:
                 try:
-                    ready = await wait_ready(fd, state, exchange.turns)
-                except BaseException:
+                    if state == WAIT_READ:  # as nearly always, and with one call less
+                        await trio.lowlevel.wait_readable(fd)
+                        ready = READABLE
+                    else:
+                        ready = await wait_ready(fd, state, exchange.turns)
+                except BaseException as exc:
                     self._interrupt(gen)
+                    raise_if_closed(exc)
                     raise
                 state = gen.send(ready)
         except StopIteration as stop:

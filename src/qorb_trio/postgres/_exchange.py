@@ -123,7 +123,8 @@ class Exchange:
             self._lot.unpark()
         else:
             self.is_held = False
-        raise_cancellation_behind(exc)
+        if exc is not None:
+            raise_cancellation_behind(exc)
 
     # What calls leave.
 
@@ -240,7 +241,7 @@ class Rest:
         end_generator(self._gen)
 
 
-def raise_cancellation_behind(exc: BaseException | None) -> None:
+def raise_cancellation_behind(exc: BaseException) -> None:
     """Raise the cancellation whose place an error of psycopg's clean-up has taken, if any.
 
     psycopg tries to leave the pipeline of a cancelled call, which is busy, and raises that.

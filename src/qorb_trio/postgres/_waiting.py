@@ -19,8 +19,8 @@ _READ = select.POLLIN | select.POLLHUP | select.POLLERR
 _WRITE = select.POLLOUT | select.POLLHUP | select.POLLERR
 
 # Plain numbers: a member of an enumeration is looked up far more slowly.
-_WAIT_READ, _WAIT_WRITE = int(Wait.R), int(Wait.W)
-_READABLE, _WRITABLE = int(Ready.R), int(Ready.W)
+WAIT_READ, _WAIT_WRITE = int(Wait.R), int(Wait.W)
+READABLE, _WRITABLE = int(Ready.R), int(Ready.W)
 
 #: Number of steps without waiting after which other tasks get their turn. One step takes a few
 #: microseconds, so that a long COPY holds up the other tasks for less than a millisecond.
@@ -64,9 +64,9 @@ async def wait_ready(fd: int, wait: int, turns: Turns) -> int:
       psycopg.OperationalError: if the socket is closed meanwhile, or was so before.
     """
     try:
-        if wait == _WAIT_READ:
+        if wait == WAIT_READ:
             await trio.lowlevel.wait_readable(fd)
-            return _READABLE
+            return READABLE
         if wait == _WAIT_WRITE:
             await trio.lowlevel.wait_writable(fd)
             return _WRITABLE
@@ -77,7 +77,14 @@ async def wait_ready(fd: int, wait: int, turns: Turns) -> int:
                 await trio.lowlevel.checkpoint()
             return ready
         return await _wait_for_either(fd)
-    except (trio.ClosedResourceError, OSError) as exc:
+    except BaseException as exc:
+        raise_if_closed(exc)
+        raise
+
+
+def raise_if_closed(exc: BaseException) -> None:
+    """Raise psycopg's error if a wait has ended because the socket is closed."""
+    if isinstance(exc, trio.ClosedResourceError | OSError):
         raise psycopg.OperationalError("the connection was closed while it was in use") from exc
 
 
