@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
+from qorb_trio import Backend
+from qorb_trio._balancing.favourites import MOST_KEPT
 from qorb_trio._balancing.idle_index import IdleIndex
 from qorb_trio._balancing.strategy import FEW
 from qorb_trio._model.backend import ZERO_WEIGHT, effective_weight
@@ -312,6 +315,47 @@ def test_avoid_compares_backends_by_identity_and_address() -> None:
     assert choose_for(index, avoid=[moved]) is items[0]
     equal = type(items[0].backend)(items[0].backend.address, name="b0", weight=7)
     assert choose_for(index, avoid=[equal]) is items[1]
+
+
+def test_an_avoided_backend_may_change() -> None:
+    """A claim goes by the backends that it avoids itself, not by those of earlier claims."""
+    items = [Item(name) for name in range(4)]
+    index = an_index(*items)
+    moved = Backend(("10.9.9.9", 1), name="b0")
+    for _ in range(50):
+        assert choose_for(index, avoid=[items[0].backend]) is not items[0]
+        assert choose_for(index, avoid=[it.backend for it in items[:3]]) is items[3]
+    assert {choose_for(index, avoid=[moved]) for _ in range(100)} == set(items)
+    choice = choose_for(index, key=1)
+    rest = next(it for it in items if it is not choice)
+    choose_for(index, avoid=[rest.backend])
+    assert {choose_for(index, key=1, avoid=[rest.backend]) for _ in range(20)} == {choice}
+
+
+def test_few_avoided_backends_are_kept() -> None:
+    """Claims that avoid ever other backends do not fill the memory."""
+    index = an_index(*[Item(name) for name in range(4)])
+    for port in range(3 * MOST_KEPT):
+        choose_for(index, avoid=[Backend(("gone", 1 + port))])
+    favourites = index._favourites
+    assert favourites is not None
+    assert 0 < len(favourites.rests) <= MOST_KEPT
+
+
+@pytest.mark.parametrize("options", [{}, {"avoid": [Backend(("10.0.0.1", 3), name="b2")]}])
+def test_a_heavy_newcomer_gets_its_part(options: dict[str, Any]) -> None:
+    """A backend that comes online later is chosen by its weight, with `avoid` or without."""
+    items = [Item(name) for name in range(3)]
+    index = an_index(*items)
+
+    def choose() -> Item:
+        return choose_for(index, **options) if options else index.choose()
+
+    choose()
+    heavy = Item(3, weight=100)
+    index.add(heavy)
+    found = [choose() for _ in range(100)]
+    assert found.count(heavy) > 80
 
 
 @pytest.mark.parametrize("size", [30, 10_000])

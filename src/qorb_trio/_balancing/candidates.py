@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from math import log
 from typing import Any, Generic, Protocol, TypeVar, final
 
@@ -102,18 +102,14 @@ def sample(tier: Sequence[S], draw: Callable[[], float]) -> Sequence[S]:
     return [tier[i % size] for i in range(start, stop, step)]
 
 
-def without(
-    tier: Sequence[S],
-    avoid: Sequence[Backend],
-    names: Collection[str],
-    draw: Callable[[], float],
-) -> Sequence[S]:
+def without(tier: Sequence[S], avoid: Sequence[Backend], draw: Callable[[], float]) -> Sequence[S]:
     """Return the sets of a tier whose backends are not in `avoid`, or a sample of them.
 
     The result is empty if all are avoided. Of a large tier it is a sample of at most `FEW`,
-    so that the cost does not depend on the size. `names` are those of the backends in `avoid`.
-    They are compared first, because a name's hash is cached and a backend's is not.
+    so that the cost does not depend on the size.
     """
+    # Names are compared first, because a name's hash is cached and a backend's is not.
+    names = {backend.name for backend in avoid}
     large = len(tier) > 2 * (len(names) + FEW)
     while True:
         rest = [

@@ -1,16 +1,18 @@
-"""`Favourites`: the sets of one tier that keys prefer, found once for each key."""
+"""`Favourites`: the sets of one tier that claims with options prefer, found once for each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, Generic, TypeVar, final
 
-from .affinity import Key, preferred
+from .._model.backend import Backend
+from .affinity import Key, Rendezvous
 from .candidates import IdleSet, candidate_of
 
 S = TypeVar("S", bound=IdleSet)
 
-#: The number of keys of one type that are kept. They are all forgotten when it is reached.
+#: The number of keys of one type, and of avoided backends, that are kept. They are all forgotten
+#: when it is reached.
 MOST_KEPT: Final = 1024
 
 
@@ -18,20 +20,32 @@ MOST_KEPT: Final = 1024
 class Favourites(Generic[S]):
     """The sets of one tier that keys prefer, for as long as neither it nor a weight changes."""
 
-    __slots__ = ("_seeds", "_tier", "_weights", "kept")
+    __slots__ = ("_rendezvous", "_tier", "kept", "rests")
 
     def __init__(self, tier: Sequence[S]) -> None:
         self._tier: Sequence[S] = tier
-        self._seeds: list[int] = [(it.candidate or candidate_of(it)).seed for it in tier]
-        self._weights: list[float] = [it.balancing_weight for it in tier]
+        self._rendezvous: Rendezvous | None = None
         #: What was found, by the type of the key, since Python can warn where a str is compared
         #: with bytes. Read-only.
         self.kept: dict[type[Key], dict[Key, S]] = {str: {}, bytes: {}, int: {}}
+        #: The sets that are left without one avoided backend, by its name. Read-only.
+        self.rests: dict[str, tuple[Backend, Sequence[S]]] = {}
 
     def find(self, key: Key) -> S:
-        """Return the set that a key prefers; see `preferred`."""
+        """Return the set that a key prefers; see `Rendezvous`."""
+        rendezvous = self._rendezvous
+        if rendezvous is None:
+            seeds = [(it.candidate or candidate_of(it)).seed for it in self._tier]
+            weights = [it.balancing_weight for it in self._tier]
+            self._rendezvous = rendezvous = Rendezvous(seeds, weights)
         kept = self.kept[type(key)]
         if len(kept) >= MOST_KEPT:
             kept.clear()
-        kept[key] = found = self._tier[preferred(self._seeds, self._weights, key)]
+        kept[key] = found = self._tier[rendezvous.find(key)]
         return found
+
+    def keep_rest(self, avoided: Backend, rest: Sequence[S]) -> None:
+        """Keep the sets that are left without a backend."""
+        if len(self.rests) >= MOST_KEPT:
+            self.rests.clear()
+        self.rests[avoided.name] = (avoided, rest)

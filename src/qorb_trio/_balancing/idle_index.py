@@ -14,7 +14,7 @@ from .._model.backend import Backend
 from .candidates import IdleCandidate, IdleSet, without
 from .favourites import Favourites
 from .guarded_balancer import GuardedBalancer
-from .least_loaded import least_loaded
+from .least_loaded import least_loaded, least_of
 from .preference import NO_PREFERENCE, Preference
 from .strategy import FEW
 
@@ -45,6 +45,7 @@ class IdleIndex(Generic[S]):
     __slots__ = (
         "_balancer",
         "_draw",
+        "_even",
         "_favourites",
         "_offers",
         "_paused",
@@ -64,7 +65,10 @@ class IdleIndex(Generic[S]):
         self._priorities: list[int] = []
         #: The candidates of the best tier for the balancer, if it is small and unchanged.
         self._shown: tuple[IdleCandidate[S], ...] | None = None
-        #: What keys prefer in the best tier, if that is unchanged since the last key.
+        #: True if the default rule can leave out the weights, since the best tier is small and
+        #: all are equal; `None` until that is asked of a tier.
+        self._even: bool | None = None
+        #: What claims prefer in the best tier, if that is unchanged since the last of them.
         self._favourites: Favourites[S] | None = None
         self._offers: list[S] = []
         self._paused: bool = False
@@ -82,7 +86,7 @@ class IdleIndex(Generic[S]):
             self.best = self._tiers[self._priorities[0]]
         slot_set.place = len(tier)
         tier.append(slot_set)
-        self._shown = self._favourites = None
+        self._shown = self._favourites = self._even = None
 
     def remove(self, slot_set: S) -> None:
         """Remove a set; do nothing if it is in no tier.
@@ -93,7 +97,7 @@ class IdleIndex(Generic[S]):
         if place < 0:
             return
         slot_set.place = -1
-        self._shown = self._favourites = None
+        self._shown = self._favourites = self._even = None
         tier = self._tiers[slot_set.priority]
         last = tier.pop()
         if last is not slot_set:
@@ -110,22 +114,34 @@ class IdleIndex(Generic[S]):
 
     # The choice.
 
-    def choose(self, tier: Sequence[S] | None = None) -> S:
+    def choose(self) -> S:
         """Return the set of the best tier that serves the next claim. There must be one.
-
-        `tier`: choose among these sets instead.
 
         Raises:
           BalancerError: if the user's balancer fails.
         """
-        among = tier or self.best
+        best = self.best
+        if len(best) == 1:
+            return best[0]
+        if self._pick is not None:
+            return self._pick(self._shown or self._show(best)).slot_set
+        if self._even or (self._even is None and self._find_even()):
+            return best[least_of([slot_set.claimed for slot_set in best], self._draw)]
+        return self._choose_among(best)
+
+    def _find_even(self) -> bool:
+        """Return True, and note it, if the default rule can leave out the weights."""
+        weights = [slot_set.balancing_weight for slot_set in self.best[: FEW + 1]]
+        self._even = even = weights.count(weights[0]) == len(weights) <= FEW
+        return even
+
+    def _choose_among(self, among: Sequence[S]) -> S:
+        """Return the one of some sets that serves the next claim."""
         size = len(among)
         if size == 1:
             return among[0]
         if self._pick is not None:
-            return self._pick(
-                self._shown if tier is None and self._shown else self._show(tier)
-            ).slot_set
+            return self._pick(self._show(among)).slot_set
         if size > FEW:
             i = int(self._draw() * size)
             j = int(self._draw() * (size - 1))
@@ -138,11 +154,11 @@ class IdleIndex(Generic[S]):
         weights = [slot_set.balancing_weight for slot_set in among]
         return among[least_loaded(loads, weights, self._draw)]
 
-    def _show(self, tier: Sequence[S] | None) -> tuple[IdleCandidate[S], ...]:
-        """Return the candidates for the user's balancer from `tier`, by default the best one."""
+    def _show(self, tier: Sequence[S]) -> tuple[IdleCandidate[S], ...]:
+        """Return the candidates for the user's balancer from `tier`."""
         assert self._balancer is not None
-        shown = self._balancer.show(tier or self.best)
-        if not tier and len(self.best) <= FEW:
+        shown = self._balancer.show(tier)
+        if tier is self.best and len(tier) <= FEW:
             self._shown = shown
         return shown
 
@@ -152,34 +168,41 @@ class IdleIndex(Generic[S]):
         Avoided backends are left out if there is any other. The key chooses among the rest, or
         the balancer does without one. The cost of `avoid` does not depend on the number of sets,
         and neither does that of a key that was seen before. That of another key is proportional
-        to the size of the best tier; see `preferred`.
+        to the size of the best tier; see `Rendezvous`.
 
         Raises:
           BalancerError: if the user's balancer fails.
         """
         best = self.best
-        key, avoid, names = preference
         if len(best) == 1:
             return best[0]
-        if key is not None and not avoid:
-            favourites = self._favourites
-            if favourites is None:
-                favourites = self._favourites = Favourites(best)
+        key, avoid = preference
+        favourites = self._favourites
+        if favourites is None:
+            favourites = self._favourites = Favourites(best)
+        if not avoid:
+            assert key is not None
             return favourites.kept[type(key)].get(key) or favourites.find(key)
-        if key is None and self._pick is None:
-            # Fast path: a default choice that needs no other. It is as good among the rest.
-            slot_set = self.choose()
-            if slot_set.backend.name not in names:
-                return slot_set
+        kept = favourites.rests.get(avoid[0].name)
+        if kept is not None and key is None and len(avoid) == 1 and kept[0] is avoid[0]:
+            # Fast path: the default rule, for a backend that was avoided before.
+            rest = kept[1]
+            return rest[least_of([slot_set.claimed for slot_set in rest], self._draw)]
         return self._prefer_among(best, preference)
 
     def _prefer_among(self, tier: Sequence[S], preference: Preference) -> S:
-        key, avoid, names = preference
-        if key is None:
-            return self.choose(without(tier, avoid, names, self._draw) or tier)
-        if avoid:
-            tier = [slot_set for slot_set in tier if slot_set.backend not in avoid] or tier
-        return Favourites(tier).find(key)
+        key, avoid = preference
+        if key is not None:
+            if avoid:
+                tier = [slot_set for slot_set in tier if slot_set.backend not in avoid] or tier
+            return Favourites(tier).find(key)
+        if not avoid:
+            return self._choose_among(tier)
+        rest = without(tier, avoid, self._draw) or tier
+        if len(avoid) == 1 and self._pick is None and tier is self.best and self._find_even():
+            assert self._favourites is not None
+            self._favourites.keep_rest(avoid[0], rest)
+        return self._choose_among(rest)
 
     def choose_for(self, preference: Preference = NO_PREFERENCE) -> S | None:
         """Return the set that a claim prefers, also while an offer stands.

@@ -17,11 +17,15 @@ def least_loaded(loads: Sequence[int], weights: Sequence[float], draw: Callable[
     If several are equally far below, and while all are idle, the weights decide by chance.
     `draw` returns a random number from 0 to 1.
     """
-    size = len(loads)
-    if weights.count(weights[0]) < size:
+    if weights.count(weights[0]) < len(loads):
         return _least_loaded_by_weight(loads, weights, draw)
     # With equal weights, the least load is furthest below. This is the common case.
-    least = min(loads)
+    return least_of(loads, draw)
+
+
+def least_of(loads: Sequence[int], draw: Callable[[], float]) -> int:
+    """Return the position of the least load, by chance among equals."""
+    size, least = len(loads), min(loads)
     tied = loads.count(least)
     if tied == 1:
         return loads.index(least)

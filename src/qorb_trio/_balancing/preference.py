@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
 from .. import _validation as _check
 from .._model.backend import Backend
 from .affinity import Key, plain_key
 
-#: The key, the backends to avoid, and the names of these. No class of its own, because each
-#: claim with one of these options makes one.
-Preference: TypeAlias = tuple[Key | None, tuple[Backend, ...], Collection[str]]
+#: The key, and the backends to avoid. No class of its own, because each claim with one of these
+#: options makes one.
+Preference: TypeAlias = tuple[Key | None, tuple[Backend, ...]]
 
 #: The default of ``avoid``, to be compared by identity, which costs less.
 NO_BACKENDS: Final[tuple[Backend, ...]] = ()
 
-_NO_NAMES: Final[tuple[str, ...]] = ()
 #: The types of iterables that need no closer look.
 _USUAL: Final = frozenset({set, frozenset, list, tuple})
 
 #: What most claims prefer.
-NO_PREFERENCE: Final[Preference] = (None, NO_BACKENDS, _NO_NAMES)
+NO_PREFERENCE: Final[Preference] = (None, NO_BACKENDS)
 
 
 def make_preference(key: Key | None, avoid: Iterable[Backend]) -> Preference | None:
@@ -33,14 +32,13 @@ def make_preference(key: Key | None, avoid: Iterable[Backend]) -> Preference | N
     if key is not None and type(key) is not str:
         key = plain_key(key)
     if avoid is NO_BACKENDS:
-        return (key, NO_BACKENDS, _NO_NAMES)
+        return (key, NO_BACKENDS)
     backends = tuple(avoid) if type(avoid) in _USUAL else _backends(avoid)
     if len(backends) == 1 and type(backends[0]) is Backend:
-        return (key, backends, (backends[0].name,))  # the usual case, without a set
+        return (key, backends)  # the usual case
     for backend in backends:
         _check.instance("avoid: each element", backend, Backend)
-    names = {backend.name for backend in backends}
-    return (key, backends, names) if backends or key is not None else None
+    return (key, backends) if backends or key is not None else None
 
 
 def _backends(avoid: Any) -> tuple[Backend, ...]:
