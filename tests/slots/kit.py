@@ -9,6 +9,8 @@ from typing import Any
 from qorb_trio import Backend, SetConfig
 from qorb_trio._events.emitter import Emitter
 from qorb_trio._health.detector import FailureDetector
+from qorb_trio._slots.agenda import Agenda
+from qorb_trio._slots.registry import Registry
 from qorb_trio._slots.slot_set import Shared, Slot, SlotSet
 from qorb_trio._slots.state import NEXT, State
 from qorb_trio._slots.totals import Totals
@@ -51,7 +53,14 @@ class Scene:
         self.totals, self.index = Totals(), Index()
         self.events = Emitter("p", instruments)
         index: Any = self.index
-        shared: Shared[str] = Shared(self.totals, index, self.events, itertools.count(1).__next__)
+        shared: Shared[str] = Shared(
+            totals=self.totals,
+            registry=Registry(),
+            agenda=Agenda(),
+            idle_index=index,
+            events=self.events,
+            next_slot_id=itertools.count(1).__next__,
+        )
         detector = FailureDetector(SetConfig(), random.Random(0))
         self.slot_set: SlotSet[str] = SlotSet(Backend(("a", 1)), detector, 0.5, shared)
 

@@ -20,7 +20,6 @@ from .._slots.cancellation import interruption
 from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import CHECKING
 from .._slots.totals import Totals
-from .check_batches import CheckBatches
 from .closer import Closer
 from .hooks import Hooks
 from .outcomes import Outcomes
@@ -48,19 +47,33 @@ class Checker(Generic[C]):
     on_ready: Callable[[Slot[C]], None] = attrs.field(init=False)
     #: Slot sets that have a check due, but for which there is no room, in order.
     _waiting: dict[SlotSet[C], None] = attrs.field(init=False, factory=dict)
-    _batches: CheckBatches = attrs.field(init=False, factory=CheckBatches)
 
     # The schedule of health checks.
 
-    def next_check_at(self, slot_set: SlotSet[C], now: float) -> float:
-        """Return when the task of a slot set has to call `check_due`, unless it asks again.
+    def schedule(self, slot_set: SlotSet[C], now: float) -> None:
+        """Say when the next check of a slot set is due, from now on."""
+        self._schedule(slot_set, self._next_check_at(slot_set, now))
 
-        That task needs no wake-up: a connection that becomes idle while the task sleeps
-        cannot be due before it looks again.
+    def begin(self, slot_set: SlotSet[C], now: float) -> None:
+        """Schedule the first check of a slot set that has got its first connection."""
+        if slot_set.check_at == math.inf and self._hooks.can_check:
+            self.schedule(slot_set, now)
+
+    def _schedule(self, slot_set: SlotSet[C], due: float) -> None:
+        slot_set.check_at = due
+        interval = self._settings.set_config.health_interval
+        tick = check_schedule.tick(self._totals.connected, interval)
+        is_batch = tick and due < math.inf
+        slot_set.look_at(check_schedule.batch_at(due, tick) if is_batch else due)
+
+    def _next_check_at(self, slot_set: SlotSet[C], now: float) -> float:
+        """Return when `check_due` has to be called next.
+
+        A connection that becomes idle meanwhile cannot be due before that.
         """
         interval = self._settings.set_config.health_interval
-        if not self._hooks.can_check or slot_set in self._waiting or not slot_set.slots:
-            return math.inf  # the order of the first dial wakes the task
+        if not self._hooks.can_check or slot_set in self._waiting or not slot_set.connected:
+            return math.inf  # the first connection begins it again
         idle = slot_set.idle_slots
         if not idle:
             return now + interval
@@ -70,22 +83,20 @@ class Checker(Generic[C]):
         tick = check_schedule.tick(self._totals.connected, interval)
         return check_schedule.next_check_at(oldest, count, now, interval, self._rng, tick=tick)
 
-    def wake_at(self, slot_set: SlotSet[C], due: float) -> float:
-        """Return when the timer of a slot set has to ring for a check at the time `due`."""
-        interval = self._settings.set_config.health_interval
-        tick = check_schedule.tick(self._totals.connected, interval)
-        if due == math.inf or not tick:
-            return due
-        return self._batches.join(slot_set, check_schedule.batch_at(due, tick))
-
-    def check_due(self, slot_set: SlotSet[C], due: float, now: float) -> None:
-        """Check what is due by `now`, if the first check was due at the time `due`."""
-        self._batches.leave(slot_set)
+    def check_due(self, slot_set: SlotSet[C], now: float) -> None:
+        """Begin the checks that are due by `now`."""
+        due = slot_set.check_at
+        if due > now:
+            self._schedule(slot_set, due)
+            return
         interval = self._settings.set_config.health_interval
         is_batch = check_schedule.tick(self._totals.connected, interval) > 0
         while due <= now:
             self._check_oldest(slot_set, now)
-            due = self.next_check_at(slot_set, due) if is_batch else math.inf
+            due = self._next_check_at(slot_set, due if is_batch else now)
+            if not is_batch:
+                break
+        self._schedule(slot_set, due)
 
     def _check_oldest(self, slot_set: SlotSet[C], now: float) -> None:
         """Check the longest idle connection, if that is due and there is room for a check."""
@@ -112,12 +123,11 @@ class Checker(Generic[C]):
         """A check has ended, so there is room for one more."""
         for slot_set in self._waiting:
             del self._waiting[slot_set]
-            slot_set.tasks.ring()
+            self.schedule(slot_set, trio.current_time())
             return
 
     def forget(self, slot_set: SlotSet[C]) -> None:
         """Take a slot set that has left out of the queue for a check."""
-        self._batches.leave(slot_set)
         self._waiting.pop(slot_set, None)
 
     # Checks, as tasks.
@@ -126,12 +136,12 @@ class Checker(Generic[C]):
         """Have a spare checked."""
         slot.slot_set.remove_idle(slot)
         slot.slot_set.transition(slot, CHECKING)
-        slot.slot_set.tasks.start(self._run_check, slot)
+        slot.slot_set.start_io(self._run_check, slot)
 
     def recycle(self, slot: Slot[C]) -> None:
         """Have a returned connection cleaned."""
         slot.slot_set.transition(slot, CHECKING)
-        slot.slot_set.tasks.start(self._run_recycle, slot)
+        slot.slot_set.start_io(self._run_recycle, slot)
 
     @trio.lowlevel.enable_ki_protection
     async def _run_check(self, slot: Slot[C]) -> None:

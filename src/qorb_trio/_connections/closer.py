@@ -50,7 +50,7 @@ class Closer(Generic[C]):
         self.on_close(slot)
         assert slot.connection is not None
         if self._hooks.needs_close(slot.connection):
-            slot_set.tasks.start(self._disconnect, slot)
+            slot_set.start_io(self._disconnect, slot)
         else:
             self.finish(slot)
         if was_connected:
@@ -92,10 +92,12 @@ class Closer(Generic[C]):
     def clear(self, slot_set: SlotSet[C]) -> None:
         """Close all that is not checked out, and cancel all other I/O of a set.
 
-        The set must be inactive. Its task ends when its last slot has closed. A claim whose
-        ``on_acquire`` is under way could not be granted any more, so that is cancelled too.
+        The set must be inactive. A claim whose ``on_acquire`` is under way could not be granted
+        any more, so that is cancelled too.
         """
         slot_set.tasks.cancel()
+        for slot in slot_set.tasks.take_orders():
+            self.finish(slot)
         for slot in self.claimed(slot_set) if slot_set.claimed else ():
             slot.interrupt()
         self.close_idle(slot_set, slot_set.idle)

@@ -180,6 +180,7 @@ class Dialer(Generic[C]):
         if is_first:
             self._outcomes.online(slot_set)
             self._warm_up.begin(slot_set)
+            self._checker.begin(slot_set, slot.created_at)
         self._readiness.slot_connected(self._totals.connected)
         if is_first or slot_set.is_failing or self._unblocks_plan(slot_set):
             self._replan()
@@ -213,8 +214,9 @@ class Dialer(Generic[C]):
         """Give up a dial. The slot is CLOSING until its task has ended."""
         slot_set = slot.slot_set
         slot_set.transition(slot, CLOSING)
+        if slot_set.tasks.withdraw(slot):
+            self._closer.finish(slot)  # it was waiting for the end of the back-off
         slot.interrupt()
-        slot_set.tasks.ring()  # it may be waiting for the end of the back-off
         if slot_set.is_hung:
             self._outcomes.abandoned(slot)
 

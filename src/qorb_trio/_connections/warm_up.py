@@ -18,8 +18,9 @@ from .._slots.slot_set import SlotSet
 class WarmUp:
     """The slow starts of one pool's backends (`SetConfig.slow_start`).
 
-    The task of each slot set calls `step` when `next_step_at` says so. The weight is the
-    balancer's only: the planner spreads connections by the whole weight from the beginning.
+    `step` is called at each look at a slot set, and says when the next one is needed. The weight
+    is the balancer's only: the planner spreads connections by the whole weight from the
+    beginning.
     """
 
     _settings: Settings
@@ -31,15 +32,6 @@ class WarmUp:
         if self._settings.set_config.slow_start:
             self._online_since[slot_set] = trio.current_time()
             self.step(slot_set)
-            slot_set.tasks.ring()
-
-    def next_step_at(self, slot_set: SlotSet[Any]) -> float:
-        """Return when the weight rises next; never if it is whole."""
-        since = self._online_since.get(slot_set)
-        if since is None:
-            return math.inf
-        seconds = self._settings.set_config.slow_start
-        return slow_start.next_step_at(since, trio.current_time(), seconds)
 
     def step(self, slot_set: SlotSet[Any]) -> None:
         """Let the weight rise as far as it is time."""
@@ -48,8 +40,10 @@ class WarmUp:
             return
         now, seconds = trio.current_time(), self._settings.set_config.slow_start
         slot_set.scale_weight(slow_start.weight_factor(since, now, seconds))
-        if slow_start.next_step_at(since, now, seconds) == math.inf:
+        next_at = slow_start.next_step_at(since, now, seconds)
+        if next_at == math.inf:
             self.forget(slot_set)
+        slot_set.look_at(next_at)
 
     def forget(self, slot_set: SlotSet[Any]) -> None:
         """Forget a backend that has left, or whose weight is whole."""

@@ -10,7 +10,9 @@ The tree of tasks::
         ├── idle watcher        one for all connections; only if the connector has `fileno`
         ├── leak detector       warns of claims that are held for long; only if the policy says so
         ├── retirement          one timer; started by the first connection whose life is limited
-        └── slot set <backend>  one task per backend, with a nursery; started by its first dial
+        ├── looks               one timer for back-offs, health checks and warm-ups; started by the
+        │                       first of them
+        └── slot set <backend>  one task per backend with I/O under way, with a nursery
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ from .._claims.snapshot import Snapshots
 from .._connections.closer import Closer
 from .._connections.ejections import Ejections
 from .._connections.idle_watcher import IdleWatcher
+from .._connections.looks import Looks
 from .._connections.retirement import Retirement
 from .._connections.slot_set_task import SlotSetTask
 from .._events.emitter import Emitter
 from .._model.backend import Backend
 from .._model.settings import Settings
+from .._slots.agenda import Agenda
 from .._slots.bell import Bell
 from .._slots.cancellation import is_cancellation
 from .._slots.readiness import Readiness
@@ -73,6 +77,8 @@ class Lifecycle(Generic[C]):
     _snapshots: Snapshots[C]
     _closer: Closer[C]
     _ejections: Ejections[C]
+    _agenda: Agenda
+    _looks: Looks[C]
     _membership: Membership[C]
     _rebalancer: Rebalancer[C]
     _requests: PlanRequests
@@ -156,6 +162,7 @@ class Lifecycle(Generic[C]):
     def _stop_lending(self, crash: BaseException | None) -> None:
         """Fail the waiting claimants; close what nobody holds, and stop all other I/O."""
         self._requests.close()
+        self._looks.close()
         self._dispatcher.close(crash)
         if self._totals.slots <= FEW_SLOTS:
             self._clear(list(self._registry))
@@ -165,6 +172,7 @@ class Lifecycle(Generic[C]):
         for slot_set in slot_sets:
             slot_set.deactivate()
             self._ejections.forget(slot_set)
+            self._looks.forget(slot_set)
         for slot_set in slot_sets:
             self._closer.clear(slot_set)
 
@@ -213,13 +221,13 @@ class Lifecycle(Generic[C]):
 
     async def _run(self) -> None:
         self._snapshots.start(self._resolver.snapshot)
-        self._rebalancer.start = self._start_slot_set
         updates, found = trio.open_memory_channel[Collection[Backend]](0)
         # Strict, however Trio runs: `run` removes this nursery's layer, and no other.
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             self._nursery, self._context = nursery, contextvars.copy_context()
             nursery.start_soon(self._watched, self._resolve, updates, name=self._resolve)
             self._requests.bind(partial(self._start, self._rebalancer.run, is_endless=False))
+            self._agenda.bind(partial(self._start, self._looks.run, is_endless=False))
             self._dispatcher.queue.timer.bind(partial(self._start, self._expire_waiters))
             self._dispatcher.queue.note_outage(is_down=True)
             if self._watcher.is_needed:
@@ -288,10 +296,12 @@ class Lifecycle(Generic[C]):
         start = partial(self._nursery.start_soon, self._watched, part, name=part)
         self._context.run(start)
 
-    def _start_slot_set(self, slot_set: SlotSet[C]) -> None:
+    def start_slot_set(self, slot_set: SlotSet[C]) -> None:
+        """Start the task of a slot set, in the context variables of the pool."""
         assert self._nursery is not None
         name = f"<slot set {slot_set.backend.name!r}>"
-        self._nursery.start_soon(self.slot_set_task.run, slot_set, name=name)
+        run = self.slot_set_task.run
+        self._context.run(partial(self._nursery.start_soon, run, slot_set, name=name))
 
 
 def _cancel(scope: trio.CancelScope | None) -> None:

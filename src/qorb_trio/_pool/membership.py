@@ -17,6 +17,7 @@ import trio
 
 from .._connections.closer import Closer
 from .._connections.ejections import Ejections
+from .._connections.looks import Looks
 from .._events.emitter import Emitter
 from .._health.detector import FailureDetector
 from .._model.backend import Backend, effective_weight
@@ -86,6 +87,7 @@ class Membership(Generic[C]):
     _registry: Registry[C]
     _closer: Closer[C]
     _ejections: Ejections[C]
+    _looks: Looks[C]
     _targets: Targets
     _requests: PlanRequests
     _order: RotationOrder = attrs.field(init=False)
@@ -301,7 +303,7 @@ class Membership(Generic[C]):
     # One slot set.
 
     def _add(self, backend: Backend, first_delay: float = 0.0) -> SlotSet[C]:
-        """Activate a backend: make its slot set, whose task begins with the first dial."""
+        """Activate a backend: make its slot set."""
         detector = FailureDetector(self._settings.set_config, self._rng, first_delay)
         key = self._order.key(backend.name, effective_weight(backend.weight))
         slot_set = SlotSet(backend, detector, key, self._shared)
@@ -319,8 +321,7 @@ class Membership(Generic[C]):
         self._registry.drain(slot_set)
         slot_set.deactivate()
         self._ejections.forget(slot_set)
-        if not slot_set.tasks.has_orders:  # otherwise, its task does that at its end
-            self._registry.forget(slot_set)
+        self._looks.forget(slot_set)
         if (emit := self._events.backend_removed) is not None:
             emit(backend)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final, Generic, TypeVar, final
 
 import attrs
@@ -13,6 +13,7 @@ from .._claims.wait_queue import WaitQueue
 from .._connections.closer import Closer
 from .._connections.dialer import Dialer
 from .._connections.ejections import Ejections
+from .._connections.looks import Looks
 from .._events.emitter import Emitter
 from .._model.backend import Backend
 from .._model.settings import Settings
@@ -65,12 +66,11 @@ class Rebalancer(Generic[C]):
     _queue: WaitQueue[Any]
     _targets: Targets
     _dialer: Dialer[C]
+    _looks: Looks[C]
     _closer: Closer[C]
     _ejections: Ejections[C]
     _membership: Membership[C]
     _requests: PlanRequests
-    #: Starts the task of a slot set. The lifecycle's.
-    start: Callable[[SlotSet[C]], None] = attrs.field(init=False)
     #: When the next rebalance is due.
     _tick: float = attrs.field(init=False, default=math.inf)
     _watermark: HighWatermark = attrs.field(init=False, factory=HighWatermark)
@@ -310,14 +310,8 @@ class Rebalancer(Generic[C]):
                 await batch.add(count)
                 if not slot_set.is_active or (slot_set.is_failing and not is_failing):
                     break  # the next plan is for how things stand now
-                self._order_dials(slot_set, count)
-
-    def _order_dials(self, slot_set: SlotSet[C], count: int) -> None:
-        """Open slots on a backend; the first ones start its task."""
-        is_first = not slot_set.tasks.has_orders
-        slot_set.order_dials(count)
-        if is_first:
-            self.start(slot_set)
+                slot_set.order_dials(count)
+                self._looks.begin_dials(slot_set)
 
 
 @final

@@ -26,6 +26,7 @@ from .._connections.dialer import Dialer
 from .._connections.ejections import Ejections
 from .._connections.hooks import Hooks
 from .._connections.idle_watcher import IdleWatcher
+from .._connections.looks import Looks
 from .._connections.open_connections import OpenConnections
 from .._connections.outcomes import Outcomes
 from .._connections.retirement import Retirement
@@ -37,6 +38,7 @@ from .._health.hang_detector import HangDetector
 from .._model.policy import Policy
 from .._model.settings import Settings
 from .._planning.targets import Targets
+from .._slots.agenda import Agenda
 from .._slots.readiness import Readiness
 from .._slots.registry import Registry
 from .._slots.slot_set import Shared, Slot, SlotSet
@@ -116,6 +118,7 @@ class Assembly(Generic[C]):
         self.totals: Totals = Totals()
         self.targets: Targets = Targets()
         self.registry: Registry[C] = Registry()
+        self.agenda: Agenda = Agenda()
         self.readiness: Readiness = Readiness()
         self.requests: PlanRequests = PlanRequests()
         self.replan: Callable[[], None] = self.requests.request
@@ -149,6 +152,7 @@ class Assembly(Generic[C]):
         self.retirement: Retirement[C] = self.make(Retirement)
         self.watcher: IdleWatcher[C] = self.make(IdleWatcher)
         self.dialer: Dialer[C] = self.make(Dialer)
+        self.looks: Looks[C] = self.make(Looks)
         self.ejections: Ejections[C] = self.make(Ejections)
         self.verdicts: Verdicts[C] = self.make(Verdicts)
 
@@ -177,6 +181,7 @@ class Assembly(Generic[C]):
         self.control: Control[C] = self.make(Control)
         self.on_lost: Callable[[BaseException | None], None] = self.lifecycle.lost
         self.lifecycle.slot_set_task = self.make(SlotSetTask)
+        self.shared.begin = self.lifecycle.start_slot_set
 
     def hand_up(self) -> None:
         """Let the lower floors call the upper ones: by callables, for no room imports one above."""

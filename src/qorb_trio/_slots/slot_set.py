@@ -16,7 +16,7 @@ import trio
 from .._health.ejection import COUNTS_NOTHING, Tally
 from .._model.backend import Backend, effective_weight
 from .slot_states import SlotStates
-from .slot_tasks import SlotTasks
+from .slot_tasks import SlotTasks, Work
 from .state import CONNECTING, NOT_YET, State
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from .._health.detector import FailureDetector
     from .._health.ejection import Ejector
     from .._health.failure_log import FailureLog
+    from .agenda import Agenda, Look
     from .expiry import Expiry
+    from .registry import Registry
     from .totals import Totals
 
 C = TypeVar("C")
@@ -129,12 +131,16 @@ class Slot(Generic[C]):
 @final
 @attrs.define(eq=False)
 class Shared(Generic[C]):
-    """The parts of a pool that all its slot sets write to."""
+    """The parts of a pool that all its slot sets call."""
 
     totals: Totals
+    registry: Registry[C]
+    agenda: Agenda
     idle_index: IdleIndex[SlotSet[C]]
     events: Emitter
     next_slot_id: Callable[[], int]
+    #: Starts the task of a slot set, for I/O. The lifecycle's.
+    begin: Callable[[SlotSet[C]], None] = attrs.field(init=False)
 
 
 @final
@@ -142,10 +148,11 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
     """The slots of one backend, as the planner and the balancer see them."""
 
     __slots__ = (
-        "_next_slot_id",
+        "_shared",
         "_weight_factor",
         "balancing_weight",
         "candidate",
+        "check_at",
         "detector",
         "effective_weight",
         "ejector",
@@ -154,6 +161,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         "is_hung",
         "is_reclaimable",
         "limit",
+        "look",
         "max_connecting",
         "needs_trial",
         "place",
@@ -172,7 +180,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         self, backend: Backend, detector: FailureDetector, rotation_key: float, shared: Shared[C]
     ) -> None:
         super().__init__(shared.totals, shared.idle_index, shared.events)
-        self._next_slot_id: Callable[[], int] = shared.next_slot_id
+        self._shared: Shared[C] = shared
         #: What is known of the backend's reliability.
         self.detector: FailureDetector = detector
         #: The connection of a failing backend that has to prove itself.
@@ -206,6 +214,10 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         #: The place in the order in which backends get slots. The membership's.
         self.rotation_key: float = rotation_key
         self.tasks: SlotTasks[Slot[C]] = SlotTasks()
+        #: The next look at this set, for whatever is due then. The agenda's.
+        self.look: Look | None = None
+        #: When the next health check is due. The checker's.
+        self.check_at: float = NOT_YET
         #: The part of the weight that the backend has for the balancer.
         self._weight_factor: float = 1.0
         self._describe(backend)
@@ -259,10 +271,10 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
     # Slots and counts.
 
     def order_dials(self, count: int) -> None:
-        """Add `count` slots, and order their dials from the task of this slot set."""
-        new = [Slot(self._next_slot_id(), self) for _ in range(count)]
+        """Add `count` slots. Their dials begin by `take_orders`."""
+        new = [Slot(self._shared.next_slot_id(), self) for _ in range(count)]
         self.add_dials(new)
-        self.tasks.order_dials(new)
+        self.tasks.put_off(new)
 
     def begin_dial(self, slot: Slot[C], now: float) -> None:
         """Note when a dial begins, and which failures it cannot have seen."""
@@ -272,19 +284,30 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
     def take_orders(self, now: float) -> Sequence[Slot[C]]:
         """Return the slots whose dials can begin.
 
-        During a back-off, none can. To keep a task for each would be a waste. Only those that
-        were given up are returned then.
+        During a back-off, none can. To keep a task for each would be a waste. So there is
+        another look at this set when it ends.
         """
-        orders = self.tasks.take_orders()
-        if not orders or not self.detector.is_failing or self.detector.retry_at <= now:
-            return orders
-        self.tasks.put_back([slot for slot in orders if slot.state is CONNECTING])
-        return [slot for slot in orders if slot.state is not CONNECTING]
+        if self.detector.is_failing and self.detector.retry_at > now:
+            self._look_at_retry()
+            return ()
+        return self.tasks.take_orders()
 
-    @property
-    def next_dial_at(self) -> float:
-        """The time at which ordered dials can begin; never if there are none."""
-        return self.detector.retry_at if self.tasks.has_waiting else math.inf
+    def _look_at_retry(self) -> None:
+        if self.tasks.has_waiting:
+            self._shared.agenda.add(self, self.detector.retry_at)
+
+    def look_at(self, at: float) -> None:
+        """Have what is due then begun at the time `at`."""
+        self._shared.agenda.add(self, at)
+
+    def start_io(self, work: Work[Slot[C]], slot: Slot[C]) -> None:
+        """Start a task for I/O on a slot, in the nursery of this set."""
+        if self.tasks.start(work, slot):
+            self._shared.begin(self)
+
+    def _end(self) -> None:
+        self.tasks.end()
+        self._shared.registry.forget(self)
 
     def begin_probe(self, slot: Slot[C]) -> None:
         """Make a new connection the one that has to prove that a failing backend works.
@@ -308,7 +331,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
             scope = self.tasks.scope_of(slot)
             if began == NOT_YET and scope is not None:
                 scope.deadline = self.detector.retry_at
-        self.tasks.ring()
+        self._look_at_retry()
 
     def end_probe(self, slot: Slot[C]) -> bool:
         """Return True if `slot` was the probe; it is none any more."""

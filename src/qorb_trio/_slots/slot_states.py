@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-import trio
-
 from .._model.backend import Backend
 from .state import (
     AT_REST,
@@ -59,7 +57,6 @@ class SlotStates(Generic[S]):
     """The slots of one backend by their states. `SlotSet` adds the backend."""
 
     __slots__ = (
-        "_ended",
         "_events",
         "_idle_index",
         "_idle_listener",
@@ -98,8 +95,6 @@ class SlotStates(Generic[S]):
         self.claimed: int = 0
         #: Connections that are due for replacement.
         self.retiring: int = 0
-        #: Set when the set is drained, if anybody waits for that.
-        self._ended: trio.Event | None = None
 
     @property
     def idle(self) -> int:
@@ -149,8 +144,8 @@ class SlotStates(Generic[S]):
         if new is CLOSED:
             del self.slots[slot]
             totals.slots -= 1
-            if self._ended is not None and self.is_drained:
-                self._ended.set()
+            if self.is_drained:
+                self._end()
 
     def add_dials(self, new: list[S]) -> None:
         """Add slots that have just been made."""
@@ -251,15 +246,13 @@ class SlotStates(Generic[S]):
         self.is_active = False
         if self.idle_slots:
             self._idle_listener.remove(self)
-        if self._ended is not None and self.is_drained:
-            self._ended.set()
+        if self.is_drained:
+            self._end()
 
     @property
     def is_drained(self) -> bool:
         """True if the last slot has closed, and there will be no other."""
         return not (self.slots or self.is_active)
 
-    def ask_for_end(self) -> trio.Event:
-        """Return an event that is set as soon as the set is drained. It must not be yet."""
-        self._ended = ended = trio.Event()
-        return ended
+    def _end(self) -> None:
+        """Do what is left to do for a set that has no slot any more, and will have none."""

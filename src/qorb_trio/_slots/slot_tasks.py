@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Generic, TypeVar, final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeAlias, TypeVar, final
 
 import trio
 
@@ -13,77 +13,142 @@ from .cancellation import is_cancellation
 
 S = TypeVar("S")
 
+#: The I/O on one slot, as a coroutine function.
+Work: TypeAlias = Callable[[S], Awaitable[None]]
+
 
 @final
 class SlotTasks(Bell, Generic[S]):
-    """The nursery of one slot set, and the orders to the task that owns it.
+    """The nursery of one slot set, while I/O is under way, and what waits for it.
 
     `SlotSetTask` opens it; dialer, checker and closer start their tasks in it. As a bell, it
-    wakes that task: there are orders, or it is at its end, or has to look at what is due.
+    wakes the task that keeps it open.
 
     A pool has one for each backend, so it holds few objects: the garbage collector, which stops
-    the program, looks at each of them.
+    the program, looks at each of them. While no I/O is under way, there is no task either.
     """
 
     __slots__ = (
+        "_begun",
         "_nursery",
         "_on_crash",
         "_orders",
+        "_running",
         "_scopes",
-        "has_orders",
         "is_cancelled",
     )
 
     def __init__(self) -> None:
         super().__init__()
-        #: True from the first order on: only then is there a task.
-        self.has_orders: bool = False
         #: True when all I/O but closing is cancelled: the backend has left, or the pool ends.
         self.is_cancelled: bool = False
-        #: Slots whose dial was ordered, and for which no task was started yet.
+        #: Slots whose dial was ordered, but has to wait for the end of a back-off.
         self._orders: Sequence[S] = ()
+        #: I/O that waits for the nursery.
+        self._begun: list[tuple[Work[S], S]] | None = None
         self._nursery: trio.Nursery | None = None
+        #: The number of tasks in the nursery, with the one that keeps it open, if one does.
+        self._running: int = 0
         self._scopes: dict[S, trio.CancelScope] | None = None
         self._on_crash: Callable[[BaseException], None]
 
+    # The nursery.
+
     def open(self, nursery: trio.Nursery, on_crash: Callable[[BaseException], None]) -> None:
-        """Set the nursery: the task of the slot set has begun.
+        """Set the nursery, and start what waits for it.
 
         `on_crash` is called at once when a task in it crashes: the nursery itself ends only
-        when all claims on this backend have ended.
+        when all of them have ended.
         """
         self._nursery = nursery
         self._on_crash = on_crash
+        begun, self._begun = self._begun, None
+        for work, slot in begun or ():
+            self._spawn(nursery, work, slot)
+
+    async def keep_open(self) -> None:
+        """Keep the nursery open until the set is cancelled, whether there is I/O or not."""
+        self._running += 1
+        try:
+            while not self.is_cancelled:
+                await self.wait()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Note that a task in the nursery ends. The last one closes it."""
+        self._running -= 1
+        if not self._running:
+            self._nursery = None
+
+    def end(self) -> None:
+        """Keep the nursery open no longer than until the I/O in it has ended."""
+        self.is_cancelled = True
+        self.ring()
 
     def cancel(self) -> None:
         """Cancel all I/O but closing, begun or not."""
-        self.is_cancelled = True
-        self.ring()  # to end without `Cancelled` costs half as much
+        self.end()  # to end without `Cancelled` costs half as much
         if self._nursery is not None and self._nursery.child_tasks:
             self._nursery.cancel_scope.cancel()
 
-    def order_dials(self, slots: list[S]) -> None:
-        """Order the dials of new slots from the task of the slot set."""
-        self.has_orders = True
-        self._orders = [*self._orders, *slots]
-        self.ring()
+    # I/O.
 
-    def start_dials(self, dial: Callable[[S], Awaitable[None]], slots: Iterable[S]) -> None:
-        """Start a task for each of these slots. Only for the task of the slot set itself."""
-        nursery, name = self._nursery, f"{dial.__module__}.{dial.__qualname__}"
-        assert nursery is not None
-        for slot in slots:
-            nursery.start_soon(self._guard, dial, slot, name=name)
+    def start(self, work: Work[S], slot: S) -> bool:
+        """Start a task for I/O on a slot, now or as soon as there is a nursery.
+
+        Return True if a task has to be started that opens one. The I/O runs in the context
+        variables of the slot set's task, never in a claimant's.
+        """
+        nursery = self._nursery
+        if nursery is not None:
+            spawn = functools.partial(self._spawn, nursery, work, slot)
+            # A copy, because the slot set's task itself may be the caller.
+            nursery.parent_task.context.copy().run(spawn)
+            return False
+        if self._begun is None:
+            self._begun = [(work, slot)]
+            return True
+        self._begun.append((work, slot))
+        return False
+
+    def _spawn(self, nursery: trio.Nursery, work: Work[S], slot: S) -> None:
+        self._running += 1
+        nursery.start_soon(self._guard, work, slot, name=work)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _guard(self, work: Work[S], slot: S) -> None:
+        try:
+            await work(slot)
+        except BaseException as exc:
+            if not is_cancellation(exc):
+                self._on_crash(exc)
+            raise
+        finally:
+            self._leave()
+
+    # Dials that wait for the end of a back-off.
+
+    def put_off(self, slots: Sequence[S]) -> None:
+        """Keep slots whose dials cannot begin yet."""
+        self._orders = [*self._orders, *slots]
 
     def take_orders(self) -> Sequence[S]:
-        """Return the slots whose dial was ordered, but for which no task was started."""
-        self.forget()
+        """Take the slots whose dials were put off."""
         slots, self._orders = self._orders, ()
         return slots
 
-    def put_back(self, slots: list[S]) -> None:
-        """Keep slots that were taken until the task asks again."""
-        self._orders = slots
+    def withdraw(self, slot: S) -> bool:
+        """Take one slot out of those that were put off; return True if it was one."""
+        if slot not in self._orders:
+            return False
+        self._orders = [it for it in self._orders if it is not slot]
+        return True
+
+    @property
+    def has_waiting(self) -> bool:
+        """True if dials were put off."""
+        return bool(self._orders)
 
     # The scopes of the I/O that is under way. An idle slot keeps no place for one.
 
@@ -104,28 +169,3 @@ class SlotTasks(Bell, Generic[S]):
     def scope_of(self, slot: S) -> trio.CancelScope | None:
         """Return the scope of the I/O on a slot; `None` if none is under way."""
         return None if self._scopes is None else self._scopes.get(slot)
-
-    @property
-    def has_waiting(self) -> bool:
-        """True if dials have been ordered for which no task was started yet."""
-        return bool(self._orders)
-
-    def start(self, work: Callable[[S], Awaitable[None]], slot: S) -> None:
-        """Start a task for I/O on a slot.
-
-        It runs in the context variables of the slot set's task, never in a claimant's.
-        """
-        nursery = self._nursery
-        assert nursery is not None
-        start_soon = functools.partial(nursery.start_soon, self._guard, work, slot, name=work)
-        # A copy, because the slot set's task itself may be the caller.
-        nursery.parent_task.context.copy().run(start_soon)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _guard(self, work: Callable[[S], Awaitable[None]], slot: S) -> None:
-        try:
-            await work(slot)
-        except BaseException as exc:
-            if not is_cancellation(exc):
-                self._on_crash(exc)
-            raise
