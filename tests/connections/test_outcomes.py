@@ -6,6 +6,7 @@ import trio
 
 from qorb_trio import IneligibleBackendError
 from qorb_trio._connections.outcomes import Outcomes
+from qorb_trio._planning.targets import Targets
 from qorb_trio._slots.registry import Registry
 from qorb_trio._slots.slot_set import Slot, SlotSet
 from qorb_trio._slots.state import State
@@ -21,7 +22,11 @@ class Desk:
         self.plans = 0
         self.failing: list[SlotSet[str]] = []
         self.outcomes: Outcomes[str] = Outcomes(
-            pool="p", events=self.scene.events, registry=Registry(), replan=self._replan
+            pool="p",
+            events=self.scene.events,
+            registry=Registry(),
+            targets=Targets(),
+            replan=self._replan,
         )
         self.outcomes.on_failing = self.failing.append
 

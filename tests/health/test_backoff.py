@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, strategies as st
 
-from qorb_trio._health.backoff import JITTER, jittered_delay
+from qorb_trio._health.backoff import FEW_FAILING, JITTER, MAX_TRIES, crowded_delay, jittered_delay
 
 
 class Edge(random.Random):
@@ -111,3 +111,27 @@ def test_g_two_hundred_clients_do_not_retry_in_step() -> None:
         worst.append(max(seconds.values()) / (200 / 30))
     assert sum(worst) / len(worst) < 2.5
     assert sum(one > 3 for one in worst) <= 1
+
+
+def test_a_few_failing_backends_make_no_way_for_each_other() -> None:
+    """Up to `FEW_FAILING` backends that fail go by their own back-offs alone."""
+    rng = random.Random(0)
+    before = rng.getstate()
+    assert crowded_delay(FEW_FAILING, maximum=30.0, rng=rng) == 0.0
+    assert rng.getstate() == before
+
+
+@pytest.mark.parametrize("failing", [600, 2000, 4000])
+def test_many_failing_backends_are_tried_at_a_steady_rate(failing: int) -> None:
+    """The mean of the delays is that of `MAX_TRIES` tries a second, and they are spread."""
+    rng, mean = random.Random(1), (failing - FEW_FAILING) / MAX_TRIES
+    delays = [crowded_delay(failing, maximum=math.inf, rng=rng) for _ in range(2000)]
+    assert sum(delays) / len(delays) == pytest.approx(mean, rel=0.05)
+    assert 0.5 * mean <= min(delays) < 0.6 * mean
+    assert 1.4 * mean < max(delays) <= 1.5 * mean
+
+
+def test_the_longest_back_off_holds_for_many_failing_backends_too() -> None:
+    """However many backends fail, each is tried again within the maximum."""
+    rng = random.Random(2)
+    assert crowded_delay(1_000_000, maximum=30.0, rng=rng) == 30.0

@@ -18,6 +18,7 @@ from qorb_trio import (
     PoolStats,
     SetConfig,
 )
+from qorb_trio._health.backoff import FEW_FAILING, MAX_TRIES
 from qorb_trio._planning.selection import ALL_ACTIVE, MIN_ACTIVE, MIN_MAXIMUM
 from qorb_trio._pool.membership import CLOSED_FIRST, SAMPLE_SIZE
 from qorb_trio._pool.rebalancer import FEW_VIEWS, MAX_OWED, REST_PER_VIEW
@@ -306,6 +307,24 @@ async def test_backends_that_come_are_dialled_while_those_that_leave_are_closed(
         assert len(connector.dials) == 4000
         assert set(connected(rig.stats())) == {backend.name for backend in new}
         assert_consistent(rig)
+
+
+async def test_many_dead_backends_are_tried_at_a_bounded_rate(autojump_clock: MockClock) -> None:
+    """1,500 dead backends of 3,000 are tried some 200 times a second, each within the maximum."""
+    backends = make_backends(3000)
+    connector = FatedConnector()
+    connector.crash(*backends[::2])
+    async with a_pool(connector, backends, wide_policy(3000, 1)) as rig:
+        await rig.pool.wait_ready(1500)
+        await pass_time(15)
+        began, before = trio.current_time(), len(connector.dials)
+        await pass_time(20)
+        rate = (len(connector.dials) - before) / (trio.current_time() - began)
+        # Each has its turn at least once in one and a half times the mean delay, and a plan.
+        mean = (len(backends) / 2 - FEW_FAILING) / MAX_TRIES
+        assert 100 <= rate <= 1.1 * len(backends) / 2 / mean
+        tried = {dial.backend for dial in connector.dials if dial.started >= began}
+        assert tried == set(backends[::2])
 
 
 async def test_planning_rests(autojump_clock: MockClock) -> None:

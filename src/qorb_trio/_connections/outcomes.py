@@ -16,6 +16,7 @@ import trio
 from .._events.emitter import Emitter
 from .._health.failure_log import FailureLog, LogLine
 from .._model.errors import IneligibleBackendError, MisusedConnectionError, StaleConnectionError
+from .._planning.targets import Targets
 from .._slots.registry import Registry
 from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import NOT_YET
@@ -39,6 +40,7 @@ class Outcomes(Generic[C]):
     _pool: str
     _events: Emitter
     _registry: Registry[C]
+    _targets: Targets
     _replan: Callable[[], None]
     #: Called with each slot set that shows new evidence of failing. The membership's.
     on_failing: Callable[[SlotSet[C]], None] = attrs.field(init=False)
@@ -72,6 +74,7 @@ class Outcomes(Generic[C]):
         slot_set, now = slot.slot_set, trio.current_time()
         log_traceback(exc)
         if slot_set.detector.record_failure(exc, slot.health_generation, now):
+            slot_set.detector.make_way(self._targets.failing, now)
             self.on_failing(slot_set)
             self._replan()
         retry_at = slot_set.detector.retry_at if slot_set.detector.is_failing else None

@@ -8,6 +8,12 @@ import random
 #: The random part of a delay, as a part of the delay without it.
 JITTER = 0.5
 
+#: Up to this number of failing backends, each goes by its own back-off alone.
+FEW_FAILING = 500
+
+#: More than that are tried this often per second in all, because a try takes some 200 µs.
+MAX_TRIES = 200
+
 
 def jittered_delay(
     failures: int, *, minimum: float, maximum: float, spread: float, rng: random.Random
@@ -31,6 +37,17 @@ def jittered_delay(
     low = max(minimum, min(base, maximum - width))
     high = min(maximum, low + width)
     return min(maximum, rng.uniform(low, high)) if low < high < math.inf else low
+
+
+def crowded_delay(failing: int, *, maximum: float, rng: random.Random) -> float:
+    """Return the least seconds between two tries of one backend, where `failing` backends fail.
+
+    It is 0 for up to `FEW_FAILING` of them. More are tried `MAX_TRIES` times a second in all,
+    as far as each is tried again within `maximum`. The delay is drawn from a half to one and
+    a half times its mean.
+    """
+    mean = max(0, failing - FEW_FAILING) / MAX_TRIES
+    return min(maximum, mean * rng.uniform(0.5, 1.5)) if mean else 0.0
 
 
 def _doubled(failures: int, minimum: float, maximum: float) -> float:

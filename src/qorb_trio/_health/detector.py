@@ -7,7 +7,7 @@ from typing import final
 
 from .._model.policy import SetConfig
 from .._util import strip_traceback
-from .backoff import JITTER, jittered_delay
+from .backoff import JITTER, crowded_delay, jittered_delay
 from .window_counter import WindowCounter
 
 #: ``BackendStats.failures`` counts the failures of this many seconds.
@@ -139,6 +139,12 @@ class FailureDetector:
             self.failing_since = now
         self.retry_at = now + self._draw_delay()
         return True
+
+    def make_way(self, failing: int, now: float) -> None:
+        """Put the next try off, because `failing` backends of the pool have to be tried."""
+        longest = self._config.max_connection_backoff
+        delay = crowded_delay(failing, maximum=longest, rng=self._rng)
+        self.retry_at = max(self.retry_at, now + delay)
 
     def record_ineligible(self, exc: Exception, generation: int, now: float) -> bool:
         """Record that a connect raised `IneligibleBackendError`: the backend is not for use now.

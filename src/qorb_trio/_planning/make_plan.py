@@ -59,6 +59,7 @@ def plan_in_phases(
         size=division.size,
         is_saturated=_is_saturated(situation, division),
         is_settled=is_settled,
+        failing=len(situation.failing),
         has_backlog=gaps.has_backlog or _is_yielding(situation, division, gaps, opens),
     )
 

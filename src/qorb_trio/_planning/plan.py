@@ -165,3 +165,6 @@ class Plan(Generic[V]):
     Either `max_connecting` put dials off, or a due connection waits for its replacement, or
     ejected backends have more connections to give to others.
     """
+
+    failing: int = 0
+    """Number of backends that are known to fail, or are ejected."""

@@ -13,7 +13,7 @@ class Targets:
     Written by the rebalancer; `take_reclaim` and `request_rebalance` are for the others.
     """
 
-    __slots__ = ("covered_claims", "has_backlog", "is_rebalancing", "reclaim", "size")
+    __slots__ = ("covered_claims", "failing", "has_backlog", "is_rebalancing", "reclaim", "size")
 
     def __init__(self) -> None:
         #: The number of claims, held and waiting, that the plan provides for.
@@ -23,6 +23,8 @@ class Targets:
         #: True if the next returned connection of a reclaimable slot set must be closed,
         #: because another backend needs its place.
         self.reclaim: bool = False
+        #: The number of backends that are known to fail.
+        self.failing: int = 0
         #: True if dials were put off, so that a plan is needed as soon as one ends.
         self.has_backlog: bool = False
         #: True from a rebalance's beginning until nothing is left to be put right. That may
@@ -31,9 +33,17 @@ class Targets:
         self.is_rebalancing: bool = False
 
     def publish(
-        self, *, claims: int, is_saturated: bool, size: int, reclaim: bool, has_backlog: bool
+        self,
+        *,
+        claims: int,
+        is_saturated: bool,
+        size: int,
+        reclaim: bool,
+        has_backlog: bool,
+        failing: int,
     ) -> None:
         """Adopt a plan that was made for that many claims."""
+        self.failing = failing
         self.has_backlog = has_backlog
         self.covered_claims = math.inf if is_saturated else claims
         self.size = size

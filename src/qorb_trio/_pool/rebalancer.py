@@ -265,6 +265,7 @@ class Rebalancer(Generic[C]):
             size=plan.size,
             reclaim=bool(plan.reclaimable),
             has_backlog=plan.has_backlog,
+            failing=plan.failing,
         )
         if plan.is_settled:
             self._targets.end_rebalance()
