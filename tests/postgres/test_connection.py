@@ -10,9 +10,11 @@ from typing import Any
 import psycopg
 import pytest
 import trio
+from psycopg.abc import PQGen
 from psycopg.adapt import AdaptersMap
 from psycopg.rows import dict_row
 from psycopg.types.numeric import FloatLoader
+from psycopg.waiting import Ready, Wait
 
 from qorb_trio.postgres import PostgresConnection
 from tests.postgres.kit import NEEDS_SERVERS, PostgresServer, process, value
@@ -173,6 +175,15 @@ async def test_copy_both_ways(conn: PostgresConnection) -> None:
         async for record in copy.rows():
             found.append(record)  # noqa: PERF401 - it is a generator with clean-up
     assert found == rows
+
+
+async def test_a_timeout_covers_all_steps_of_an_operation(conn: PostgresConnection) -> None:
+    """An operation that waits several times within its timeout goes on to its end."""
+
+    def operation() -> PQGen[list[int]]:
+        return [(yield Wait.W), (yield Wait.RW)]
+
+    assert await conn.wait(operation(), timeout=5) == [Ready.W, Ready.W]
 
 
 async def test_a_long_copy_lets_other_tasks_run(conn: PostgresConnection) -> None:

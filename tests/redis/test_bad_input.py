@@ -107,6 +107,13 @@ async def test_a_server_that_closes_instead_of_an_answer(
     assert words in line
 
 
+async def test_a_server_that_closes_after_its_first_answer() -> None:
+    """A server that has answered is a Redis, so that the error says no more than what happened."""
+    async with answering_server(b"+OK\r\n", closes=True) as backend:
+        error = await refused(backend, password="right")
+    assert "the connection was lost: the server has closed it" in error
+
+
 @NEEDS_REDIS
 async def test_tls_where_the_server_has_none(caplog: pytest.LogCaptureFixture) -> None:
     """Redis does not answer a TLS handshake, and the error says what that means."""
