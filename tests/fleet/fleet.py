@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ import trio
 from qorb_trio import Backend, Balancer, ClaimError, LeastLoaded, Policy, Pool, open_pool
 from qorb_trio.testing import ManualResolver
 
+from ..harness.replay import seed_scheduler
 from .clock import JumpingClock
 from .hosts import FleetConnector, Host, Ledger, Link
 
@@ -168,15 +170,25 @@ async def fleet_of(size: Size, **kwargs: Any) -> AsyncIterator[Fleet]:
 
 
 def run(story: Callable[..., Awaitable[T]], *args: Any, seed: int) -> T:
-    """Run a story in virtual time; the same seed gives the same run."""
-    from trio._core._run import _r as scheduler
+    """Run a story in virtual time; the same seed gives the same run, in any process."""
 
     async def main() -> T:
         return await story(*args)
 
-    scheduler.seed(seed)
-    with _quiet():
+    seed_scheduler(seed)
+    with _quiet(), _rare_collections():
         return trio.run(main, clock=JumpingClock())
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Look for cyclic garbage seldom, because a thousand pools are much to look through."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @contextmanager

@@ -5,12 +5,10 @@ A new process cannot import the functions of ``__main__``, so these have a modul
 
 from __future__ import annotations
 
-import gc
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -67,8 +65,7 @@ def run_scenario(name: str, size: Size) -> dict[str, Any]:
     scenario = SCENARIOS[name]
     sized = scenario.sized(size)
     began = time.process_time()
-    with _rare_collections():
-        findings = run(scenario.story, sized, seed=size.seed)
+    findings = run(scenario.story, sized, seed=size.seed)
     return {
         "scenario": name,
         "title": scenario.title,
@@ -83,17 +80,6 @@ def run_scenario(name: str, size: Size) -> dict[str, Any]:
         "chart": _rounded(attrs.asdict(findings.chart)),
         "others": beside_others(name, sized, findings.comparable),
     }
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Look for cyclic garbage seldom, because a thousand pools are much to look through."""
-    before = gc.get_threshold()
-    gc.set_threshold(50_000, 20, 20)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def beside_others(name: str, size: Size, ours: dict[str, float]) -> dict[str, dict[str, float]]:

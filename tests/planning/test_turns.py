@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import heapq
+import itertools
+import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import pytest
+import trio
+from trio.testing import MockClock
 
+from qorb_trio import FixedResolver, Policy, open_pool
 from qorb_trio._planning.make_plan import make_plan
 from qorb_trio._planning.plan import Demand
 from qorb_trio._planning.rotation import RotationOrder, next_rotation
+from qorb_trio.testing import FakeConnection, FakeConnector
 
 from .situations import View
 
@@ -151,3 +158,47 @@ def test_a_newcomer_displaces_at_most_one(seed: int) -> None:
         pool.add(f"new{len(pool.names)}:1", 1)
         pool.carry_out(rebalance=True)
         assert (before - pool.held()).total() <= 1
+
+
+# ------------------------------------------------------------------------- real pools
+
+
+class NotingConnector(FakeConnector):
+    """A connector that notes when each connection is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed: list[float] = []
+
+    async def disconnect(self, conn: FakeConnection) -> None:
+        """Close a connection."""
+        self.closed.append(trio.current_time())
+        await super().disconnect(conn)
+
+
+async def test_turns_of_pools_that_started_together_drift_apart(autojump_clock: MockClock) -> None:
+    """Each turn makes the next one late by up to a tenth of the interval, at random."""
+    connectors = [NotingConnector(), NotingConnector()]
+    policy = Policy(spares_wanted=4, max_slots=4)
+    backends = FixedResolver([(f"b{i}.test", 1) for i in range(40)])
+    async with trio.open_nursery() as nursery:
+        for seed, connector in enumerate(connectors):
+            rng = random.Random(seed)
+            pool = open_pool(nursery, backends, connector, policy=policy, rng=rng)
+            nursery.start_soon(hold_open, pool)
+        await trio.sleep(20 * 66)
+        nursery.cancel_scope.cancel()
+    first, second = ([time for time in it.closed if time < 20 * 66] for it in connectors)
+    gaps = [after - before for before, after in itertools.pairwise(first)]
+    late = [gap - 60 for gap in gaps if gap < 120]  # in between, a turn may move nothing
+    assert len(late) > 10
+    assert 0 <= min(late) < 2
+    assert 4 < max(late) <= 6
+    shared = {round(time) for time in first} & {round(time) for time in second}
+    assert len(shared) <= 4
+
+
+async def hold_open(pool: AbstractAsyncContextManager[object]) -> None:
+    """Keep a pool open."""
+    async with pool:
+        await trio.sleep_forever()

@@ -29,7 +29,7 @@ class CheckedConnector(FleetConnector):
 
 async def lifetimes(size: Size) -> Findings:
     """Let all connections have a maximum age, and watch the second hour."""
-    config = SetConfig(max_lifetime=LIFETIME, health_interval=float("inf"))
+    config = SetConfig(max_lifetime=LIFETIME * size.duration, health_interval=float("inf"))
     policy = attrs.evolve(POLICY, set_config=config)
     hour = HOUR * size.duration
     async with fleet_of(size) as fleet:
@@ -48,8 +48,9 @@ async def health_checks(size: Size) -> Findings:
     async with fleet_of(size, connector=CheckedConnector) as fleet:
         await fleet.open()
         begin = HOUR * size.duration
-        await trio.sleep(begin + 300 - trio.current_time())
-    figures, chart = _evenness("health checks", fleet.ledger.checks, begin, begin + 300)
+        end = begin + max(60, 300 * size.duration)
+        await trio.sleep(end - trio.current_time())
+    figures, chart = _evenness("health checks", fleet.ledger.checks, begin, end)
     return Findings(figures, chart)
 
 

@@ -77,9 +77,12 @@ LOAD = 0.5
 
 
 def _groups(fleet: Fleet) -> Iterator[list[Host]]:
-    """Return the backends in fifty groups, or one by one if there are fewer."""
+    """Return the backends in fifty groups, or one by one if there are fewer.
+
+    In a shorter run, not all of them are restarted.
+    """
     step = max(1, len(fleet.hosts) // 50)
-    for first in range(0, len(fleet.hosts), step):
+    for first in range(0, int(len(fleet.hosts) * fleet.size.duration), step):
         yield fleet.hosts[first : first + step]
 
 

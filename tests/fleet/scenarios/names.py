@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from qorb_trio import Policy, open_pool
+from qorb_trio import Policy, SetConfig, open_pool
 from qorb_trio.resolvers import DnsResolver
 
 from ...dns.net import FakeNet
@@ -18,9 +18,13 @@ from ..hosts import FleetConnector
 SERVICE = "_fleet._tcp.test.com"
 RECORDS = 10
 TTL = 30
-#: Seconds for which each trouble lasts.
-SECONDS = 1200.0
-POLICY = Policy(spares_wanted=8, max_slots=16)
+#: Seconds for which each trouble lasts, and for which answers that flap last at least.
+SECONDS, SECONDS_OF_FLAPPING = 1200.0, 240.0
+#: The most connections of a client in those seconds. The first two rounds of flapping are
+#: followed, so that a shorter run has as many in all.
+MAX_OPENED = 20.0
+#: Without health checks, since no connection breaks.
+POLICY = Policy(spares_wanted=8, max_slots=16, set_config=SetConfig(health_interval=float("inf")))
 
 
 def _srv(numbers: range | list[int]) -> list[str]:
@@ -35,32 +39,32 @@ def _zone() -> FakeNet:
     return net
 
 
-async def _late(net: FakeNet, rng: random.Random) -> None:
+async def _late(net: FakeNet, rng: random.Random, seconds: float) -> None:
     """Let each answer take up to twelve seconds, more than the resolver's patience."""
     net.fault(lambda _: rng.uniform(0, 12))
-    await trio.sleep(SECONDS)
+    await trio.sleep(seconds)
 
 
-async def _stale(net: FakeNet, rng: random.Random) -> None:
+async def _stale(net: FakeNet, rng: random.Random, seconds: float) -> None:
     """Let the nameserver fail for as long as it lasts."""
     net.fault("SERVFAIL")
-    await trio.sleep(SECONDS)
+    await trio.sleep(seconds)
 
 
-async def _partial(net: FakeNet, rng: random.Random) -> None:
+async def _partial(net: FakeNet, rng: random.Random, seconds: float) -> None:
     """Let each answer have three of the ten records, others each time."""
-    await _each_second(net, lambda _: rng.sample(range(RECORDS), 3))
+    await _each_second(net, seconds, lambda _: rng.sample(range(RECORDS), 3))
 
 
-async def _flapping(net: FakeNet, rng: random.Random) -> None:
+async def _flapping(net: FakeNet, rng: random.Random, seconds: float) -> None:
     """Take away half of the records in every other lifetime of an answer."""
     await _each_second(
-        net, lambda now: list(range(RECORDS if int(now / TTL) % 2 else RECORDS // 2))
+        net, seconds, lambda now: list(range(RECORDS if int(now / TTL) % 2 else RECORDS // 2))
     )
 
 
-async def _each_second(net: FakeNet, numbers: Callable[[float], list[int]]) -> None:
-    until = trio.current_time() + SECONDS
+async def _each_second(net: FakeNet, seconds: float, numbers: Callable[[float], list[int]]) -> None:
+    until = trio.current_time() + seconds
     while (now := trio.current_time()) < until:
         net.set(SERVICE, "SRV", *_srv(numbers(now)), ttl=TTL)
         await trio.sleep(1)
@@ -74,8 +78,12 @@ async def dns(size: Size) -> Findings:
     figures: list[Figure] = []
     lines: dict[str, Points] = {}
     for name, trouble in TROUBLES.items():
-        opened, refused, line = await _with_trouble(size, trouble)
-        figures.append(Figure(f"{name}: connections opened per client and minute", opened, 1))
+        seconds, limit = SECONDS * size.duration, 1.0
+        if name == "flapping":
+            seconds = max(seconds, SECONDS_OF_FLAPPING)
+            limit = MAX_OPENED / (seconds / 60)
+        opened, refused, line = await _with_trouble(size, trouble, seconds)
+        figures.append(Figure(f"{name}: connections opened per client and minute", opened, limit))
         figures.append(Figure(f"{name}: claims failed", refused, 0))
         lines[name] = line
     chart = Chart("Connections opened since the trouble began", "minutes", "per client", lines)
@@ -83,23 +91,23 @@ async def dns(size: Size) -> Findings:
 
 
 async def _with_trouble(
-    size: Size, trouble: Callable[[FakeNet, random.Random], Awaitable[None]]
+    size: Size, trouble: Callable[[FakeNet, random.Random, float], Awaitable[None]], seconds: float
 ) -> tuple[float, float, Points]:
     small = Size(size.clients, RECORDS, size.seed)
     net = _zone()
     async with fleet_of(small, naming=lambda i: f"host{i}.test.com:{6000 + i}@10.1.0.{i}") as fleet:
         for client in range(size.clients):
             fleet.nursery.start_soon(_client, fleet, client, net)
-        await trio.sleep(60)
+        await trio.sleep(max(30, 60 * size.duration))
         began = trio.current_time()
-        fleet.nursery.start_soon(fleet.load, 0.2, SECONDS)
-        await trouble(net, fleet.rng)
+        fleet.nursery.start_soon(fleet.load, 0.2, seconds)
+        await trouble(net, fleet.rng, seconds)
     times = [time - began for time, _, _ in fleet.ledger.opened if time >= began]
     line = [
         (float(minute), sum(t < 60 * minute for t in times) / size.clients) for minute in range(21)
     ]
     failed = 0.0 + fleet.claims.refused + fleet.claims.broken + (fleet.claims.made == 0)
-    return len(times) / size.clients / (SECONDS / 60), failed, line
+    return len(times) / size.clients / (seconds / 60), failed, line
 
 
 async def _client(fleet: Fleet, client: int, net: FakeNet) -> None:
