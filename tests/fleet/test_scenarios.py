@@ -19,7 +19,7 @@ DURATIONS = {
     "cold-start": 1,
     "restart-all": 0.02,
     "restart-busy": 0.05,
-    "rolling-restart": 0.3,
+    "rolling-restart": 0.2,
     "rolling-kill": 0.4,
     "third-lost": 1,
     "doubled": 1,
@@ -29,7 +29,7 @@ DURATIONS = {
     "dns": 0.1,
     "health-checks": 0.2,
     "lifetimes": 0.2,
-    "thundering-return": 0.15,
+    "thundering-return": 0.25,
 }
 
 

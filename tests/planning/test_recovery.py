@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import math
 
+import trio
+from trio.testing import MockClock
+
+from qorb_trio import Backend, FixedResolver, Policy, SetConfig, open_pool
 from qorb_trio._planning.recovery import HOLD, MAX_VIEWS, Recovery
+from qorb_trio.testing import FakeConnector
 
 from .situations import View
 
@@ -74,3 +79,24 @@ def test_with_very_many_backends_nothing_is_limited() -> None:
     assert recovery.limit(8, views(0, MAX_VIEWS + 1), 10) == 8
     assert recovery.limit(8, views(1, MAX_VIEWS), 11) == 8
     assert recovery.ends_at == math.inf
+
+
+async def test_the_rest_of_the_spares_comes_when_the_limit_ends(autojump_clock: MockClock) -> None:
+    """A second after an outage the pool has all of its spares, though nothing else happens."""
+    connector = FakeConnector()
+    backends = [Backend((f"b{i}.test", 1), name=f"b{i}") for i in range(4)]
+    patient = SetConfig(min_connection_backoff=5, max_connection_backoff=5, spread=0)
+    policy = Policy(spares_wanted=8, max_slots=16, set_config=patient)
+    for backend in backends:
+        connector.fail(backend)
+    async with (
+        trio.open_nursery() as nursery,
+        open_pool(nursery, FixedResolver(backends), connector, policy=policy),
+    ):
+        await trio.sleep(4)
+        connector.heal(backends[0])
+        await trio.sleep(2)
+        at_first = len(connector.open)
+        await trio.sleep(HOLD)
+        assert 1 <= at_first <= 2
+        assert len(connector.open) == 8
