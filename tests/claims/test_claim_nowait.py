@@ -142,6 +142,14 @@ async def test_a_connector_with_on_acquire(autojump_clock: MockClock) -> None:
         assert pool.stats().backends["a"].unclaimed == 1
 
 
+async def test_the_end_with_on_acquire(autojump_clock: MockClock) -> None:
+    """After the end, a connector with ``on_acquire`` makes no difference."""
+    async with pool_of(1, HookedFakeConnector()) as pool:
+        await pool.terminate()
+        with pytest.raises(PoolTerminatedError):
+            pool.claim_nowait()
+
+
 async def test_a_pool_that_has_ended(autojump_clock: MockClock) -> None:
     """After the end, and while the pool drains, `PoolTerminatedError`."""
     async with pool_of(2) as pool, trio.open_nursery() as nursery:

@@ -183,6 +183,24 @@ async def test_wait_ready_returns_when_so_many_are_connected(autojump_clock: Moc
         assert trio.current_time() == pytest.approx(0.3)
 
 
+async def test_wait_ready_for_more_than_a_new_policy_allows(autojump_clock: MockClock) -> None:
+    """A lowered `max_slots` ends the wait for more at once, with the error of a new call."""
+    connector = FatedConnector()
+    [a] = make_backends(1)
+    connector.fate(a).connect_delay = 5
+    async with a_pool(connector, [a], Policy(max_slots=8)) as rig, trio.open_nursery() as nursery:
+        nursery.start_soon(rig.pool.wait_ready, 3)
+
+        async def wait_for_more() -> None:
+            with pytest.raises(ValueError, match=r"at most max_slots \(3\), not 6"):
+                await rig.pool.wait_ready(6)
+            assert trio.current_time() == pytest.approx(1)
+
+        nursery.start_soon(wait_for_more)
+        await trio.sleep(1)
+        rig.pool.reconfigure(Policy(max_slots=3))
+
+
 async def test_wait_ready_counts_no_backend_that_has_left(autojump_clock: MockClock) -> None:
     """A connection that is still held at a backend that has left does not make a pool ready."""
     a, b = make_backends(2)

@@ -56,9 +56,19 @@ class Control(Generic[C]):
         self._rebalancer.restart_interval()
         self._leak_detector.restart()
         self._requests.request()
+        self._readiness.changed()  # for a wait_ready that waits for more than may be now
+
+    def check_reachable(self, slots: int) -> None:
+        """Raise `ValueError` if the policy in force allows fewer slots than that."""
+        most = self._settings.policy.max_slots
+        if slots > most:
+            raise ValueError(f"slots must be at most max_slots ({most}), not {slots}")
 
     async def wait_connected(self, slots: int) -> None:
-        """Have that many slots connected; return when they are, or when the pool ends."""
+        """Have that many slots connected.
+
+        Return when they are, when the pool ends, or when the policy allows fewer.
+        """
         self._readiness.request(slots)
         self._requests.request()
         try:
@@ -67,6 +77,8 @@ class Control(Generic[C]):
             self._readiness.withdraw(slots)
 
     def _is_ready(self, slots: int) -> bool:
+        if self._dispatcher.is_closed or slots > self._settings.policy.max_slots:
+            return True
         # Slots that are connected to backends which have left do not count.
         draining = sum([slot_set.connected for slot_set in self._registry.draining])
-        return self._dispatcher.is_closed or self._totals.connected - draining >= slots
+        return self._totals.connected - draining >= slots

@@ -80,8 +80,8 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         Args:
           timeout: seconds for the whole acquisition: waiting, and every ``on_acquire``
             that is tried. `None` means ``policy.claim_timeout``, ``math.inf`` no limit,
-            and 0 not to wait for a connection: no more are tried than are idle now, each
-            for ``health_check_timeout`` at most. The body is not under the timeout.
+            and 0 not to wait for a connection: no more are tried than are idle now, for
+            ``health_check_timeout`` at most in all. The body is not under the timeout.
           key: claims with the same key prefer the same backend, in every process. The claim
             does not wait for it: if that backend has no spare, another one serves the claim.
           avoid: backends that serve the claim only if no other has a spare. For retries.
@@ -254,18 +254,16 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         Raises:
           PoolTerminatedError: the pool ends first, or has ended.
           TypeError, ValueError: `slots` is not a number between 1 and
-            ``policy.max_slots``.
+            ``policy.max_slots``; also if `reconfigure` lowers that during the wait.
         """
         self._dispatcher.check_run()
         _validation.count("slots", slots, least=1)
-        if slots > self.policy.max_slots:
-            raise ValueError(
-                f"slots must be at most max_slots ({self.policy.max_slots}), not {slots}"
-            )
+        self._parts.control.check_reachable(slots)
         await trio.lowlevel.checkpoint()
         await self._parts.control.wait_connected(slots)
         if self._dispatcher.is_closed:
             raise self._dispatcher.diagnosis.termination().error()
+        self._parts.control.check_reachable(slots)
 
     async def terminate(self) -> None:
         """End the pool now, as leaving the block normally does.
