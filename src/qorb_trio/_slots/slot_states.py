@@ -139,6 +139,8 @@ class SlotStates(Generic[S]):
         totals.connected += change
         if old is CONNECTING:
             del self.dials[slot]
+            if not self.dials:
+                self.dials = {}  # one that was filled keeps its memory
         if change < 0 and slot.is_due:
             self.retiring -= 1
         if new is CLOSED:
