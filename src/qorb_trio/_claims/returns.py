@@ -12,8 +12,8 @@ from .._balancing.candidates import candidate_of
 from .._balancing.guarded_balancer import Observe
 from .._connections.checker import Checker
 from .._connections.closer import Closer
+from .._connections.guarded_hooks import GuardedHooks
 from .._connections.hooks import Hooks
-from .._connections.outcomes import Outcomes
 from .._connections.retirement import Retirement
 from .._connections.verdicts import Verdicts
 from .._planning.targets import Targets
@@ -36,7 +36,7 @@ class Returns(Generic[C]):
     _hooks: Hooks[C]
     _totals: Totals
     _targets: Targets
-    _outcomes: Outcomes[C]
+    _guarded_hooks: GuardedHooks[C]
     _checker: Checker[C]
     _closer: Closer[C]
     _verdicts: Verdicts[C]
@@ -65,22 +65,14 @@ class Returns(Generic[C]):
         """
         failed = self._verdicts.claim_ended(slot, exc, is_kept=True)
         self.tell_balancer(slot, exc, failed=failed)
-        return self._should_recycle(slot, exc) if self._hooks.has_should_recycle else exc is None
+        if self._hooks.has_should_recycle:
+            return self._guarded_hooks.should_recycle(slot, exc)
+        return exc is None
 
     def discard(self, slot: Slot[C], exc: BaseException | None) -> None:
         """Close a connection that its holder does not want to be lent again."""
         self._verdicts.claim_ended(slot, exc, is_kept=False)
         self._closer.close(slot)
-
-    def _should_recycle(self, slot: Slot[C], exc: BaseException | None) -> bool:
-        try:
-            return self._hooks.should_recycle(slot.connection, exc)
-        except Exception as failure:  # noqa: BLE001 - the user's code
-            self._outcomes.error(slot, failure, "should_recycle")
-            return False
-        except BaseException:
-            self._closer.close(slot)
-            raise
 
     def keep(self, slot: Slot[C], holder: trio.lowlevel.Task | None) -> bool:
         """Return True if a connection may be lent again now; else close it, or have it cleaned.
@@ -93,21 +85,11 @@ class Returns(Generic[C]):
         if self._hooks.inspects_returned:
             if self._closer.close_if_broken(slot, holder):
                 return False
-            if self._hooks.has_on_recycle and self._needs_recycle(slot):
+            if self._hooks.has_on_recycle and self._guarded_hooks.needs_recycle(slot):
                 self._checker.recycle(slot)
                 return False
             slot.mark_idle(trio.current_time())
         return True
-
-    def _needs_recycle(self, slot: Slot[C]) -> bool:
-        try:
-            return self._hooks.needs_recycle(slot.connection)
-        except Exception as failure:  # noqa: BLE001 - the user's code
-            self._outcomes.error(slot, failure, "needs_recycle")
-            return True  # what cannot tell is cleaned
-        except BaseException:
-            self._closer.close(slot)
-            raise
 
     def reclaim_if_needed(self, slot: Slot[C]) -> bool:
         """Close a free connection, though claimants wait, if another backend needs its place.

@@ -9,10 +9,8 @@ import trio
 
 from .._slots.slot_set import Slot
 from .._slots.state import CLAIMED
-from .closer import Closer
 from .ejections import Ejections
-from .hooks import Hooks
-from .outcomes import Outcomes
+from .guarded_hooks import GuardedHooks
 
 C = TypeVar("C")
 
@@ -27,9 +25,7 @@ class Verdicts(Generic[C]):
     holds against the backend is bad.
     """
 
-    _hooks: Hooks[C]
-    _outcomes: Outcomes[C]
-    _closer: Closer[C]
+    _guarded_hooks: GuardedHooks[C]
     _ejections: Ejections[C]
     #: Verdicts that holders have given on claims which they still hold. True if it failed.
     reports: dict[Slot[C], bool] = attrs.field(init=False, factory=dict)
@@ -62,17 +58,7 @@ class Verdicts(Generic[C]):
         """Return True if a claim has failed, and `None` if its end says nothing."""
         if exc is None:
             return False
-        return None if _is_cancelled(exc) else self._is_failure(slot, exc) or None
-
-    def _is_failure(self, slot: Slot[C], exc: BaseException) -> bool:
-        try:
-            return self._hooks.is_failure(slot.connection, exc)
-        except Exception as failure:  # noqa: BLE001 - the user's code
-            self._outcomes.error(slot, failure, "is_failure")
-            return False
-        except BaseException:
-            self._closer.close(slot)
-            raise
+        return None if _is_cancelled(exc) else self._guarded_hooks.is_failure(slot, exc) or None
 
 
 def _is_cancelled(exc: BaseException) -> bool:

@@ -24,6 +24,7 @@ from .._connections.checker import Checker
 from .._connections.closer import Closer
 from .._connections.dialer import Dialer
 from .._connections.ejections import Ejections
+from .._connections.guarded_hooks import GuardedHooks
 from .._connections.hooks import Hooks
 from .._connections.idle_watcher import IdleWatcher
 from .._connections.looks import Looks
@@ -154,6 +155,7 @@ class Assembly(Generic[C]):
         self.dialer: Dialer[C] = self.make(Dialer)
         self.looks: Looks[C] = self.make(Looks)
         self.ejections: Ejections[C] = self.make(Ejections)
+        self.guarded_hooks: GuardedHooks[C] = self.make(GuardedHooks)
         self.verdicts: Verdicts[C] = self.make(Verdicts)
 
     def _slot_closed(self) -> None:
