@@ -82,8 +82,8 @@ def test_with_very_many_backends_nothing_is_limited() -> None:
 
 
 async def test_the_rest_of_the_spares_comes_when_the_limit_ends(autojump_clock: MockClock) -> None:
-    """A second after an outage the pool has all of its spares, though nothing else happens."""
-    connector = FakeConnector()
+    """A second after an outage the pool has all of its spares, though most backends still fail."""
+    connector = FakeConnector(connect_delay=0.3)
     backends = [Backend((f"b{i}.test", 1), name=f"b{i}") for i in range(4)]
     patient = SetConfig(min_connection_backoff=5, max_connection_backoff=5, spread=0)
     policy = Policy(spares_wanted=8, max_slots=16, set_config=patient)
