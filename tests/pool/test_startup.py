@@ -201,6 +201,21 @@ async def test_wait_ready_for_more_than_a_new_policy_allows(autojump_clock: Mock
         rig.pool.reconfigure(Policy(max_slots=3))
 
 
+async def test_wait_ready_outlasts_a_policy_that_is_replaced_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    """A lower `max_slots` that nobody has seen, because it is raised again, changes nothing."""
+    connector = FatedConnector()
+    [a] = make_backends(1)
+    connector.fate(a).connect_delay = 5
+    async with a_pool(connector, [a], Policy(max_slots=8)) as rig, trio.open_nursery() as nursery:
+        nursery.start_soon(rig.pool.wait_ready, 6)
+        await trio.sleep(1)
+        rig.pool.reconfigure(Policy(max_slots=3))
+        rig.pool.reconfigure(Policy(max_slots=8))
+    assert trio.current_time() >= 5
+
+
 async def test_wait_ready_counts_no_backend_that_has_left(autojump_clock: MockClock) -> None:
     """A connection that is still held at a backend that has left does not make a pool ready."""
     a, b = make_backends(2)

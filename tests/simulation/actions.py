@@ -153,11 +153,16 @@ class Ready:
     async def _run(self, play: Play) -> None:
         with trio.move_on_after(self.patience), play.cancelling(self.cancel) as scope:
             play.clients[scope] = None
+            pool = play.bench.pool
+            asked = min(self.slots, pool.policy.max_slots)
             try:
-                pool = play.bench.pool
-                await pool.wait_ready(min(self.slots, pool.policy.max_slots))
+                await pool.wait_ready(asked)
             except PoolTerminatedError:
                 play.note("refused: it is not ready any more")
+            except ValueError:
+                if pool.policy.max_slots >= asked:
+                    raise
+                play.note("refused: a new policy allows fewer slots")
             finally:
                 del play.clients[scope]
 

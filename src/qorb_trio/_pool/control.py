@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar, final
 
 import attrs
+import trio
 
 from .._claims.dispatcher import Dispatcher
 from .._connections.ejections import Ejections
@@ -58,17 +59,20 @@ class Control(Generic[C]):
         self._requests.request()
         self._readiness.changed()  # for a wait_ready that waits for more than may be now
 
-    def check_reachable(self, slots: int) -> None:
+    def _check_reachable(self, slots: int) -> None:
         """Raise `ValueError` if the policy in force allows fewer slots than that."""
         most = self._settings.policy.max_slots
         if slots > most:
             raise ValueError(f"slots must be at most max_slots ({most}), not {slots}")
 
     async def wait_connected(self, slots: int) -> None:
-        """Have that many slots connected.
+        """Have that many slots connected. Return when they are, or when the pool ends.
 
-        Return when they are, when the pool ends, or when the policy allows fewer.
+        Raises:
+          ValueError: the policy allows fewer slots, from the beginning or by now.
         """
+        self._check_reachable(slots)
+        await trio.lowlevel.checkpoint()
         self._readiness.request(slots)
         self._requests.request()
         try:
@@ -77,8 +81,9 @@ class Control(Generic[C]):
             self._readiness.withdraw(slots)
 
     def _is_ready(self, slots: int) -> bool:
-        if self._dispatcher.is_closed or slots > self._settings.policy.max_slots:
+        if self._dispatcher.is_closed:
             return True
+        self._check_reachable(slots)
         # Slots that are connected to backends which have left do not count.
         draining = sum([slot_set.connected for slot_set in self._registry.draining])
         return self._totals.connected - draining >= slots

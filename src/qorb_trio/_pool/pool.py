@@ -258,12 +258,9 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         """
         self._dispatcher.check_run()
         _validation.count("slots", slots, least=1)
-        self._parts.control.check_reachable(slots)
-        await trio.lowlevel.checkpoint()
         await self._parts.control.wait_connected(slots)
         if self._dispatcher.is_closed:
             raise self._dispatcher.diagnosis.termination().error()
-        self._parts.control.check_reachable(slots)
 
     async def terminate(self) -> None:
         """End the pool now, as leaving the block normally does.
