@@ -140,7 +140,9 @@ def test_a_fleet_is_the_same_in_every_process() -> None:
     """Two processes with different hashes get the same figures from one seed."""
     code = (
         "from tests.fleet.runs import run_scenario; from tests.fleet.fleet import Size\n"
-        "print(run_scenario('third-lost', Size(6, 12, 5))['figures'])"
+        "for name in ('third-lost', 'restart-busy'):\n"
+        "    result = run_scenario(name, Size(4, 12, 5))\n"
+        "    print(result['figures'], result['chart'])"
     )
     root = Path(__file__).parents[2]
     outputs = {
