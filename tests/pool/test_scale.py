@@ -276,6 +276,21 @@ async def test_slots_on_a_thousand_backends(autojump_clock: MockClock) -> None:
     assert len(connector.closed) == 2000
 
 
+async def test_the_first_dial_of_a_dead_backend_spares_the_others(
+    autojump_clock: MockClock,
+) -> None:
+    """Among many backends with four slots each, one that refuses at once is dialled once."""
+    backends = make_backends(FEW_VIEWS + 100)
+    dead, alive = set(backends[::2]), len(backends) // 2
+    connector = FatedConnector()
+    connector.crash(*dead)
+    async with a_pool(connector, backends, wide_policy(len(backends), 4)) as rig:
+        await rig.pool.wait_ready(4 * alive)
+        tries = Counter(dial.backend for dial in connector.dials if dial.backend in dead)
+        assert set(tries.values()) == {1}
+        assert len(tries) == len(dead)
+
+
 class Progress(Instrument):
     """Notes how many connections had been closed as each dial began."""
 

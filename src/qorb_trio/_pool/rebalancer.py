@@ -307,16 +307,27 @@ class Rebalancer(Generic[C]):
             # In a pause of the planning, a claim may have taken one.
             if step.view.is_active:
                 self._closer.close_idle(step.view, min(step.count, step.view.idle))
+        if len(plan.wanted) <= FEW_VIEWS:
+            for step in plan.opens:
+                await self._open(step.view, step.count, batch)
+            return
+        # One on each backend first. If it fails, the others are spared.
         for step in plan.opens:
-            slot_set = step.view
-            is_failing = slot_set.is_failing
-            for done in range(0, step.count, MAX_ORDER):
-                count = min(step.count - done, MAX_ORDER)
-                await batch.add(count)
-                if not slot_set.is_active or (slot_set.is_failing and not is_failing):
-                    break  # the next plan is for how things stand now
-                slot_set.order_dials(count)
-                self._looks.begin_dials(slot_set)
+            await self._open(step.view, 1, batch)
+        for step in plan.opens:
+            if step.count > 1 and not step.view.is_failing:
+                await self._open(step.view, step.count - 1, batch)
+
+    async def _open(self, slot_set: SlotSet[C], most: int, batch: _Batch) -> None:
+        """Open slots on a backend, unless it leaves or fails meanwhile."""
+        is_failing = slot_set.is_failing
+        for done in range(0, most, MAX_ORDER):
+            count = min(most - done, MAX_ORDER)
+            await batch.add(count)
+            if not slot_set.is_active or (slot_set.is_failing and not is_failing):
+                return  # the next plan is for how things stand now
+            slot_set.order_dials(count)
+            self._looks.begin_dials(slot_set)
 
 
 @final
