@@ -29,6 +29,7 @@ from .._slots.readiness import Readiness
 from .._slots.registry import Registry
 from .._slots.slot_set import SlotSet
 from .._slots.totals import Totals
+from .batch import Batch
 from .membership import BATCH_SIZE, Membership
 from .plan_requests import PlanRequests
 
@@ -297,7 +298,7 @@ class Rebalancer(Generic[C]):
         Meanwhile a slot may close and a backend leave or fail, but nothing else opens any
         slot, so that the caps hold all the while.
         """
-        batch = _Batch(BATCH_SIZE if len(plan.wanted) <= FEW_VIEWS else SMALL_BATCH_SIZE)
+        batch = Batch(BATCH_SIZE if len(plan.wanted) <= FEW_VIEWS else SMALL_BATCH_SIZE)
         for step in plan.aborts:
             await batch.add(step.count)
             if step.view.is_active:
@@ -318,7 +319,7 @@ class Rebalancer(Generic[C]):
             if step.count > 1 and not step.view.is_failing:
                 await self._open(step.view, step.count - 1, batch)
 
-    async def _open(self, slot_set: SlotSet[C], most: int, batch: _Batch) -> None:
+    async def _open(self, slot_set: SlotSet[C], most: int, batch: Batch) -> None:
         """Open slots on a backend, unless it leaves or fails meanwhile."""
         is_failing = slot_set.is_failing
         for done in range(0, most, MAX_ORDER):
@@ -328,21 +329,6 @@ class Rebalancer(Generic[C]):
                 return  # the next plan is for how things stand now
             slot_set.order_dials(count)
             self._looks.begin_dials(slot_set)
-
-
-@final
-class _Batch:
-    """Counts slots, and lets all other tasks have their turn after each `size` of them."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._done = 0
-
-    async def add(self, count: int) -> None:
-        if self._done >= self._size:
-            self._done = 0
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        self._done += count
 
 
 def _has_connected(slot_sets: Iterable[SlotSet[Any]]) -> bool:
