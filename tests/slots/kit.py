@@ -10,7 +10,6 @@ from qorb_trio import Backend, SetConfig
 from qorb_trio._events.emitter import Emitter
 from qorb_trio._health.detector import FailureDetector
 from qorb_trio._slots.agenda import Agenda
-from qorb_trio._slots.registry import Registry
 from qorb_trio._slots.slot_set import Shared, Slot, SlotSet
 from qorb_trio._slots.state import NEXT, State
 from qorb_trio._slots.totals import Totals
@@ -52,15 +51,17 @@ class Scene:
     def __init__(self, *instruments: Instrument) -> None:
         self.totals, self.index = Totals(), Index()
         self.events = Emitter("p", instruments)
+        #: Told of when it has left and its last slot has closed.
+        self.gone: list[SlotSet[str]] = []
         index: Any = self.index
         shared: Shared[str] = Shared(
             totals=self.totals,
-            registry=Registry(),
             agenda=Agenda(),
             idle_index=index,
             events=self.events,
             next_slot_id=itertools.count(1).__next__,
         )
+        shared.forget = self.gone.append
         detector = FailureDetector(SetConfig(), random.Random(0))
         self.slot_set: SlotSet[str] = SlotSet(Backend(("a", 1)), detector, 0.5, shared)
 

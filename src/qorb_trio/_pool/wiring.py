@@ -140,6 +140,7 @@ class Assembly(Generic[C]):
         self.idle_index: IdleIndex[SlotSet[C]] = IdleIndex(self.rng, guarded)
         self.next_slot_id: Callable[[], int] = itertools.count(1).__next__
         self.shared: Shared[C] = self.make(Shared)
+        self.shared.forget = self.registry.forget
 
     def add_connections(self) -> None:
         """Add what opens, checks and closes connections."""

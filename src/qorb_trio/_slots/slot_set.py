@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from .._health.failure_log import FailureLog
     from .agenda import Agenda, Look
     from .expiry import Expiry
-    from .registry import Registry
     from .totals import Totals
 
 C = TypeVar("C")
@@ -134,13 +133,14 @@ class Shared(Generic[C]):
     """The parts of a pool that all its slot sets call."""
 
     totals: Totals
-    registry: Registry[C]
     agenda: Agenda
     idle_index: IdleIndex[SlotSet[C]]
     events: Emitter
     next_slot_id: Callable[[], int]
     #: Starts the task of a slot set, for I/O. The lifecycle's.
     begin: Callable[[SlotSet[C]], None] = attrs.field(init=False)
+    #: Forgets a slot set whose last slot has closed. The registry's.
+    forget: Callable[[SlotSet[C]], None] = attrs.field(init=False)
 
 
 @final
@@ -307,7 +307,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
 
     def _end(self) -> None:
         self.tasks.end()
-        self._shared.registry.forget(self)
+        self._shared.forget(self)
 
     def begin_probe(self, slot: Slot[C]) -> None:
         """Make a new connection the one that has to prove that a failing backend works.
