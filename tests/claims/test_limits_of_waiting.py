@@ -411,32 +411,3 @@ async def test_the_end_of_a_pool_refuses_as_ever(rule: str, autojump_clock: Mock
             with suppress(PoolTerminatedError):
                 await pool.terminate()
     assert tally.kinds == [PoolTerminatedError] * 2
-
-
-@pytest.mark.parametrize("hangs", [1, 3])
-async def test_a_claim_that_does_not_wait_ends_in_time(
-    autojump_clock: MockClock, hangs: int
-) -> None:
-    """With timeout=0, all set-ups that hang take at most one `health_check_timeout` together."""
-
-    class Hanging(HookedFakeConnector):
-        async def on_acquire(self, conn: FakeConnection) -> None:
-            """Hang, at the first connections."""
-            if not all(hung):
-                hung[hung.index(False)] = True
-                await trio.sleep(2)
-                raise ConnectionError("too slow")
-
-    hung = [False] * hangs
-    fields = {"max_slots": 4, "spares_wanted": 4, "health_check_timeout": 3}
-    async with pool_with(Hanging(), A, ready=4, **fields) as pool:
-        began = trio.current_time()
-        if hangs == 1:
-            async with pool.claim(timeout=0):
-                assert trio.current_time() - began == pytest.approx(2)
-        else:
-            with pytest.raises(ClaimTimeoutError) as caught:
-                async with pool.claim(timeout=0):
-                    pass  # pragma: no cover
-            assert trio.current_time() - began == pytest.approx(3)
-            assert str(caught.value.__cause__) == "too slow"

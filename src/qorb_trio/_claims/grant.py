@@ -192,15 +192,12 @@ class Grant(Generic[C]):
         cause: Exception | None = None
         is_late = False
         # With `timeout=0`, try only the connections that are idle now. Connections that finish
-        # dialling meanwhile are ignored; otherwise the claim might never return. Their set-up
-        # takes time, but no more in all than one may take that fails.
-        tries, until = 0, deadline
-        if not waits:
-            tries = dispatcher.totals.idle
-            until = trio.current_time() + dispatcher.settings.set_config.health_check_timeout
+        # dialling meanwhile are ignored; otherwise the claim might never return.
+        tries = 0 if waits else dispatcher.totals.idle
         while True:
             slot = await self._next_slot(claim_id, deadline, cause, is_late=is_late, again=again)
             if self._is_usable(slot) and dispatcher.hooks.has_on_acquire:
+                until = deadline if waits else float("inf")
                 failure = await self._set_up(slot, claim_id, until)
                 # What was cut short by the deadline tells less than what failed before.
                 if failure and (cause is None or trio.current_time() < until):
@@ -212,7 +209,7 @@ class Grant(Generic[C]):
             self._give_up()
             again = True
             tries -= 1
-            is_late = trio.current_time() >= until or (not waits and tries <= 0)
+            is_late = trio.current_time() >= deadline if waits else tries <= 0
 
     async def _next_slot(
         self,

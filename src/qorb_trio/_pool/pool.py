@@ -80,8 +80,8 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         Args:
           timeout: seconds for the whole acquisition: waiting, and every ``on_acquire``
             that is tried. `None` means ``policy.claim_timeout``, ``math.inf`` no limit,
-            and 0 not to wait for a connection: no more are tried than are idle now, for
-            ``health_check_timeout`` at most in all. The body is not under the timeout.
+            and 0 not to wait for a connection: no more are tried than are idle now, each
+            for ``health_check_timeout`` at most. The body is not under the timeout.
           key: claims with the same key prefer the same backend, in every process. The claim
             does not wait for it: if that backend has no spare, another one serves the claim.
           avoid: backends that serve the claim only if no other has a spare. For retries.
