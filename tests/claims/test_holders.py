@@ -154,6 +154,23 @@ async def test_a_claim_that_is_held_for_long_is_logged_once(
             assert len(caplog.records) == 1
 
 
+async def test_leaks_are_looked_for_no_more(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A policy without `leak_warning_after` ends the search, and another one begins it again."""
+    caplog.set_level(logging.WARNING, "qorb_trio.claim")
+    async with open_bench("a", policy=Policy(leak_warning_after=10)) as bench:
+        await bench.settle()
+        async with bench.pool.claim():
+            await trio.sleep(5)
+            bench.pool.reconfigure(Policy())
+            await trio.sleep(100)
+            assert not caplog.records
+            bench.pool.reconfigure(Policy(leak_warning_after=10))
+            await trio.sleep(1)
+    assert len(caplog.records) == 1
+
+
 async def test_leaks_are_not_looked_for_unless_asked(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

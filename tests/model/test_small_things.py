@@ -13,10 +13,17 @@ from qorb_trio.testing import FakeConnector, ManualResolver
 
 
 def test_a_backend_shows_what_is_special() -> None:
-    """Priority and weight are shown where they are not the defaults."""
+    """Priority, weight and target are shown where they are not the defaults."""
     assert repr(Backend(("a.test", 1))) == "Backend(('a.test', 1), name='a.test:1')"
-    special = Backend("/run/a.sock", name="a", priority=2, weight=3)
-    assert repr(special) == "Backend('/run/a.sock', name='a', priority=2, weight=3)"
+    special = Backend("/run/a.sock", name="a", priority=2, weight=3, target="b")
+    assert repr(special) == "Backend('/run/a.sock', name='a', priority=2, weight=3, target='b')"
+
+
+def test_a_weight_has_a_limit() -> None:
+    """A weight above the largest one is refused, and the largest one is not."""
+    assert Backend(("a.test", 1), weight=2**32).weight == 2**32
+    with pytest.raises(ValueError, match=r"weight must be at most 2\*\*32"):
+        Backend(("a.test", 1), weight=2**32 + 1)
 
 
 class Bare(Connector[object]):
@@ -38,6 +45,8 @@ async def test_the_defaults_of_a_connector() -> None:
     await connector.disconnect(conn)
     assert connector.should_recycle(conn, None)
     assert not connector.should_recycle(conn, ValueError())
+    assert connector.needs_recycle(conn)
+    assert connector.fileno(conn) is None
 
 
 class Refusing(Bare):

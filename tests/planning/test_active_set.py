@@ -324,6 +324,17 @@ def test_a_set_that_grows_is_narrowed_at_the_next_turn() -> None:
     assert pool.connected() == 8
 
 
+def test_a_set_that_has_become_small_is_all_active_after_a_turn() -> None:
+    """A rebalance that comes before anything else activates all backends of a small set."""
+    found = backends(range(200))
+    pool = Pool(found)
+    pool.round()
+    pool.take_over(found[:ALL_ACTIVE])
+    assert len(pool.views) < ALL_ACTIVE
+    pool.round(rebalance=True)
+    assert len(pool.views) == ALL_ACTIVE
+
+
 def test_removed_backends_are_replaced() -> None:
     """The next backends in the order take the places of those that have left."""
     found = backends(range(1000))

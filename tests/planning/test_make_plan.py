@@ -547,6 +547,13 @@ def test_dials_are_not_given_up_where_room_comes_anyway() -> None:
     assert places(idle, plan.aborts) == [(0, 1)]
 
 
+def test_a_cap_below_what_is_claimed_ends_dials() -> None:
+    """Below what is checked out, a lowered cap leaves each other backend only one dial."""
+    views = ordered([View(claimed=6, connecting=1), View(connecting=2)])
+    plan = make_plan(views, Demand(max_slots=4, spares=1))
+    assert places(views, plan.aborts) == [(0, 1)]
+
+
 # ---------------------------------------------------------------- closing what works
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -370,6 +371,48 @@ async def test_a_large_set_may_come_as_the_pool_ends(steps: int) -> None:
         for _ in range(steps):
             await trio.lowlevel.checkpoint()
     assert connector.open == []
+
+
+@pytest.mark.parametrize("steps", range(0, 50, 7))
+async def test_weights_may_change_as_backends_are_activated(
+    steps: int, autojump_clock: MockClock
+) -> None:
+    """A set with other weights may come at any step of an activation: all is in order after."""
+    connector = FatedConnector()
+    plain = make_backends(700)
+    heavy = [Backend(it.address, name=it.name, weight=2) for it in plain]
+    policy = wide_policy(700, 1)
+    async with a_pool(connector, plain, attrs.evolve(policy, spares_wanted=4)) as rig:
+        await rig.pool.wait_ready(4)
+        rig.pool.reconfigure(policy)
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        rig.resolver.set(heavy)
+        await pass_time(5)
+        assert sum(connected(rig.stats()).values()) == 700
+
+
+@pytest.mark.parametrize("hang", [False, True])
+async def test_backends_may_leave_while_their_surplus_is_closed(
+    hang: bool, autojump_clock: MockClock
+) -> None:
+    """A lower cap closes spares, or gives up dials, in pauses; backends that leave meanwhile
+    are left alone."""
+    connector = FatedConnector()
+    backends = make_backends(FEW_VIEWS + 100)
+    if hang:
+        for backend in backends:
+            connector.fate(backend).connect_delay = 8
+    size = len(backends)
+    async with a_pool(connector, backends, wide_policy(size, 4)) as rig:
+        await pass_time(5)
+        rig.pool.reconfigure(wide_policy(size, 1))
+        while sum(it.connecting + it.unclaimed for it in rig.stats().backends.values()) == 4 * size:
+            await trio.lowlevel.checkpoint()
+        rig.resolver.set(backends[: size // 2])
+        await pass_time(60)
+        assert sum(connected(rig.stats()).values()) == size // 2
+        assert_consistent(rig)
 
 
 async def test_sets_may_follow_each_other_quickly(autojump_clock: MockClock) -> None:

@@ -72,14 +72,16 @@ class Retirement(Generic[C]):
             return
         now = trio.current_time()
         estimate = self._hangs.estimate(now)
-        if slot.expiry is not None:  # it was recycled while it was being dialled
-            slot.expiry.update(config, estimate)
+        expiry = slot.expiry
+        if expiry is not None:  # it was recycled while it was being dialled
+            expiry.update(config, estimate)
         else:
-            self._limit(slot, Expiry.draw(config, dial_began, estimate, self._rng))
-        if slot.expiry is not None:
-            self.now = trio.lowlevel.current_clock().current_time
-            slot.expiry.check_in(now)
-            self._schedule(slot, slot.expiry, now)
+            expiry = Expiry.draw(config, dial_began, estimate, self._rng)
+            assert expiry is not None
+            self._limit(slot, expiry)
+        self.now = trio.lowlevel.current_clock().current_time
+        expiry.check_in(now)
+        self._schedule(slot, expiry, now)
 
     def _limit(self, slot: Slot[C], expiry: Expiry | None) -> None:
         slot.expiry = expiry

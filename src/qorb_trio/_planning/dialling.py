@@ -101,9 +101,8 @@ def _dials_over_cap(
     fullest_first = yield from sort(dialled, fullness, reverse=True)
     for view in fullest_first:
         count = min(over, _dials_beyond(view, gaps.wanted[view]))
-        if count > 0:
-            aborts.append(Step(view, count))
-            over -= count
+        aborts.append(Step(view, count))
+        over -= count
         if over <= 0:
             break
     return aborts

@@ -100,7 +100,7 @@ class PoolManager(Generic[C]):
         self._entered: bool = False
 
     # To a type checker, each of these is the mistake that it is.
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # pragma: no branch
 
         def __getattr__(self, name: str) -> NoReturn:
             if hasattr(Pool, name):
