@@ -504,3 +504,19 @@ async def test_a_second_end_prolongs_no_drain(autojump_clock: MockClock) -> None
             await rig.pool.terminate()
         assert trio.current_time() == pytest.approx(DRAIN)
         claim.release()
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_set_may_come_in_the_step_in_which_the_pool_ends(
+    steps: int, autojump_clock: MockClock
+) -> None:
+    """The end may begin in any step of a set's way to the pool: nothing stays open."""
+    connector = FatedConnector()
+    old, new = make_backends(2, "old"), make_backends(2, "new")
+    async with a_pool(connector, old) as rig:
+        await rig.pool.wait_ready(2)
+        rig.resolver.set(new)
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        await rig.pool.terminate()
+        assert connector.open == []
