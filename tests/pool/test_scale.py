@@ -345,7 +345,7 @@ async def test_many_dead_backends_are_tried_at_a_bounded_rate(
 
 
 async def test_planning_rests(autojump_clock: MockClock) -> None:
-    """Plans over 800 backends, half of them dead, rest for ten times as long as they take, after
+    """Plans over 800 backends, half of them dead, rest for 25 times as long as they take, after
     the first few."""
     backends = make_backends(800)
     connector = FatedConnector()

@@ -45,11 +45,11 @@ FEW_VIEWS: Final = 500
 SMALL_BATCH_SIZE: Final = 10
 
 #: Seconds of rest for each backend of a plan over more than that. A plan takes some 10 µs for
-#: each, so that planning takes at most a tenth of a core.
-REST_PER_VIEW: Final = 1e-4
+#: each, so that planning takes at most 4 % of a core.
+REST_PER_VIEW: Final = 2.5e-4
 
 #: Seconds of rest that may be owed, so that a few plans can follow each other at once.
-MAX_OWED: Final = 2.0
+MAX_OWED: Final = 5.0
 
 #: The dials of one backend that begin together. Each has a task meanwhile.
 MAX_ORDER: Final = 64
