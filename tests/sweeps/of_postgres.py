@@ -13,6 +13,7 @@ import trio
 
 from qorb_trio import Backend, FixedResolver, Policy, open_pool
 from qorb_trio.postgres import PostgresConnection, PostgresConnector
+from qorb_trio.postgres._transaction import PostgresTransaction
 
 from ..harness import Sweep
 from ..postgres.kit import USER, PostgresServer, binaries, value
@@ -60,6 +61,19 @@ async def begin_and_leave(conn: PostgresConnection[Any]) -> None:
     PostgresConnection.pipeline,
     PostgresConnection.settle,
     PostgresConnection.cancel_safe,
+    by=(
+        PostgresConnector.connect,
+        PostgresConnector.is_valid,
+        PostgresConnector.on_recycle,
+        PostgresConnector.disconnect,
+        PostgresConnector.is_primary,
+        PostgresConnection.wait,
+        PostgresTransaction._enter,
+        PostgresTransaction._leave,
+        PostgresConnection.pipeline,
+        PostgresConnection.settle,
+        PostgresConnection.cancel_safe,
+    ),
     name="one connection",
     real=True,
     seeds=1,
