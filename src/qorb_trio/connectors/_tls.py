@@ -71,6 +71,8 @@ class TlsConnector(Connector[TlsStream]):
     ) -> None:
         if ssl_context is None:
             ssl_context = ssl.create_default_context()
+            # Python 3.11.2 sets this: a stream that was cut off would seem to be complete.
+            ssl_context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         _check.instance("ssl_context", ssl_context, ssl.SSLContext)
         _check_server_hostname(server_hostname)
         self._context = ssl_context
