@@ -444,7 +444,7 @@ async def test_https_compatible_closes_without_a_goodbye() -> None:
         await lab.exchange()
         assert not lab.broken
         await lab.connector.disconnect(lab.ours)
-        with pytest.raises(ssl.SSLError, match="(?i)eof"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)eof"):
             await lab.theirs.receive()
 
 
