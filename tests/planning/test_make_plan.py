@@ -190,7 +190,7 @@ def test_demand_that_a_primary_cannot_take_retains_no_standby() -> None:
 
 
 def test_claimants_do_not_wait_for_dials_that_are_put_off() -> None:
-    """Where `max_connecting` allows no more, another backend is dialled for a parked claimant."""
+    """Another backend is dialled for a parked claimant when `max_connecting` allows no more."""
     views = ordered(
         [
             View(connecting=1, max_connecting=1, effective_weight=5),

@@ -50,30 +50,24 @@ async def begin_and_leave(conn: PostgresConnection[Any]) -> None:
         await conn.execute("SELECT pg_sleep(60)")
 
 
-@sweeps(
+#: What waits by itself in the sweep of one connection.
+WAITS = (
     PostgresConnector.connect,
     PostgresConnector.is_valid,
     PostgresConnector.on_recycle,
     PostgresConnector.disconnect,
     PostgresConnector.is_primary,
     PostgresConnection.wait,
-    PostgresConnection.transaction,
     PostgresConnection.pipeline,
     PostgresConnection.settle,
     PostgresConnection.cancel_safe,
-    by=(
-        PostgresConnector.connect,
-        PostgresConnector.is_valid,
-        PostgresConnector.on_recycle,
-        PostgresConnector.disconnect,
-        PostgresConnector.is_primary,
-        PostgresConnection.wait,
-        PostgresTransaction._enter,
-        PostgresTransaction._leave,
-        PostgresConnection.pipeline,
-        PostgresConnection.settle,
-        PostgresConnection.cancel_safe,
-    ),
+)
+
+
+@sweeps(
+    *WAITS,
+    PostgresConnection.transaction,
+    by=(*WAITS, PostgresTransaction._enter, PostgresTransaction._leave),
     name="one connection",
     real=True,
     seeds=1,

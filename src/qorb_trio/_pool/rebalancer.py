@@ -298,7 +298,8 @@ class Rebalancer(Generic[C]):
         Meanwhile a slot may close and a backend leave or fail, but nothing else opens any
         slot, so that the caps hold all the while.
         """
-        batch = Batch(BATCH_SIZE if len(plan.wanted) <= FEW_VIEWS else SMALL_BATCH_SIZE)
+        is_large = len(plan.wanted) > FEW_VIEWS
+        batch = Batch(SMALL_BATCH_SIZE if is_large else BATCH_SIZE)
         for step in plan.aborts:
             await batch.add(step.count)
             if step.view.is_active:
@@ -308,14 +309,10 @@ class Rebalancer(Generic[C]):
             # In a pause of the planning, a claim may have taken one.
             if step.view.is_active:
                 self._closer.close_idle(step.view, min(step.count, step.view.idle))
-        if len(plan.wanted) <= FEW_VIEWS:
-            for step in plan.opens:
-                await self._open(step.view, step.count, batch)
-            return
-        # One on each backend first. If it fails, the others are spared.
         for step in plan.opens:
-            await self._open(step.view, 1, batch)
-        for step in plan.opens:
+            # In a large plan one on each backend first. If it fails, the others are spared.
+            await self._open(step.view, 1 if is_large else step.count, batch)
+        for step in plan.opens if is_large else ():
             if step.count > 1 and not step.view.is_failing:
                 await self._open(step.view, step.count - 1, batch)
 
