@@ -10,7 +10,8 @@ from typing import Any
 
 from qorb_trio import Backend
 from qorb_trio._balancing.candidates import IdleCandidate, candidate_of
-from qorb_trio._balancing.guarded_balancer import GuardedBalancer, guard
+from qorb_trio._balancing.guard import guard
+from qorb_trio._balancing.guarded_balancer import GuardedBalancer
 from qorb_trio._balancing.idle_index import IdleIndex
 from qorb_trio._balancing.preference import NO_PREFERENCE, make_preference
 from qorb_trio._balancing.strategy import Balancer

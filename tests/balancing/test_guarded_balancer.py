@@ -11,7 +11,7 @@ import pytest
 
 from qorb_trio import Backend, Balancer, Candidate, LeastLoaded, PeakEwma, RoundRobin
 from qorb_trio._balancing.candidates import candidate_of
-from qorb_trio._balancing.guarded_balancer import guard
+from qorb_trio._balancing.guard import guard
 from qorb_trio._balancing.idle_index import IdleIndex
 from qorb_trio._balancing.strategy import FEW, BalancerError, check_balancer
 

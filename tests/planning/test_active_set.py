@@ -241,7 +241,8 @@ def test_patience_is_short_again_after_a_success() -> None:
     views = list(pool.views.values())
     for view in views:
         view.probe_order = (pool.now + 10, 0)
-    assert pool.active.update(views, 4, 8, pool.now) == Change([], [])
+    change = pool.active.update(views, 4, 8, pool.now)
+    assert (change.activate, change.deactivate) == ([], [])
     views[0].idle, views[0].is_failing = 1, False
     change = pool.active.update(views, 4, 8, pool.now)
     assert set(change.deactivate) < set(views[1:])

@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeAlias, TypeVar, final
 
 from .._util import log_safely, printable, safe_repr
 from .candidates import IdleCandidate, IdleSet, candidate_of, sample
-from .least_loaded import LeastLoaded
 from .peak_ewma import PeakEwma
 from .round_robin import RoundRobin, in_turn
 from .strategy import Balancer, BalancerError
@@ -89,15 +88,3 @@ class GuardedBalancer(Generic[S]):
 
     def _describe(self) -> str:
         return f"balancer {safe_repr(self._balancer)}"
-
-
-def guard(
-    balancer: Balancer, rng: random.Random, now: Callable[[], float]
-) -> GuardedBalancer[Any] | None:
-    """Return a balancer for an idle index; `None` for `LeastLoaded`, the rule of the index.
-
-    `rng` is the pool's source of randomness, and `now` returns its time.
-    """
-    if type(balancer) is LeastLoaded:
-        return None
-    return GuardedBalancer(balancer, rng, now)

@@ -8,15 +8,17 @@ from __future__ import annotations
 import random
 from bisect import insort
 from collections.abc import Iterator, Sequence
-from typing import Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 from .._model.backend import Backend
 from .candidates import IdleCandidate, IdleSet, without
 from .favourites import Favourites
-from .guarded_balancer import GuardedBalancer
 from .least_loaded import least_loaded, least_of
 from .preference import NO_PREFERENCE, Preference
 from .strategy import FEW
+
+if TYPE_CHECKING:
+    from .guarded_balancer import GuardedBalancer
 
 S = TypeVar("S", bound=IdleSet)
 

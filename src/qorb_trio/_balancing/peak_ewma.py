@@ -119,3 +119,6 @@ def _try_first(candidate: Candidate, now: float) -> Candidate:
 
 def _load_per_weight(candidate: Candidate) -> float:
     return candidate.load / candidate.weight
+
+
+PeakEwma.__module__ = "qorb_trio"  # where users import it from

@@ -77,3 +77,6 @@ def _limit_lag(candidates: Sequence[Candidate]) -> list[float]:
     for candidate in candidates:
         candidate.memo = max(candidate.memo, limit)
     return [candidate.memo for candidate in candidates]
+
+
+RoundRobin.__module__ = "qorb_trio"  # where users import it from

@@ -34,7 +34,7 @@ async def _after_checkpoint(failure: ClaimFailure) -> ClaimFailure:
 
 
 @final
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Diagnosis(Generic[C]):
     """Makes the failures of claims. Each takes a snapshot of the pool."""
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import attrs
 import trio
 from trio.lowlevel import current_task
 
 from .._balancing.candidates import candidate_of
-from .._balancing.guarded_balancer import Observe
 from .._balancing.idle_index import IdleIndex
 from .._balancing.preference import NO_PREFERENCE, Preference
 from .._balancing.strategy import BalancerError
@@ -39,15 +38,17 @@ from .spares import Spares
 from .unreleased import warn_of_cut
 from .wait_queue import WaitQueue
 
-C = TypeVar("C")
+if TYPE_CHECKING:
+    from .._balancing.guarded_balancer import Observe
 
+C = TypeVar("C")
 
 _CLAIM_IDS: Any = attrs.Factory(lambda: itertools.count(1).__next__)
 _NESTED_CLAIMS: Any = attrs.Factory(lambda self: NestedClaims(self.pool), takes_self=True)
 
 
 @final
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Dispatcher(InRun, Generic[C]):
     """Decides which claimant gets which connection of one pool."""
 

@@ -19,7 +19,7 @@ from .._model.stats import PoolStats
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class ClaimFailure:
     """The error of one or several claimants: its class, its message and its cause."""
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar, final
+from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import attrs
 import trio
 
 from .._balancing.candidates import candidate_of
-from .._balancing.guarded_balancer import Observe
 from .._connections.checker import Checker
 from .._connections.closer import Closer
 from .._connections.guarded_hooks import GuardedHooks
@@ -21,11 +20,14 @@ from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import CLAIMED
 from .._slots.totals import Totals
 
+if TYPE_CHECKING:
+    from .._balancing.guarded_balancer import Observe
+
 C = TypeVar("C")
 
 
 @final
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Returns(Generic[C]):
     """The connections that come back to one pool. The dispatcher is its only user.
 

@@ -35,7 +35,7 @@ C = TypeVar("C")
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Trial(Generic[C]):
     """The way of one ejected backend to its trial claim."""
 
@@ -59,7 +59,7 @@ class Trial(Generic[C]):
 
 
 @final
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Ejections(Generic[C]):
     """The ejected backends of one pool."""
 

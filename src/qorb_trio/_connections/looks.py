@@ -21,7 +21,7 @@ BATCH_SIZE: Final = 10
 
 
 @final
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Looks(Generic[C]):
     """The looks at all slot sets of one pool: dials after a back-off, checks, warm-ups.
 

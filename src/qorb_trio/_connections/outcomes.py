@@ -33,7 +33,7 @@ MIN_LASTING: Final = 0.1
 
 
 @final
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Outcomes(Generic[C]):
     """The outcomes of all connections of one pool."""
 

@@ -33,7 +33,7 @@ FEW_TASKS: Final = 64
 
 
 @final
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class SlotSetTask(Generic[C]):
     """The tasks of all slot sets of one pool."""
 

@@ -14,7 +14,7 @@ from .._slots.slot_set import SlotSet
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class WarmUp:
     """The slow starts of one pool's backends (`SetConfig.slow_start`).
 

@@ -25,3 +25,6 @@ class AuditInstrument(EventInstrument):
     def on_event(self, event: PoolEvent) -> None:
         """Raise the audit event."""
         sys.audit(f"qorb_trio.{event}", round((event.duration or 0) * 1e6), event)
+
+
+AuditInstrument.__module__ = "qorb_trio"  # where users import it from

@@ -19,7 +19,7 @@ _Fields: TypeAlias = "dict[str, Any]"
 
 
 @final
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _SlotMemory:
     """The facts about one slot that are kept until it is closed."""
 

@@ -130,7 +130,7 @@ class PoolEvent:
 
 
 @final
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class EventSpec:
     """The arguments of one `Instrument` method, and the spans that the event delimits."""
 
@@ -188,3 +188,8 @@ EVENT_SPECS: Final[Mapping[str, EventSpec]] = MappingProxyType(
 SPAN_KEYS: Final[Mapping[str, str]] = MappingProxyType(
     {"claim": "claim_id", "online": "backend", "rebalance": "pool", "ejected": "backend"}
 )
+
+
+# Where users import them from.
+PoolEvent.__module__ = "qorb_trio"
+is_abandonment.__module__ = "qorb_trio"

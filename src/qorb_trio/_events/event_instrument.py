@@ -52,3 +52,6 @@ def _recorder(name: str) -> Callable[..., None]:
 for _name in EVENT_SPECS:
     setattr(EventInstrument, _name, _recorder(_name))
 del _name
+
+
+EventInstrument.__module__ = "qorb_trio"  # where users import it from

@@ -20,7 +20,7 @@ HEALTH_CHECK = "health check"
 
 
 @final
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class LogLine:
     """A line that is due: the arguments of ``Logger.log``, as numbers and printable texts."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, final
@@ -88,6 +87,8 @@ class BackendStats:
 
 def _is_picklable(value: object) -> bool:
     """Return True if `value` survives a round trip: many exceptions fail on the way back."""
+    import pickle  # noqa: PLC0415 - statistics are rarely pickled, and this takes a millisecond
+
     try:
         pickle.loads(pickle.dumps(value))  # noqa: S301 - made in this line
     except Exception:  # noqa: BLE001 - any code of the user's may run

@@ -14,7 +14,7 @@ from .situation import Situation
 
 
 @final
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Division(Generic[V]):
     """The demand, divided."""
 

@@ -15,7 +15,7 @@ from .rotation import MAX_REMEMBERED, RotationOrder
 
 
 @final
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Replacement:
     """The consequences of a new set for the active backends."""
 

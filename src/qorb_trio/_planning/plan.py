@@ -92,7 +92,7 @@ V = TypeVar("V", bound=View)
 
 
 @final
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Demand:
     """The needs and the limits of the pool as a whole."""
 

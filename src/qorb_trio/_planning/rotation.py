@@ -28,7 +28,7 @@ EXPONENTIAL_TURNS: Final = 3
 _MASK: Final = 2**64 - 1
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Place:
     """The place of one backend: its key is ``origin + wait / weight``."""
 

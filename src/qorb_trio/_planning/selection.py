@@ -41,7 +41,7 @@ MAX_STEP: Final = 50
 
 
 @final
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Change(Generic[A]):
     """The backends to activate, and the views to give up."""
 

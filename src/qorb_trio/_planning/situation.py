@@ -12,7 +12,7 @@ from .plan import Demand, V
 
 
 @final
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Sums(Generic[V]):
     """The totals of the views that have been counted."""
 

@@ -7,11 +7,11 @@ import itertools
 import random
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 
 import attrs
 
-from .._balancing.guarded_balancer import GuardedBalancer, guard
+from .._balancing.guard import guard
 from .._balancing.idle_index import IdleIndex
 from .._balancing.strategy import Balancer
 from .._claims.diagnosis import Diagnosis
@@ -52,12 +52,15 @@ from .membership import Membership
 from .plan_requests import PlanRequests
 from .rebalancer import Rebalancer
 
+if TYPE_CHECKING:
+    from .._balancing.guarded_balancer import GuardedBalancer
+
 C = TypeVar("C")
 P = TypeVar("P")
 
 
 @final
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Parts(Generic[C]):
     """The parts of a pool that `Pool` calls."""
 

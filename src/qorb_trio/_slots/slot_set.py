@@ -128,7 +128,7 @@ class Slot(Generic[C]):
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Shared(Generic[C]):
     """The parts of a pool that all its slot sets call."""
 

@@ -262,3 +262,6 @@ class ContextConnector(Connector[C]):
         if visit is None:
             raise ValueError(f"{conn!r} is no open connection of this connector")
         return visit
+
+
+ContextConnector.__module__ = "qorb_trio"  # where users import it from

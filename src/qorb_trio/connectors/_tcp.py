@@ -90,3 +90,6 @@ class TcpConnector(Connector[trio.SocketStream]):
         if self._streams is not None:
             return self._streams.fileno(conn)
         return conn.socket.fileno()
+
+
+TcpConnector.__module__ = "qorb_trio"  # where users import it from

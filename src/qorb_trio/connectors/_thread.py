@@ -321,3 +321,8 @@ def _call_if_there(connection: object, name: str) -> None:
     method = getattr(connection, name, None)
     if method is not None:
         method()
+
+
+# Where users import them from.
+ThreadConnection.__module__ = "qorb_trio"
+ThreadConnector.__module__ = "qorb_trio"

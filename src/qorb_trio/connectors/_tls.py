@@ -225,3 +225,6 @@ def _hint_at(reason: BaseException) -> str:
     # What a plain answer gets.
     plain = isinstance(reason, ssl.SSLError) and reason.reason == "WRONG_VERSION_NUMBER"
     return ": the server does not speak TLS at this port" if plain else ""
+
+
+TlsConnector.__module__ = "qorb_trio"  # where users import it from

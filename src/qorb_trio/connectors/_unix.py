@@ -50,3 +50,6 @@ class UnixConnector(Connector[trio.SocketStream]):
     def fileno(self, conn: trio.SocketStream) -> int:
         """Return the socket's descriptor."""
         return conn.socket.fileno()
+
+
+UnixConnector.__module__ = "qorb_trio"  # where users import it from

@@ -1,44 +1,40 @@
 """Resolvers find the backends of a service.
 
 `FixedResolver` has a list, `DnsResolver` asks DNS, and `resolver_for` chooses between them.
-`MappedResolver` and `ProbedResolver` change what another resolver finds. dnspython is imported
-when a `DnsResolver` is made, and not before.
+`MappedResolver` and `ProbedResolver` change what another resolver finds. Each is imported when
+it is first used, and dnspython when a `DnsResolver` is made.
 """
 
-from __future__ import annotations
+import typing as _typing
 
-from ._dns.config import DnsResolverConfig
-from ._dns.resolver import DnsResolver
-from ._dns.snapshot import DnsSnapshot, NameserverSnapshot, NameSnapshot
-from ._fixed import FixedResolver
-from ._for import resolver_for
-from ._mapped import MappedResolver, subset
-from ._probed import ProbedBackend, ProbedResolver, ProbedSnapshot
+from .._on_demand import on_demand as _names_on_demand
 
-__all__ = [
-    "DnsResolver",
-    "DnsResolverConfig",
-    "DnsSnapshot",
-    "FixedResolver",
-    "MappedResolver",
-    "NameSnapshot",
-    "NameserverSnapshot",
-    "ProbedBackend",
-    "ProbedResolver",
-    "ProbedSnapshot",
-    "resolver_for",
-    "subset",
-]
-
-DnsResolver.__module__ = "qorb_trio"
-DnsResolverConfig.__module__ = "qorb_trio"
-FixedResolver.__module__ = "qorb_trio"
-MappedResolver.__module__ = "qorb_trio"
-ProbedResolver.__module__ = "qorb_trio"
-resolver_for.__module__ = "qorb_trio"
-subset.__module__ = "qorb_trio"
-DnsSnapshot.__module__ = __name__
-NameSnapshot.__module__ = __name__
-NameserverSnapshot.__module__ = __name__
-ProbedBackend.__module__ = __name__
-ProbedSnapshot.__module__ = __name__
+if _typing.TYPE_CHECKING:
+    from ._dns.config import DnsResolverConfig as DnsResolverConfig
+    from ._dns.resolver import DnsResolver as DnsResolver
+    from ._dns.snapshot import (
+        DnsSnapshot as DnsSnapshot,
+        NameserverSnapshot as NameserverSnapshot,
+        NameSnapshot as NameSnapshot,
+    )
+    from ._fixed import FixedResolver as FixedResolver
+    from ._for import resolver_for as resolver_for
+    from ._mapped import MappedResolver as MappedResolver, subset as subset
+    from ._probed import (
+        ProbedBackend as ProbedBackend,
+        ProbedResolver as ProbedResolver,
+        ProbedSnapshot as ProbedSnapshot,
+    )
+else:
+    __getattr__, __dir__, __all__ = _names_on_demand(
+        __name__,
+        {
+            "._dns.config": "DnsResolverConfig",
+            "._dns.resolver": "DnsResolver",
+            "._dns.snapshot": "DnsSnapshot NameserverSnapshot NameSnapshot",
+            "._fixed": "FixedResolver",
+            "._for": "resolver_for",
+            "._mapped": "MappedResolver subset",
+            "._probed": "ProbedBackend ProbedResolver ProbedSnapshot",
+        },
+    )

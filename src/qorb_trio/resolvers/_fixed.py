@@ -106,3 +106,6 @@ class FixedResolver(Resolver):
 
     def __repr__(self) -> str:
         return f"FixedResolver({list(self._backends)!r})"
+
+
+FixedResolver.__module__ = "qorb_trio"  # where users import it from

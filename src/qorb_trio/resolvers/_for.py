@@ -115,3 +115,6 @@ def _is_ip(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+resolver_for.__module__ = "qorb_trio"  # where users import it from

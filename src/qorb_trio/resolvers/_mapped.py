@@ -196,3 +196,8 @@ def _seed_key(seed: int | str | bytes | None) -> bytes:
         return os.urandom(16)
     text = seed if isinstance(seed, bytes) else repr(seed).encode("utf-8", "backslashreplace")
     return blake2b(text, digest_size=16).digest()
+
+
+# Where users import them from.
+MappedResolver.__module__ = "qorb_trio"
+subset.__module__ = "qorb_trio"

@@ -100,7 +100,7 @@ class _Outcome:
     ended: float
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Entry:
     """One backend in one run."""
 
@@ -324,3 +324,9 @@ class ProbedResolver(Resolver):
 
     def __repr__(self) -> str:
         return f"ProbedResolver({self._resolver!r}, {self._probe!r})"
+
+
+# Where users import them from.
+ProbedResolver.__module__ = "qorb_trio"
+ProbedBackend.__module__ = "qorb_trio.resolvers"
+ProbedSnapshot.__module__ = "qorb_trio.resolvers"

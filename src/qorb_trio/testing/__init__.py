@@ -5,34 +5,17 @@
 small DNS server on real sockets.
 """
 
-from __future__ import annotations
+import typing as _typing
 
-from typing import TYPE_CHECKING, Final
-
-from ._fake_connection import FakeConnection
-from ._fake_connector import FakeConnector, HookedFakeConnector
-from ._manual_resolver import ManualResolver
-from ._memory_connector import MemoryConnector, MemoryStream
-from ._recording_instrument import RecordingInstrument
-
-if TYPE_CHECKING:
-    from ._dns.server import DnsAction, DnsQuery, DnsServer, DnsStep
-
-__all__ = [
-    "DnsAction",
-    "DnsQuery",
-    "DnsServer",
-    "DnsStep",
-    "FakeConnection",
-    "FakeConnector",
-    "HookedFakeConnector",
-    "ManualResolver",
-    "MemoryConnector",
-    "MemoryStream",
-    "RecordingInstrument",
-]
-
-_OF_THE_SERVER: Final = ("DnsAction", "DnsQuery", "DnsServer", "DnsStep")
+from .._on_demand import on_demand as _names_on_demand
+from ._fake_connection import FakeConnection as FakeConnection
+from ._fake_connector import (
+    FakeConnector as FakeConnector,
+    HookedFakeConnector as HookedFakeConnector,
+)
+from ._manual_resolver import ManualResolver as ManualResolver
+from ._memory_connector import MemoryConnector as MemoryConnector, MemoryStream as MemoryStream
+from ._recording_instrument import RecordingInstrument as RecordingInstrument
 
 for _public in (
     FakeConnection,
@@ -45,15 +28,15 @@ for _public in (
 ):
     _public.__module__ = __name__
 
-
-def __getattr__(name: str) -> object:
+if _typing.TYPE_CHECKING:
+    from ._dns.server import (
+        DnsAction as DnsAction,
+        DnsQuery as DnsQuery,
+        DnsServer as DnsServer,
+        DnsStep as DnsStep,
+    )
+else:
     # dnspython is imported for those who ask for the server, and not for the fakes.
-    if name in _OF_THE_SERVER:
-        from ._dns import server  # noqa: PLC0415 - see above
-
-        return getattr(server, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    __getattr__, __dir__, __all__ = _names_on_demand(
+        __name__, {"._dns.server": "DnsAction DnsQuery DnsServer DnsStep"}
+    )

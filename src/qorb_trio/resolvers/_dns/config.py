@@ -139,3 +139,6 @@ class DnsResolverConfig:
                 f"min_refresh ({self.min_refresh!r}) must not be greater"
                 f" than max_refresh ({self.max_refresh!r})"
             )
+
+
+DnsResolverConfig.__module__ = "qorb_trio"  # where users import it from

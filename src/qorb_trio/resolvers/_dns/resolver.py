@@ -128,3 +128,6 @@ class DnsResolver(Resolver):
 
     def __repr__(self) -> str:
         return f"DnsResolver({self._name!r})"
+
+
+DnsResolver.__module__ = "qorb_trio"  # where users import it from

@@ -109,3 +109,9 @@ class DnsSnapshot:
             if name.state in {"empty", "unconfirmed"}:
                 return f"{what}: no such records"
         return None
+
+
+# Where users import them from.
+NameSnapshot.__module__ = "qorb_trio.resolvers"
+NameserverSnapshot.__module__ = "qorb_trio.resolvers"
+DnsSnapshot.__module__ = "qorb_trio.resolvers"
