@@ -329,3 +329,26 @@ def test_wrong_balancers(balancer: object, words: str) -> None:
     """An object that is no balancer is refused by an error that names the argument."""
     with pytest.raises(TypeError, match=f"balancer.*{words}"):
         check_balancer(balancer)
+
+
+@pytest.mark.parametrize("is_avoided", [True, False])
+def test_turns_that_were_missed_in_a_pool(is_avoided: bool) -> None:
+    """A backend that was avoided, or without a spare, for long catches up on a few turns only."""
+    items = [Item(name) for name in range(3)]
+    rng = random.Random(0)
+    index: IdleIndex[Item] = IdleIndex(rng, guard(RoundRobin(), rng, lambda: 7.0))
+    for item in items:
+        index.add(item)
+    for _ in range(30):
+        index.choose()
+    if not is_avoided:
+        index.remove(items[0])
+    for _ in range(1000):
+        assert choose_for(index, avoid=[items[0].backend]) is not items[0]
+        if is_avoided:  # which leaves the other claims as they are
+            assert index.best[0] is items[0]
+    if not is_avoided:
+        index.add(items[0])
+    names = [index.choose().name for _ in range(60)]
+    assert names[:8] == [0] * 8
+    assert sorted(Counter(names[9:]).values()) == [17, 17, 17]

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from binascii import crc32
 from collections.abc import Sequence
-from functools import lru_cache
 from hashlib import blake2b
 from math import log
-from struct import Struct
 from typing import Final, TypeAlias, final
 
 #: Types of the ``key`` of a claim.
 Key: TypeAlias = str | bytes | int
 
-_BITS: Final = 64
-_MASK: Final = (1 << _BITS) - 1
+#: The largest prime below 2**30: Python is quickest with integers below that.
+_PRIME: Final = 2**30 - 35
+#: A factor without a pattern: the digits of pi.
+_FACTOR: Final = 314_159_265
 
-#: The first prime after pi * 2**125, which has 127 bits and no pattern.
-_PRIME: Final = 0x6487ED5110B4611A62633145C06E0EB9
-_PRIME_BITS: Final = 127
-#: Lets a number and its negative have different squares.
-_OFFSET: Final = _PRIME // 3
+#: The beginnings of three overlapping ranges, so that ``1``, ``"1"`` and ``b"1"`` are three keys.
+_STR, _BYTES, _INT = 0.5, 0.6, 0.7
+
+#: The number of times that a multiplier goes round while a key's number grows by about one.
+_TURNS: Final = 2.0**26
+
+#: Rounds a small number if it is added and subtracted again, because a float has 53 bits. This
+#: takes less time than ``round()`` and ``%``.
+_ROUND: Final = 1.5 * 2**52
 
 
 def plain_key(key: object) -> Key:
@@ -39,39 +44,28 @@ def plain_key(key: object) -> Key:
     return int.__index__(key)
 
 
-def name_seed(name: str) -> int:
-    """Return a hash of a backend's name in 64 bits, the same in every process."""
-    return _hash(b"n" + name.encode("utf-8", "surrogatepass")) & _MASK
+def multiplier(name: str) -> float:
+    """Return a hash of a backend's name from 0.5 to 1, the same in every process."""
+    digest = blake2b(b"n" + name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    # A float has 53 bits. The first one is set, because the result is at least 0.5.
+    return (int.from_bytes(digest, "big") >> 12 | 1 << 52) / (1 << 53)
 
 
-def _hash(data: bytes) -> int:
-    return int.from_bytes(blake2b(data, digest_size=16).digest(), "big")
+def _key_number(key: Key) -> float:
+    """Return a hash of a key, the same in every process: a number from 2**24 to 2**28.
 
-
-#: A factor for each type, so that ``1``, ``"1"`` and ``b"1"`` are three keys.
-_FACTORS: Final = {kind: _hash(kind.__name__.encode()) for kind in (str, bytes, int)}
-
-
-def _key_hash(key: Key) -> int:
-    """Return a hash of a key in 64 bits, the same in every process.
-
-    It is cheaper than a cryptographic hash, because each claim with a new key needs one: the key
-    as a number, times a factor, modulo a prime (Carter and Wegman, "Universal Classes of Hash
-    Functions", 1979). Without the square, keys that count up would favour some backends.
+    It is cheaper than a cryptographic hash, because each claim with a new key needs one. A text
+    or bytes become a number by their CRC-32, an integer by a multiplication modulo a prime.
+    Without the square, keys that count up would favour some backends.
     """
-    if isinstance(key, int):
-        number = key
+    if type(key) is int:
+        number = key * _FACTOR % _PRIME * (1 / _PRIME) + _INT
+    elif type(key) is str:
+        number = crc32(key.encode("utf-8", "surrogatepass")) * 2.0**-32 + _STR
     else:
-        data = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
-        number = int.from_bytes(data, "big")
-    spread = (number * _FACTORS[type(key)] + _OFFSET) % _PRIME
-    return spread * spread % _PRIME >> _PRIME_BITS - _BITS
-
-
-@lru_cache(maxsize=16)
-def _layout(count: int) -> Struct:
-    """Return the layout of some numbers of 64 bits with as much room after each."""
-    return Struct("<" + "Q8x" * count)
+        assert type(key) is bytes
+        number = crc32(key) * 2.0**-32 + _BYTES
+    return number * number * _TURNS
 
 
 @final
@@ -85,31 +79,40 @@ class Rendezvous:
     Hit Rates", 1998; weights: Schindler and Schomaker, "Weighted distributed hash tables",
     2005.)
 
-    `seeds` are the backends' `name_seed`. The cost is proportional to their number, because
-    the choice depends on all of them, and the backends that have a spare change from claim
-    to claim. To keep it low, all backends are hashed in one multiplication of long numbers.
+    The cost is proportional to the number of backends, because the choice depends on all of
+    them, and the backends that have a spare change from claim to claim. To keep it low, a draw
+    is the fractional part of the key's number times the backend's `multiplier` (Knuth, "The Art
+    of Computer Programming", volume 3, section 6.4: multiplicative hashing). Floats are
+    multiplied and rounded alike on every platform that has those of IEEE 754.
     """
 
-    __slots__ = ("_layout", "_seeds", "_weights")
+    __slots__ = ("_multipliers", "_weights")
 
-    def __init__(self, seeds: Sequence[int], weights: Sequence[float]) -> None:
-        self._layout: Struct = _layout(len(seeds))
-        self._seeds: int = int.from_bytes(self._layout.pack(*seeds), "little")
+    def __init__(self, multipliers: Sequence[float], weights: Sequence[float]) -> None:
+        self._multipliers: Sequence[float] = multipliers
         is_even = weights.count(weights[0]) == len(weights)
         self._weights: Sequence[float] | None = None if is_even else weights
 
     def find(self, key: Key) -> int:
         """Return the position of the backend that a key prefers."""
-        # Multiplication by a random odd number spreads the seeds evenly (Dietzfelbinger et al.,
-        # "A Reliable Randomized Algorithm for the Closest-Pair Problem", 1997). Only the upper
-        # bits of the 64 are well mixed, and only they matter here. Both factors have 64 bits, so
-        # the product of one backend does not reach that of the next.
-        products = self._seeds * (_key_hash(key) | 1)
-        layout = self._layout
-        draws = layout.unpack(products.to_bytes(layout.size, "little"))
-        weights = self._weights
-        if weights is None:
-            return draws.index(max(draws))
-        # The half keeps u above 0. A float has 53 bits, so it may become 1, which does no harm.
-        scores = [log((u + 0.5) / (1 << _BITS)) / w for u, w in zip(draws, weights, strict=True)]
+        number = _key_number(key)
+        if self._weights is not None:
+            return self._find_by_weight(number, self._weights)
+        # With equal weights, the greatest u is preferred. Here it is from -0.5 to 0.5.
+        most, found = -1.0, 0.0
+        for each in self._multipliers:
+            draw = number * each
+            draw -= draw + _ROUND - _ROUND
+            if draw > most:
+                most = draw
+                found = each
+        return self._multipliers.index(found)
+
+    def _find_by_weight(self, number: float, weights: Sequence[float]) -> int:
+        scores = []
+        for each, weight in zip(self._multipliers, weights, strict=True):
+            draw = number * each
+            draw -= draw + _ROUND - _ROUND
+            # The last summand keeps u above 0, and is lost in all but the least of them.
+            scores.append(log(draw + 0.5 + 2.0**-60) / weight)
         return scores.index(max(scores))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import log
+from math import log2
 from typing import Any, Generic, Protocol, TypeVar, final
 
 from .._model.backend import Backend
-from .affinity import name_seed
+from .affinity import multiplier
 from .strategy import FEW
 
 
@@ -43,19 +43,20 @@ S = TypeVar("S", bound=IdleSet)
 class IdleCandidate(Generic[S]):
     """The `Candidate` that stands for one slot set."""
 
-    __slots__ = ("log_weight", "memo", "seed", "slot_set")
+    __slots__ = ("log_weight", "memo", "multiplier", "slot_set")
 
     def __init__(self, slot_set: S) -> None:
         self.slot_set: S = slot_set
         #: The balancer's own state.
         self.memo: Any = None
         #: Stable hash of the backend's name, for affinity.
-        self.seed: int = name_seed(slot_set.backend.name)
+        self.multiplier: float = multiplier(slot_set.backend.name)
         self.note_weight()
 
     def note_weight(self) -> None:
         """Adopt a weight that has changed."""
-        self.log_weight: float = log(self.slot_set.balancing_weight)
+        #: The binary logarithm of the weight, for `PeakEwma`.
+        self.log_weight: float = log2(self.slot_set.balancing_weight)
 
     @property
     def backend(self) -> Backend:

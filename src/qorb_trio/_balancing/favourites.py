@@ -35,9 +35,9 @@ class Favourites(Generic[S]):
         """Return the set that a key prefers; see `Rendezvous`."""
         rendezvous = self._rendezvous
         if rendezvous is None:
-            seeds = [(it.candidate or candidate_of(it)).seed for it in self._tier]
+            multipliers = [(it.candidate or candidate_of(it)).multiplier for it in self._tier]
             weights = [it.balancing_weight for it in self._tier]
-            self._rendezvous = rendezvous = Rendezvous(seeds, weights)
+            self._rendezvous = rendezvous = Rendezvous(multipliers, weights)
         kept = self.kept[type(key)]
         if len(kept) >= MOST_KEPT:
             kept.clear()

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, final
 from .._util import log_safely, printable, safe_repr
 from .candidates import IdleCandidate, IdleSet, candidate_of, sample
 from .peak_ewma import PeakEwma
-from .round_robin import RoundRobin, in_turn
+from .round_robin import RoundRobin, next_turn, settle
 from .strategy import Balancer, BalancerError
 
 logger = logging.getLogger("qorb_trio.pool")
@@ -30,7 +30,7 @@ class GuardedBalancer(Generic[S]):
     Those of this package need no guard.
     """
 
-    __slots__ = ("_balancer", "_failed", "_now", "_rng", "observe", "pick")
+    __slots__ = ("_balancer", "_failed", "_is_round_robin", "_now", "_rng", "observe", "pick")
 
     def __init__(self, balancer: Balancer, rng: random.Random, now: Callable[[], float]) -> None:
         self._balancer: Any = balancer
@@ -42,8 +42,9 @@ class GuardedBalancer(Generic[S]):
         self.pick: Callable[[Sequence[IdleCandidate[S]]], IdleCandidate[S]] = self._choose
         #: Tells the balancer of claims; `None` if it does not want to know.
         self.observe: Observe[S] | None = None
-        if type(balancer) is RoundRobin:
-            self.pick = partial(in_turn, rng.random)
+        self._is_round_robin: bool = type(balancer) is RoundRobin
+        if self._is_round_robin:
+            self.pick = next_turn
         elif type(balancer) is PeakEwma:
             self.pick = partial(balancer.pick, rng, now)
             self.observe = balancer.observe
@@ -51,10 +52,16 @@ class GuardedBalancer(Generic[S]):
             self.observe = self._observe
 
     def show(self, tier: Sequence[S]) -> tuple[IdleCandidate[S], ...]:
-        """Return the candidates that stand for these sets, or for a sample of many."""
-        shown = sample(tier, self._rng.random)
+        """Return the candidates that stand for these sets, or for a sample of many.
+
+        They may be kept for `pick` until one of them is shown with others.
+        """
+        some = sample(tier, self._rng.random)
         # A call for each of them would cost more than the rest.
-        return tuple([slot_set.candidate or candidate_of(slot_set) for slot_set in shown])
+        shown = tuple([slot_set.candidate or candidate_of(slot_set) for slot_set in some])
+        if self._is_round_robin:
+            settle(shown, self._rng.random)
+        return shown
 
     def _choose(self, shown: Sequence[IdleCandidate[S]]) -> IdleCandidate[S]:
         """Have a user's balancer choose.

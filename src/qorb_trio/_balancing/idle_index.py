@@ -160,8 +160,7 @@ class IdleIndex(Generic[S]):
         """Return the candidates for the user's balancer from `tier`."""
         assert self._balancer is not None
         shown = self._balancer.show(tier)
-        if tier is self.best and len(tier) <= FEW:
-            self._shown = shown
+        self._shown = shown if tier is self.best and len(tier) <= FEW else None
         return shown
 
     def prefer(self, preference: Preference) -> S:
