@@ -9,9 +9,9 @@ from typing import Any
 from qorb_trio import Backend, SetConfig
 from qorb_trio._events.emitter import Emitter
 from qorb_trio._health.detector import FailureDetector
-from qorb_trio._slots.agenda import Agenda
 from qorb_trio._slots.slot_set import Shared, Slot, SlotSet
 from qorb_trio._slots.state import NEXT, State
+from qorb_trio._slots.timer_queue import TimerQueue
 from qorb_trio._slots.totals import Totals
 from qorb_trio.abc import Instrument
 
@@ -56,7 +56,7 @@ class Scene:
         index: Any = self.index
         shared: Shared[str] = Shared(
             totals=self.totals,
-            agenda=Agenda(),
+            timers=TimerQueue(),
             idle_index=index,
             events=self.events,
             next_slot_id=itertools.count(1).__next__,

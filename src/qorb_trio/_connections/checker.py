@@ -64,7 +64,7 @@ class Checker(Generic[C]):
         interval = self._settings.set_config.health_interval
         tick = check_schedule.tick(self._totals.connected, interval)
         is_batch = tick and due < math.inf
-        slot_set.look_at(check_schedule.batch_at(due, tick) if is_batch else due)
+        slot_set.schedule(check_schedule.batch_at(due, tick) if is_batch else due)
 
     def _next_check_at(self, slot_set: SlotSet[C], now: float) -> float:
         """Return when `check_due` has to be called next.

@@ -27,7 +27,7 @@ from .closer import Closer
 
 C = TypeVar("C")
 
-#: The number of looks below which those of closed slots are not searched for.
+#: The number of entries below which those of closed slots are not searched for.
 MIN_PRUNED: Final = 64
 
 
@@ -57,8 +57,8 @@ class Retirement(Generic[C]):
     now: Callable[[], float] = attrs.field(init=False, factory=lambda: trio.current_time)
     _is_running: bool = attrs.field(init=False, default=False)
     # With a number, so that two slots are never compared.
-    _looks: list[tuple[float, int, Slot[C]]] = attrs.field(init=False, factory=list)
-    #: The number of looks at which those of closed slots are forgotten.
+    _heap: list[tuple[float, int, Slot[C]]] = attrs.field(init=False, factory=list)
+    #: The number of entries at which those of closed slots are forgotten.
     _prune_at: int = attrs.field(init=False, default=MIN_PRUNED)
     _number: Callable[[], int] = attrs.field(init=False, factory=_counter)
     _timer: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
@@ -125,7 +125,7 @@ class Retirement(Generic[C]):
             else:
                 slot.expiry.recycle(at)
             if slot.state in CONNECTED:
-                self._look(slot, now)
+                self._check_age(slot, now)
 
     def reconfigure(self, slots: Iterable[Slot[C]]) -> None:
         """Limit the life of all connections by the policy that is in force now."""
@@ -143,16 +143,16 @@ class Retirement(Generic[C]):
                 expiry.update(config, estimate)
             if expiry is not None and not dated_returns:
                 expiry.check_in(now)
-            self._look(slot, now)
+            self._check_age(slot, now)
 
     # The timer.
 
     def _schedule(self, slot: Slot[C], expiry: Expiry, now: float) -> None:
-        at = expiry.next_look_at(now if slot.state is CLAIMED else expiry.unused_since)
+        at = expiry.changes_at(now if slot.state is CLAIMED else expiry.unused_since)
         if at == math.inf:
             return
-        heappush(self._looks, (at, self._number(), slot))
-        if len(self._looks) >= self._prune_at:
+        heappush(self._heap, (at, self._number(), slot))
+        if len(self._heap) >= self._prune_at:
             self._prune()
         if not self._is_running:
             self._is_running = True
@@ -162,22 +162,22 @@ class Retirement(Generic[C]):
 
     def _prune(self) -> None:
         """Forget the slots that are closed: a long life must not keep them."""
-        self._looks = [look for look in self._looks if look[2].state not in {CLOSING, CLOSED}]
-        heapify(self._looks)
-        self._prune_at = max(MIN_PRUNED, 2 * len(self._looks))
+        self._heap = [it for it in self._heap if it[2].state not in {CLOSING, CLOSED}]
+        heapify(self._heap)
+        self._prune_at = max(MIN_PRUNED, 2 * len(self._heap))
 
     async def run(self) -> None:
-        """Look at each connection when its state changes by time, until cancelled."""
+        """Check the age of each connection when its state changes by time, until cancelled."""
         while True:
             with trio.CancelScope() as self._timer:
-                self._timer.deadline = self._looks[0][0] if self._looks else math.inf
+                self._timer.deadline = self._heap[0][0] if self._heap else math.inf
                 await trio.sleep_forever()
             now = trio.current_time()
-            while self._looks and self._looks[0][0] <= now:
-                self._look(heappop(self._looks)[2], now)
+            while self._heap and self._heap[0][0] <= now:
+                self._check_age(heappop(self._heap)[2], now)
 
-    def _look(self, slot: Slot[C], now: float) -> None:
-        """Find a connection due or expired. Uses may have put off the time to look."""
+    def _check_age(self, slot: Slot[C], now: float) -> None:
+        """Find a connection due or expired. Uses may have put off that time."""
         expiry = slot.expiry
         if expiry is None or slot.state not in CONNECTED or not slot.slot_set.is_active:
             return

@@ -18,7 +18,7 @@ from .._slots.slot_set import SlotSet
 class WarmUp:
     """The slow starts of one pool's backends (`SetConfig.slow_start`).
 
-    `step` is called at each look at a slot set, and says when the next one is needed. The weight
+    `step` is called when a slot set is due, and schedules the next call. The weight
     is the balancer's only: the planner spreads connections by the whole weight from the
     beginning.
     """
@@ -43,7 +43,7 @@ class WarmUp:
         next_at = slow_start.next_step_at(since, now, seconds)
         if next_at == math.inf:
             self.forget(slot_set)
-        slot_set.look_at(next_at)
+        slot_set.schedule(next_at)
 
     def forget(self, slot_set: SlotSet[Any]) -> None:
         """Forget a backend that has left, or whose weight is whole."""

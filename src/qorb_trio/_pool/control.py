@@ -9,7 +9,7 @@ import trio
 
 from .._claims.dispatcher import Dispatcher
 from .._connections.ejections import Ejections
-from .._connections.looks import Looks
+from .._connections.maintenance import Maintenance
 from .._connections.retirement import Retirement
 from .._model.policy import Policy
 from .._model.settings import Settings
@@ -32,7 +32,7 @@ class Control(Generic[C]):
     _totals: Totals
     _registry: Registry[C]
     _readiness: Readiness
-    _looks: Looks[C]
+    _maintenance: Maintenance[C]
     _retirement: Retirement[C]
     _ejections: Ejections[C]
     _dispatcher: Dispatcher[C]
@@ -51,7 +51,7 @@ class Control(Generic[C]):
         for slot_set in self._registry.active.values():
             slot_set.detector.adopt(policy.set_config)
             self._retirement.reconfigure(list(slot_set.slots))
-            self._looks.look_again(slot_set)
+            self._maintenance.reschedule(slot_set)
         self._ejections.adopt_policy()
         self._dispatcher.adopt_policy()
         self._rebalancer.restart_interval()

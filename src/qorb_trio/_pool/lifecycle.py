@@ -10,7 +10,7 @@ The tree of tasks::
         ├── idle watcher        one for all connections; only if the connector has `fileno`
         ├── leak detector       warns of claims that are held for long; only if the policy says so
         ├── retirement          one timer; started by the first connection whose life is limited
-        ├── looks               one timer for back-offs, health checks and warm-ups; started by the
+        ├── maintenance         one timer for back-offs, health checks and warm-ups; started by the
         │                       first of them
         └── slot set <backend>  one task per backend with I/O under way, with a nursery
 """
@@ -32,18 +32,18 @@ from .._claims.snapshot import Snapshots
 from .._connections.closer import Closer
 from .._connections.ejections import Ejections
 from .._connections.idle_watcher import IdleWatcher
-from .._connections.looks import Looks
+from .._connections.maintenance import Maintenance
 from .._connections.retirement import Retirement
 from .._connections.slot_set_task import SlotSetTask
 from .._events.emitter import Emitter
 from .._model.backend import Backend
 from .._model.settings import Settings
-from .._slots.agenda import Agenda
 from .._slots.bell import Bell
 from .._slots.cancellation import is_cancellation
 from .._slots.readiness import Readiness
 from .._slots.registry import Registry
 from .._slots.slot_set import SlotSet
+from .._slots.timer_queue import TimerQueue
 from .._slots.totals import Totals
 from .._util import log_safely, unwrap_single
 from ..abc import Resolver
@@ -77,8 +77,8 @@ class Lifecycle(Generic[C]):
     _snapshots: Snapshots[C]
     _closer: Closer[C]
     _ejections: Ejections[C]
-    _agenda: Agenda
-    _looks: Looks[C]
+    _timers: TimerQueue
+    _maintenance: Maintenance[C]
     _membership: Membership[C]
     _rebalancer: Rebalancer[C]
     _requests: PlanRequests
@@ -162,7 +162,7 @@ class Lifecycle(Generic[C]):
     def _stop_lending(self, crash: BaseException | None) -> None:
         """Fail the waiting claimants; close what nobody holds, and stop all other I/O."""
         self._requests.close()
-        self._looks.close()
+        self._maintenance.close()
         self._dispatcher.close(crash)
         if self._totals.slots <= FEW_SLOTS:
             self._clear(list(self._registry))
@@ -172,7 +172,7 @@ class Lifecycle(Generic[C]):
         for slot_set in slot_sets:
             slot_set.deactivate()
             self._ejections.forget(slot_set)
-            self._looks.forget(slot_set)
+            self._maintenance.forget(slot_set)
         for slot_set in slot_sets:
             self._closer.clear(slot_set)
 
@@ -227,7 +227,7 @@ class Lifecycle(Generic[C]):
             self._nursery, self._context = nursery, contextvars.copy_context()
             nursery.start_soon(self._watched, self._resolve, updates, name=self._resolve)
             self._requests.bind(partial(self._start, self._rebalancer.run, is_endless=False))
-            self._agenda.bind(partial(self._start, self._looks.run, is_endless=False))
+            self._timers.bind(partial(self._start, self._maintenance.run, is_endless=False))
             self._dispatcher.queue.timer.bind(partial(self._start, self._expire_waiters))
             self._dispatcher.queue.note_outage(is_down=True)
             if self._watcher.is_needed:

@@ -17,7 +17,7 @@ import trio
 
 from .._connections.closer import Closer
 from .._connections.ejections import Ejections
-from .._connections.looks import Looks
+from .._connections.maintenance import Maintenance
 from .._events.emitter import Emitter
 from .._health.detector import FailureDetector
 from .._model.backend import Backend, effective_weight
@@ -87,7 +87,7 @@ class Membership(Generic[C]):
     _registry: Registry[C]
     _closer: Closer[C]
     _ejections: Ejections[C]
-    _looks: Looks[C]
+    _maintenance: Maintenance[C]
     _targets: Targets
     _requests: PlanRequests
     _order: RotationOrder = attrs.field(init=False)
@@ -321,7 +321,7 @@ class Membership(Generic[C]):
         self._registry.drain(slot_set)
         slot_set.deactivate()
         self._ejections.forget(slot_set)
-        self._looks.forget(slot_set)
+        self._maintenance.forget(slot_set)
         if (emit := self._events.backend_removed) is not None:
             emit(backend)
 

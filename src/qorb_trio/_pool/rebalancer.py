@@ -13,7 +13,7 @@ from .._claims.wait_queue import WaitQueue
 from .._connections.closer import Closer
 from .._connections.dialer import Dialer
 from .._connections.ejections import Ejections
-from .._connections.looks import Looks
+from .._connections.maintenance import Maintenance
 from .._events.emitter import Emitter
 from .._model.backend import Backend
 from .._model.settings import Settings
@@ -71,7 +71,7 @@ class Rebalancer(Generic[C]):
     _queue: WaitQueue[Any]
     _targets: Targets
     _dialer: Dialer[C]
-    _looks: Looks[C]
+    _maintenance: Maintenance[C]
     _closer: Closer[C]
     _ejections: Ejections[C]
     _membership: Membership[C]
@@ -325,7 +325,7 @@ class Rebalancer(Generic[C]):
             if not slot_set.is_active or (slot_set.is_failing and not is_failing):
                 return  # the next plan is for how things stand now
             slot_set.order_dials(count)
-            self._looks.begin_dials(slot_set)
+            self._maintenance.begin_dials(slot_set)
 
 
 def _has_connected(slot_sets: Iterable[SlotSet[Any]]) -> bool:

@@ -27,7 +27,7 @@ from .._connections.ejections import Ejections
 from .._connections.guarded_hooks import GuardedHooks
 from .._connections.hooks import Hooks
 from .._connections.idle_watcher import IdleWatcher
-from .._connections.looks import Looks
+from .._connections.maintenance import Maintenance
 from .._connections.open_connections import OpenConnections
 from .._connections.outcomes import Outcomes
 from .._connections.retirement import Retirement
@@ -39,10 +39,10 @@ from .._health.hang_detector import HangDetector
 from .._model.policy import Policy
 from .._model.settings import Settings
 from .._planning.targets import Targets
-from .._slots.agenda import Agenda
 from .._slots.readiness import Readiness
 from .._slots.registry import Registry
 from .._slots.slot_set import Shared, Slot, SlotSet
+from .._slots.timer_queue import TimerQueue
 from .._slots.totals import Totals
 from ..abc import Connector, Instrument, Resolver
 from .control import Control
@@ -122,7 +122,7 @@ class Assembly(Generic[C]):
         self.totals: Totals = Totals()
         self.targets: Targets = Targets()
         self.registry: Registry[C] = Registry()
-        self.agenda: Agenda = Agenda()
+        self.timers: TimerQueue = TimerQueue()
         self.readiness: Readiness = Readiness()
         self.requests: PlanRequests = PlanRequests()
         self.replan: Callable[[], None] = self.requests.request
@@ -157,7 +157,7 @@ class Assembly(Generic[C]):
         self.retirement: Retirement[C] = self.make(Retirement)
         self.watcher: IdleWatcher[C] = self.make(IdleWatcher)
         self.dialer: Dialer[C] = self.make(Dialer)
-        self.looks: Looks[C] = self.make(Looks)
+        self.maintenance: Maintenance[C] = self.make(Maintenance)
         self.ejections: Ejections[C] = self.make(Ejections)
         self.guarded_hooks: GuardedHooks[C] = self.make(GuardedHooks)
         self.verdicts: Verdicts[C] = self.make(Verdicts)

@@ -26,7 +26,7 @@ class Expiry:
     """The limits of one connection's life, drawn once, when its dial begins.
 
     A connection that is *due* is replaced, the replacement first. One that is *expired* is never
-    lent again. Drawing anew at each look would make every connection due early, and so together
+    lent again. Drawing anew at each check would make every connection due early, and so together
     with the others: the minimum of many draws is hardly random.
 
     Where no limit is set, a connection has no `Expiry` at all, and costs nothing.
@@ -124,7 +124,7 @@ class Expiry:
         self.due = reason
         self._note_calm()
 
-    def next_look_at(self, unused_since: float) -> float:
+    def changes_at(self, unused_since: float) -> float:
         """Return when the state of the connection changes next by time alone.
 
         `unused_since` is the present time for a connection that is claimed, since it may come

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .._health.detector import FailureDetector
     from .._health.ejection import Ejector
     from .._health.failure_log import FailureLog
-    from .agenda import Agenda, Look
     from .expiry import Expiry
+    from .timer_queue import TimerEntry, TimerQueue
     from .totals import Totals
 
 C = TypeVar("C")
@@ -133,7 +133,7 @@ class Shared(Generic[C]):
     """The parts of a pool that all its slot sets call."""
 
     totals: Totals
-    agenda: Agenda
+    timers: TimerQueue
     idle_index: IdleIndex[SlotSet[C]]
     events: Emitter
     next_slot_id: Callable[[], int]
@@ -161,7 +161,6 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         "is_hung",
         "is_reclaimable",
         "limit",
-        "look",
         "max_connecting",
         "needs_trial",
         "place",
@@ -171,6 +170,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         "stale",
         "tally",
         "tasks",
+        "timer_entry",
         "total_claims",
         "wanted",
         "was_online",
@@ -214,8 +214,8 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         #: The place in the order in which backends get slots. The membership's.
         self.rotation_key: float = rotation_key
         self.tasks: SlotTasks[Slot[C]] = SlotTasks()
-        #: The next look at this set, for whatever is due then. The agenda's.
-        self.look: Look | None = None
+        #: When something is due on this set next. The timer queue's.
+        self.timer_entry: TimerEntry | None = None
         #: When the next health check is due. The checker's.
         self.check_at: float = NOT_YET
         #: The part of the weight that the backend has for the balancer.
@@ -284,21 +284,21 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
     def take_orders(self, now: float) -> Sequence[Slot[C]]:
         """Return the slots whose dials can begin.
 
-        During a back-off, none can. To keep a task for each would be a waste. So there is
-        another look at this set when it ends.
+        During a back-off, none can. To keep a task for each would be a waste. So this
+        set is due when it ends.
         """
         if self.detector.is_failing and self.detector.retry_at > now:
-            self._look_at_retry()
+            self._schedule_retry()
             return ()
         return self.tasks.take_orders()
 
-    def _look_at_retry(self) -> None:
+    def _schedule_retry(self) -> None:
         if self.tasks.has_waiting:
-            self._shared.agenda.add(self, self.detector.retry_at)
+            self._shared.timers.add(self, self.detector.retry_at)
 
-    def look_at(self, at: float) -> None:
+    def schedule(self, at: float) -> None:
         """Have what is due then begun at the time `at`."""
-        self._shared.agenda.add(self, at)
+        self._shared.timers.add(self, at)
 
     def start_io(self, work: Work[Slot[C]], slot: Slot[C]) -> None:
         """Start a task for I/O on a slot, in the nursery of this set."""
@@ -331,7 +331,7 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
             scope = self.tasks.scope_of(slot)
             if began == NOT_YET and scope is not None:
                 scope.deadline = self.detector.retry_at
-        self._look_at_retry()
+        self._schedule_retry()
 
     def end_probe(self, slot: Slot[C]) -> bool:
         """Return True if `slot` was the probe; it is none any more."""

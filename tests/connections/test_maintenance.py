@@ -1,4 +1,4 @@
-"""The looks at backends, by one task for all of them, and the tasks of slot sets."""
+"""The maintenance of backends, by one task for all of them, and the tasks of slot sets."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from qorb_trio import Backend, Connector, Policy, SetConfig, open_pool
-from qorb_trio._connections.looks import BATCH_SIZE, Looks
+from qorb_trio._connections.maintenance import BATCH_SIZE, Maintenance
 from qorb_trio._connections.slot_set_task import FEW_TASKS
 from qorb_trio._pool import membership
-from qorb_trio._slots.agenda import Agenda, Look
 from qorb_trio._slots.slot_set import SlotSet
+from qorb_trio._slots.timer_queue import TimerEntry, TimerQueue
 from qorb_trio.testing import FakeConnector, ManualResolver
 
 from ..harness.fates import make_backends
@@ -119,15 +119,15 @@ async def test_back_offs_that_end_together_begin_in_batches(
 async def test_backends_that_only_wait_for_their_retry_cost_nothing(
     autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A backend that has lost its connections is looked at for its next dial only."""
+    """A backend that has lost its connections is due for its next dial only."""
     times: list[float] = []
 
-    def look(self: Looks[object], slot_set: SlotSet[object], now: float) -> None:
+    def begin_due(self: Maintenance[object], slot_set: SlotSet[object], now: float) -> None:
         times.append(now)
         original(self, slot_set, now)
 
-    original = Looks.look
-    monkeypatch.setattr(Looks, "look", look)
+    original = Maintenance.begin_due
+    monkeypatch.setattr(Maintenance, "begin_due", begin_due)
     backend = Backend(("b", 1))
     connector, resolver = FakeConnector(), ManualResolver([backend])
     policy = wide(1, min_connection_backoff=2000, max_connection_backoff=2000)
@@ -156,24 +156,24 @@ async def test_a_backend_that_has_left_is_forgotten(
 
 
 class Thing:
-    """A thing that the agenda looks at."""
+    """A thing that may be due."""
 
-    look: Look | None = None
+    timer_entry: TimerEntry | None = None
 
 
-async def test_the_earliest_look_counts() -> None:
-    """Each thing has one look, the earliest that was asked for; endless times are none."""
-    agenda, begun, first, second = Agenda(), [0], Thing(), Thing()
-    agenda.bind(lambda: begun.append(1))
-    agenda.add(first, float("inf"))
-    assert (agenda.next_at, begun) == (float("inf"), [0])
+async def test_the_earliest_time_counts() -> None:
+    """Each thing has one entry, the earliest that was asked for; endless times are none."""
+    timers, begun, first, second = TimerQueue(), [0], Thing(), Thing()
+    timers.bind(lambda: begun.append(1))
+    timers.add(first, float("inf"))
+    assert (timers.next_at, begun) == (float("inf"), [0])
     for at in (5.0, 7.0, 3.0):
-        agenda.add(first, at)
-    agenda.add(second, 4.0)
-    assert (agenda.next_at, begun) == (3.0, [0, 1])
-    assert list(agenda.take_due(2.9)) == []
-    assert list(agenda.take_due(3.5)) == [first]
-    assert first.look is None
-    agenda.forget(second)
-    agenda.forget(second)
-    assert list(agenda.take_due(9.0)) == []
+        timers.add(first, at)
+    timers.add(second, 4.0)
+    assert (timers.next_at, begun) == (3.0, [0, 1])
+    assert list(timers.take_due(2.9)) == []
+    assert list(timers.take_due(3.5)) == [first]
+    assert first.timer_entry is None
+    timers.forget(second)
+    timers.forget(second)
+    assert list(timers.take_due(9.0)) == []

@@ -1,4 +1,4 @@
-"""`Looks`: begins what is due on each backend, by one task for all of them."""
+"""`Maintenance`: begins what is due on each backend, by one task for all of them."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Final, Generic, TypeVar, final
 import attrs
 import trio
 
-from .._slots.agenda import Agenda
 from .._slots.slot_set import SlotSet
+from .._slots.timer_queue import TimerQueue
 from .checker import Checker
 from .dialer import Dialer
 from .warm_up import WarmUp
 
 C = TypeVar("C")
 
-#: The backends that are looked at before all other tasks have their turn. What begins with a
-#: look, such as a dial, takes some 100 µs in all.
+#: The number of backends served before all other tasks have their turn. What begins on one,
+#: such as a dial, takes some 100 µs in all.
 BATCH_SIZE: Final = 10
 
 
 @final
 @attrs.define(kw_only=True, eq=False, repr=False)
-class Looks(Generic[C]):
-    """The looks at all slot sets of one pool: dials after a back-off, checks, warm-ups.
+class Maintenance(Generic[C]):
+    """The work that is due on the slot sets of one pool: dials after a back-off, checks, warm-ups.
 
     Many slot sets fail together, so that their back-offs end together too. What they do then
     is done in batches.
     """
 
-    _agenda: Agenda
+    _timers: TimerQueue
     _dialer: Dialer[C]
     _checker: Checker[C]
     _warm_up: WarmUp
@@ -44,38 +44,38 @@ class Looks(Generic[C]):
         for slot in slot_set.take_orders(now):
             slot_set.start_io(self._dialer.dial, slot)
 
-    def look(self, slot_set: SlotSet[C], now: float) -> None:
-        """Begin what is due by now, and say when the next look is needed."""
+    def begin_due(self, slot_set: SlotSet[C], now: float) -> None:
+        """Begin what is due by `now`, and schedule what is due next."""
         if slot_set.is_active:
             self._start_dials(slot_set, now)
             self._warm_up.step(slot_set)
             self._checker.check_due(slot_set, now)
 
-    def look_again(self, slot_set: SlotSet[C]) -> None:
+    def reschedule(self, slot_set: SlotSet[C]) -> None:
         """Go by another policy from now on."""
         now = trio.current_time()
         self._checker.schedule(slot_set, now)
-        slot_set.look_at(now)
+        slot_set.schedule(now)
 
     def forget(self, slot_set: SlotSet[C]) -> None:
         """Expect nothing more of a slot set that has left."""
-        self._agenda.forget(slot_set)
+        self._timers.forget(slot_set)
         self._checker.forget(slot_set)
         self._warm_up.forget(slot_set)
 
     def close(self) -> None:
-        """Look at nothing any more: the pool is ending."""
+        """Begin nothing any more: the pool is ending."""
         self._is_closed = True
-        self._agenda.bell.ring()
+        self._timers.bell.ring()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Look at each slot set when it is time, until the pool ends."""
-        agenda = self._agenda
+        """Begin what is due on each slot set when it is time, until the pool ends."""
+        timers = self._timers
         while not self._is_closed:
-            await agenda.bell.wait(agenda.next_at)
+            await timers.bell.wait(timers.next_at)
             now = trio.current_time()
-            for count, slot_set in enumerate(agenda.take_due(now), 1):
-                self.look(slot_set, now)
+            for count, slot_set in enumerate(timers.take_due(now), 1):
+                self.begin_due(slot_set, now)
                 if count % BATCH_SIZE == 0:
                     await trio.lowlevel.checkpoint()
