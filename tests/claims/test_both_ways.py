@@ -322,11 +322,11 @@ async def tell(
     return [(round(time - start, 6), *line) for time, *line in story.seen], begun
 
 
-def noting(way: Callable[[Any], Any], begun: list[str]) -> Callable[[Any], Any]:
+def noting(way: Callable[..., Any], begun: list[str]) -> Callable[..., Any]:
     """A way through a claim that notes that it is taken."""
 
-    def enter(claim: Any) -> Any:
+    def enter(*arguments: Any) -> Any:
         begun.append(way.__name__)
-        return way(claim)
+        return way(*arguments)
 
     return enter

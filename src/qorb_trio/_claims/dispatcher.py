@@ -142,7 +142,7 @@ class Dispatcher(InRun, Generic[C]):
                     and expiry.uses < expiry.calm_uses
                     and self._trusts_spares
                 ):
-                    expiry.uses += 1  # fast path: `Retirement.check_out`, when nothing is due
+                    expiry.uses += 1.0  # fast path: `Retirement.check_out`, when nothing is due
                 elif self._spares.close_if_unusable(slot):
                     continue
             # Fast path: `_check_out`, whose call would cost as much as all that it does.
@@ -209,10 +209,7 @@ class Dispatcher(InRun, Generic[C]):
         slot.label = label
 
     def release(self, slot: Slot[C], exc: BaseException | None) -> None:
-        """Take a connection back whose claim has ended, by `exc` if any.
-
-        It may be lent again, if the connector agrees.
-        """
+        """Take a connection back whose claim has ended, by `exc` if any, to be lent again."""
         if slot.state is not CLAIMED:
             return  # the pool has ended, and has closed it under the claimant
         slot_set, holder = slot.slot_set, slot.holder
@@ -227,7 +224,8 @@ class Dispatcher(InRun, Generic[C]):
             expiry = slot.expiry
             if expiry is not None and expiry.due is None and self._trusts_returned:
                 # Fast path: `Retirement.is_over`. The timer finds due those that grow too old.
-                expiry.unused_since = self.now() if expiry.dates_returns else NOT_YET
+                clock = self.now
+                expiry.unused_since = clock() if expiry.dates_returns else NOT_YET
             else:
                 # Its holder is named if the connection is found spoilt only later.
                 slot.label = slot.label or (holder.name if holder else None)

@@ -110,13 +110,15 @@ class Grant(Generic[C]):
         connection: C = slot.connection
         return connection
 
-    def _enter_nowait(self) -> None:
-        """Take a spare, for `Pool.claim_nowait`.
+    def _enter_nowait(self, dispatcher: Dispatcher[C]) -> None:
+        """Take a spare, for `Pool.claim_nowait`. It takes the place of `__init__`.
+
+        What only a claim that waits has is not set.
 
         Raises:
           trio.WouldBlock: if there is none.
         """
-        dispatcher = self._dispatcher
+        self._dispatcher = dispatcher
         # The same fast path as that of `_enter_fast`.
         if dispatcher.is_plain and not dispatcher.queue.waiting:
             slot = dispatcher.acquire_nowait()

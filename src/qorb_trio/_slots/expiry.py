@@ -55,8 +55,9 @@ class Expiry:
         self._recycle_at: float = math.inf
         #: Why the connection is due; `None` while it is not.
         self.due: Reason | None = None
-        #: The number of claims, a present one included.
-        self.uses: int = 0
+        #: The number of claims, a present one included. A float, as its limits are, because
+        #: Python compares two floats faster than an integer with a float.
+        self.uses: float = 0.0
         #: The time of the last return or of the connect, which a health check does not change.
         #: It is only kept if `dates_returns`.
         self.unused_since: float = math.inf
@@ -89,8 +90,8 @@ class Expiry:
         lifetime, most = config.max_lifetime, config.max_uses
         #: A connection of this age, or with this number of uses, is never lent.
         self.expires_at: float = self._born_at + lifetime
-        self.max_uses: float = most
-        self.due_uses: float = most if most == math.inf else math.ceil(self._early(most))
+        self.max_uses: float = float(most)
+        self.due_uses: float = most if most == math.inf else float(math.ceil(self._early(most)))
         #: With fewer uses than this, and before `calm_until`, nothing can become of another use.
         self.calm_uses: float = self.due_uses - 1
         #: True if the ends of claims have to be dated.
@@ -141,7 +142,7 @@ class Expiry:
         idle_until = unused_since + self._idle_timeout
         return min(self._due_by_age_at, self._recycle_at, idle_until)
 
-    def due_reason(self, now: float, *, uses: int, unused_since: float) -> Reason | None:
+    def due_reason(self, now: float, *, uses: float, unused_since: float) -> Reason | None:
         """Return why the connection is due at `now`; `None` if it is not.
 
         `uses` counts its claims, a present one included; `unused_since` is as in `next_due_at`.
@@ -162,13 +163,13 @@ class Expiry:
 
     def check_out(self) -> None:
         """Count a claim that begins."""
-        self.uses += 1
+        self.uses += 1.0
 
     def check_in(self, now: float) -> None:
         """Date the return of a claim."""
         self.unused_since = now
 
-    def is_used_up(self, uses: int) -> bool:
+    def is_used_up(self, uses: float) -> bool:
         """Return True if the connection, as it returns, has served all its claims."""
         return uses >= self.max_uses
 
