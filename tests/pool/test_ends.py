@@ -19,7 +19,10 @@ from qorb_trio import (
     Resolver,
     open_pool,
 )
-from qorb_trio.testing import FakeConnection, FakeConnector, ManualResolver
+from qorb_trio._pool.membership import LARGE_SET
+from qorb_trio.testing import FakeConnection, FakeConnector, ManualResolver, RecordingInstrument
+
+from ..harness.fates import make_backends
 
 
 async def clean_up_badly() -> NoReturn:
@@ -139,6 +142,36 @@ async def test_a_set_after_the_end_is_ignored(autojump_clock: MockClock) -> None
             resolver.set(["b.test:1"])
             await wait_all_tasks_blocked()
             assert list(pool.stats().backends) == ["a.test:1"]
+
+
+class ShrinkingResolver(Resolver):
+    """Takes nearly all out of a large list while a pool adopts a sample of it, and crashes."""
+
+    def __init__(self) -> None:
+        self.backends = make_backends(LARGE_SET + 1)
+        self.events = RecordingInstrument()
+
+    async def run(self, updates: trio.MemorySendChannel[Collection[Backend]]) -> None:
+        await updates.send(self.backends)
+        await self.events.wait_for("backend_added")
+        del self.backends[1:]
+        raise ConnectionResetError
+
+
+async def test_a_set_that_shrinks_as_the_pool_ends(autojump_clock: MockClock) -> None:
+    """A pool that has begun to end adopts nothing of the set that it was reading."""
+    resolver = ShrinkingResolver()
+    policy = Policy(max_slots=200, spares_wanted=200)
+    with pytest.RaisesGroup(ConnectionResetError):
+        async with (
+            trio.open_nursery() as nursery,
+            open_pool(
+                nursery, resolver, FakeConnector(), policy=policy, instruments=[resolver.events]
+            ),
+        ):
+            await trio.sleep_forever()
+    assert 0 < len(resolver.events.of("backend_added")) < 100
+    assert not resolver.events.of("backend_removed")
 
 
 async def test_a_plan_wanted_at_the_tick(autojump_clock: MockClock) -> None:
