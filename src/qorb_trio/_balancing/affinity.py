@@ -99,10 +99,10 @@ class Rendezvous:
         if self._weights is not None:
             return self._find_by_weight(number, self._weights)
         # With equal weights, the greatest u is preferred. Here it is from -0.5 to 0.5.
-        most, found = -1.0, 0.0
+        most, found, whole = -1.0, 0.0, _ROUND
         for each in self._multipliers:
             draw = number * each
-            draw -= draw + _ROUND - _ROUND
+            draw -= draw + whole - whole
             if draw > most:
                 most = draw
                 found = each

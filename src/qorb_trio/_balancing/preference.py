@@ -16,7 +16,8 @@ Preference: TypeAlias = tuple[Key | None, tuple[Backend, ...]]
 #: The default of ``avoid``, to be compared by identity, which costs less.
 NO_BACKENDS: Final[tuple[Backend, ...]] = ()
 
-#: The types of iterables that need no closer look.
+#: The types of keys, and those of iterables, that need no closer look.
+_PLAIN: Final = frozenset({str, int})
 _USUAL: Final = frozenset({set, frozenset, list, tuple})
 
 #: What most claims prefer.
@@ -29,7 +30,7 @@ def make_preference(key: Key | None, avoid: Iterable[Backend]) -> Preference | N
     Raises:
       TypeError: naming the argument that is wrong.
     """
-    if key is not None and type(key) is not str:
+    if key is not None and type(key) not in _PLAIN:
         key = plain_key(key)
     if avoid is NO_BACKENDS:
         return (key, NO_BACKENDS)

@@ -109,8 +109,6 @@ class Expiry:
         #: Before this time the connection is neither due nor expired, unless by its uses, which
         #: are counted at check-out, or its idleness, which is left to the timer.
         self.calm_until: float = min(self._due_by_age_at, self._recycle_at, self.expires_at)
-        if self.due is not None:
-            self.calm_until = -math.inf
 
     def _early(self, limit: float) -> float:
         return limit * (1.0 - SPREAD * self._draw)
@@ -123,7 +121,6 @@ class Expiry:
     def retire(self, reason: Reason) -> None:
         """Record that the connection is due, which it remains."""
         self.due = reason
-        self._note_calm()
 
     def changes_at(self, unused_since: float) -> float:
         """Return when the state of the connection changes next by time alone.
