@@ -67,7 +67,7 @@ class Row:
             self.contender,
             *numbers,
             self.unit,
-            "" if self.ratio is None else f"{self.ratio:.2f}",
+            "" if self.ratio is None else ratio_text(self.ratio),
             self.goal if self.reached is not False else f"{self.goal} (missed)",
         ]
 
@@ -75,6 +75,11 @@ class Row:
 def number(value: float) -> str:
     """With as many digits as tell something."""
     return f"{value:,.{0 if value >= 1000 else 1 if value >= 100 else 2}f}"
+
+
+def ratio_text(ratio: float) -> str:
+    """With two digits after the point, or three if it is small."""
+    return f"{ratio:.{3 if abs(ratio) < 0.1 else 2}f}"
 
 
 HEAD = ["question", "contender", "median", "min", "max", "unit", "ratio", "target"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import _faults
-from _runner import Row, markdown, number
+from _runner import Row, markdown, number, ratio_text
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -142,7 +142,9 @@ def targets(documents: dict[str, dict[str, Any]]) -> list[str]:
         for row in rows_of(document):
             if row.goal:
                 of_ratio = row.goal.endswith("x")
-                measured = f"{row.ratio:.2f} x" if of_ratio else f"{row.median:.3g} {row.unit}"
+                measured = f"{row.median:.3g} {row.unit}"
+                if of_ratio and row.ratio is not None:
+                    measured = f"{ratio_text(row.ratio)} x"
                 verdict = "reached" if row.reached else "**missed**"
                 cells = (row.question, row.contender, row.goal, measured, verdict)
                 lines.append(f"| {' | '.join(cells)} |")

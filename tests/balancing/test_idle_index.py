@@ -339,7 +339,7 @@ def test_few_avoided_backends_are_kept() -> None:
         choose_for(index, avoid=[Backend(("gone", 1 + port))])
     favourites = index._favourites
     assert favourites is not None
-    assert 0 < len(favourites.rests) <= MOST_KEPT
+    assert 0 < len(favourites._rests) <= MOST_KEPT
 
 
 @pytest.mark.parametrize("options", [{}, {"avoid": [Backend(("10.0.0.1", 3), name="b2")]}])

@@ -20,7 +20,7 @@ MOST_KEPT: Final = 1024
 class Favourites(Generic[S]):
     """The sets of one tier that keys prefer, for as long as neither it nor a weight changes."""
 
-    __slots__ = ("_rendezvous", "_tier", "kept", "rests")
+    __slots__ = ("_rendezvous", "_rests", "_tier", "avoided", "kept", "rest")
 
     def __init__(self, tier: Sequence[S]) -> None:
         self._tier: Sequence[S] = tier
@@ -28,8 +28,11 @@ class Favourites(Generic[S]):
         #: What was found, by the type of the key, since Python can warn where a str is compared
         #: with bytes. Read-only.
         self.kept: dict[type[Key], dict[Key, S]] = {str: {}, bytes: {}, int: {}}
-        #: The sets that are left without one avoided backend, by its name. Read-only.
-        self.rests: dict[str, tuple[Backend, Sequence[S]]] = {}
+        #: The backend that was avoided last, and the sets that are left without it. Read-only.
+        self.avoided: Backend | None = None
+        self.rest: Sequence[S] = tier
+        #: The same for all that were avoided, by the name of the backend.
+        self._rests: dict[str, tuple[Backend, Sequence[S]]] = {}
 
     def find(self, key: Key) -> S:
         """Return the set that a key prefers; see `Rendezvous`."""
@@ -44,8 +47,17 @@ class Favourites(Generic[S]):
         kept[key] = found = self._tier[rendezvous.find(key)]
         return found
 
+    def recall(self, avoided: Backend) -> bool:
+        """Find the sets that are left without a backend; return True if they were kept."""
+        found = self._rests.get(avoided.name)
+        # Another backend may have that name.
+        if found is None or found[0] is not avoided:
+            return False
+        self.avoided, self.rest = found
+        return True
+
     def keep_rest(self, avoided: Backend, rest: Sequence[S]) -> None:
         """Keep the sets that are left without a backend."""
-        if len(self.rests) >= MOST_KEPT:
-            self.rests.clear()
-        self.rests[avoided.name] = (avoided, rest)
+        if len(self._rests) >= MOST_KEPT:
+            self._rests.clear()
+        self._rests[avoided.name] = (avoided, rest)

@@ -184,10 +184,11 @@ class IdleIndex(Generic[S]):
         if not avoid:
             assert key is not None
             return favourites.kept[type(key)].get(key) or favourites.find(key)
-        kept = favourites.rests.get(avoid[0].name)
-        if kept is not None and key is None and len(avoid) == 1 and kept[0] is avoid[0]:
+        first = avoid[0]
+        is_kept = first is favourites.avoided or favourites.recall(first)
+        if is_kept and key is None and len(avoid) == 1:
             # Fast path: the default rule, for a backend that was avoided before.
-            rest = kept[1]
+            rest = favourites.rest
             return rest[least_of([slot_set.claimed for slot_set in rest], self._draw)]
         return self._prefer_among(best, preference)
 
