@@ -249,3 +249,28 @@ async def test_ff_j7_hooks_run_in_the_context_of_the_pool(autojump_clock: MockCl
             nursery.start_soon(lambda: claim(pool, keep=False))
         await trio.sleep(1)  # the end of the pool would cut the cleaning short
     assert seen == {"on_recycle": {"the pool"}, "disconnect": {"the pool"}}
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_ff_j7_hooks_do_not_see_each_others_context(
+    slots: int, autojump_clock: MockClock
+) -> None:
+    """What `connect` sets in its context, other hooks on connections to the backend do not see."""
+    seen: list[str] = []
+
+    class Curious(HookedFakeConnector):
+        async def connect(self, backend: Backend) -> FakeConnection:
+            TENANT.set("a dial")
+            return await super().connect(backend)
+
+        async def on_recycle(self, conn: FakeConnection) -> None:
+            seen.append(TENANT.get())
+            await super().on_recycle(conn)
+
+    TENANT.set("the pool")
+    policy = Policy(max_slots=slots, spares_wanted=slots)
+    async with a_pool(Curious(connect_delay=0.1), policy) as pool:
+        async with pool.claim():  # the task of the slot set stays after its first dial
+            pass
+        await trio.sleep(1)
+    assert seen == ["the pool"]

@@ -3,10 +3,11 @@
 The tree of tasks::
 
     slot set <backend>          keeps the nursery while I/O is under way
-    ├── dial                    one task per connecting slot
-    ├── health check, recycle   one task per connection
+    ├── dial                    one per connecting slot
+    ├── health check, recycle   one per connection
     └── close                   shielded and bounded
 
+The task itself does I/O that begins alone. Otherwise each has a task of its own in the nursery.
 When a backend leaves, its nursery is cancelled. The task ends with the last I/O, and the next
 I/O starts another one. Where few backends have connections that are cleaned after each claim,
 it stays.
@@ -45,12 +46,11 @@ class SlotSetTask(Generic[C]):
     @trio.lowlevel.enable_ki_protection
     async def run(self, slot_set: SlotSet[C]) -> None:
         """Run the I/O of a slot set until none is under way, or until its backend has left."""
+        stays = self._hooks.has_on_recycle and len(self._registry.active) <= FEW_TASKS
         try:
             # Strict, however Trio runs: this nursery's layer is removed below.
             async with trio.open_nursery(strict_exception_groups=True) as nursery:
-                slot_set.tasks.open(nursery, self._on_lost)
-                if self._hooks.has_on_recycle and len(self._registry.active) <= FEW_TASKS:
-                    await slot_set.tasks.keep_open()
+                await slot_set.tasks.run(nursery, self._on_lost, stays=stays)
         except BaseExceptionGroup as group:
             lost = unwrap_single(group)
         else:

@@ -21,7 +21,7 @@ Work: TypeAlias = Callable[[S], Awaitable[None]]
 class SlotTasks(Bell, Generic[S]):
     """The nursery of one slot set, while I/O is under way, and what waits for it.
 
-    `SlotSetTask` opens it; dialer, checker and closer start their tasks in it. As a bell, it
+    `SlotSetTask` opens it; dialer, checker and closer start their I/O in it. As a bell, it
     wakes the task that keeps it open.
 
     A pool has one for each backend, so it holds few objects: the garbage collector, which stops
@@ -35,6 +35,7 @@ class SlotTasks(Bell, Generic[S]):
         "_orders",
         "_running",
         "_scopes",
+        "_stays",
         "is_cancelled",
     )
 
@@ -47,38 +48,45 @@ class SlotTasks(Bell, Generic[S]):
         #: I/O that waits for the nursery.
         self._begun: list[tuple[Work[S], S]] | None = None
         self._nursery: trio.Nursery | None = None
-        #: The number of tasks in the nursery, with the one that keeps it open, if one does.
+        #: The number of pieces of I/O in the nursery.
         self._running: int = 0
+        #: True while the nursery stays open without any.
+        self._stays: bool = False
         self._scopes: dict[S, trio.CancelScope] | None = None
         self._on_crash: Callable[[BaseException], None]
 
     # The nursery.
 
-    def open(self, nursery: trio.Nursery, on_crash: Callable[[BaseException], None]) -> None:
-        """Set the nursery, and start what waits for it.
+    async def run(
+        self, nursery: trio.Nursery, on_crash: Callable[[BaseException], None], *, stays: bool
+    ) -> None:
+        """Run in the nursery what waits for it, and what is started from now on.
 
-        `on_crash` is called at once when a task in it crashes: the nursery itself ends only
-        when all of them have ended.
+        `on_crash` is called at once when I/O crashes: the nursery itself ends only when all of
+        it has ended. `stays`: keep the nursery open until the set is cancelled, whether there is
+        I/O or not.
         """
         self._nursery = nursery
         self._on_crash = on_crash
-        begun, self._begun = self._begun, None
-        for work, slot in begun or ():
-            self._spawn(nursery, work, slot)
-
-    async def keep_open(self) -> None:
-        """Keep the nursery open until the set is cancelled, whether there is I/O or not."""
-        self._running += 1
+        self._stays = stays
+        begun, self._begun = self._begun or (), None
         try:
-            while not self.is_cancelled:
+            if len(begun) == 1:
+                # Mostly there is only one, and a task of its own would be a third of its cost.
+                self._running += 1
+                await self._guard(*begun[0])
+            else:
+                for work, slot in begun:
+                    self._spawn(nursery, work, slot)
+            while stays and not self.is_cancelled:
                 await self.wait()
         finally:
-            self._leave()
+            self._stays = False
+            self._close_if_unused()
 
-    def _leave(self) -> None:
-        """Note that a task in the nursery ends. The last one closes it."""
-        self._running -= 1
-        if not self._running:
+    def _close_if_unused(self) -> None:
+        """Take no more I/O into the nursery once all has ended, since it is closing then."""
+        if not (self._running or self._stays):
             self._nursery = None
 
     def end(self) -> None:
@@ -89,22 +97,24 @@ class SlotTasks(Bell, Generic[S]):
     def cancel(self) -> None:
         """Cancel all I/O but closing, begun or not."""
         self.end()  # to end without `Cancelled` costs half as much
-        if self._nursery is not None and self._nursery.child_tasks:
+        if self._nursery is not None and self._running:
             self._nursery.cancel_scope.cancel()
 
     # I/O.
 
     def start(self, work: Work[S], slot: S) -> bool:
-        """Start a task for I/O on a slot, now or as soon as there is a nursery.
+        """Start I/O on a slot, now or as soon as there is a nursery.
 
         Return True if a task has to be started that opens one. The I/O runs in the context
-        variables of the slot set's task, never in a claimant's.
+        variables of the pool, never in a claimant's.
         """
         nursery = self._nursery
         if nursery is not None:
+            # Not those of the slot set's own task, in which other I/O may have set some.
+            pool = nursery.parent_task.parent_nursery
+            assert pool is not None
             spawn = functools.partial(self._spawn, nursery, work, slot)
-            # A copy, because the slot set's task itself may be the caller.
-            nursery.parent_task.context.copy().run(spawn)
+            pool.parent_task.context.copy().run(spawn)
             return False
         if self._begun is None:
             self._begun = [(work, slot)]
@@ -125,7 +135,8 @@ class SlotTasks(Bell, Generic[S]):
                 self._on_crash(exc)
             raise
         finally:
-            self._leave()
+            self._running -= 1
+            self._close_if_unused()
 
     # Dials that wait for the end of a back-off.
 
