@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from qorb_trio import Backend, Connector, Policy, SetConfig, open_pool
-from qorb_trio._connections.maintenance import BATCH_SIZE, Maintenance
+from qorb_trio._connections.maintenance import BATCH_SIZE, RESOLUTION, Maintenance
 from qorb_trio._connections.slot_set_task import FEW_TASKS
 from qorb_trio._pool import membership
 from qorb_trio._slots.slot_set import SlotSet
@@ -85,6 +85,60 @@ async def test_an_idle_backend_has_no_task(
         resolver.set(make_backends(1, "other"))
         await trio.sleep(1)
         assert slot_set_tasks(nursery) == isinstance(connector, Cleaned)
+
+
+class Spawned(trio.abc.Instrument):
+    """The names of the tasks that have begun."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        """Note a task."""
+        self.names.append(task.name)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_io_that_begins_alone_needs_one_task(
+    count: int, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """A lone dial runs in the task of its slot set; several have tasks of their own."""
+    spawned, resolver = Spawned(), ManualResolver([])
+    policy = Policy(max_slots=count, spares_wanted=count)
+    async with open_pool(nursery, resolver, Plain(), policy=policy) as pool:
+        await wait_all_tasks_blocked()
+        trio.lowlevel.add_instrument(spawned)
+        (backend,) = make_backends(1)
+        resolver.set([backend])
+        await pool.wait_ready(count)
+        trio.lowlevel.remove_instrument(spawned)
+    names = Counter(spawned.names)
+    assert names.pop(f"<slot set {backend.name!r}>") == 1
+    dials = sum(number for name, number in names.items() if name.endswith("Dialer.dial"))
+    assert dials == (0 if count == 1 else count)
+
+
+async def test_thousands_of_timers_are_served_together(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """While hundreds of backends fail, the loop wakes up for their dials 40 times a second."""
+    count, connector = 2000, Plain()
+    connector.fails = True
+
+    times: set[float] = set()
+
+    class Wakes(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            if task.name.startswith("<slot set"):
+                times.add(trio.current_time())
+
+    wakes, policy = Wakes(), wide(count, min_connection_backoff=1, max_connection_backoff=10)
+    async with open_pool(nursery, ManualResolver(make_backends(count)), connector, policy=policy):
+        await trio.sleep(30)
+        trio.lowlevel.add_instrument(wakes)
+        await trio.sleep(10)
+        trio.lowlevel.remove_instrument(wakes)
+    assert 300 < len(times) <= 10 / RESOLUTION + 1
 
 
 async def test_back_offs_that_end_together_begin_in_batches(

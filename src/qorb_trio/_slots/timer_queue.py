@@ -65,6 +65,9 @@ class TimerQueue:
         if entry is not None:
             entry[2] = slot_set.timer_entry = None
 
+    def __len__(self) -> int:
+        return len(self._heap)
+
     @property
     def next_at(self) -> float:
         """The time of the first entry; infinity if there is none."""
