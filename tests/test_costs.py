@@ -27,6 +27,7 @@ from qorb_trio import (
     NoBackendsError,
     Policy,
     Pool,
+    PoolStats,
     Resolver,
     SetConfig,
     _phases,
@@ -317,10 +318,32 @@ async def test_many_claims_do_not_make_a_refusal_dear() -> None:
     assert await calls_of_a_refusal(5000) == await calls_of_a_refusal(5)
 
 
+async def test_refusals_of_a_big_pool_share_their_statistics(autojump_clock: MockClock) -> None:
+    """Where statistics are dear, a flood of refusals takes them once in a while."""
+    async with full_pool(1000, 1) as pool, AsyncExitStack() as claims:
+        for _ in range(1000):
+            await claims.enter_async_context(pool.claim())
+
+        async def refused() -> tuple[int, PoolStats]:
+            with counting_calls() as calls, pytest.raises(AllClaimsUsedError) as info:
+                await pool.acquire(timeout=0)
+            return calls.total(), info.value.stats
+
+        first, stats = await refused()
+        second, same = await refused()
+        assert same is stats
+        assert first > 1000
+        assert second < 100
+        await trio.sleep(0.2)
+        _, other = await refused()
+        assert other is not stats
+
+
 async def steps_while_idle(backends: int) -> Counter[str]:
     """The steps that all tasks take in ten minutes in which nothing happens."""
     counting = CountingSteps()
     async with full_pool(backends, 4, rebalance_interval=60):
+        await trio.sleep(5)  # once, the planner looks whether the last dials hang
         trio.lowlevel.add_instrument(counting)
         await trio.sleep(630)
         trio.lowlevel.remove_instrument(counting)

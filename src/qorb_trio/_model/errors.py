@@ -55,7 +55,9 @@ class ClaimError(QorbError):
 
     Attributes:
       pool: the name of the pool.
-      stats: a `PoolStats` snapshot of the pool at the moment the claim failed.
+      stats: a `PoolStats` snapshot of the pool at the moment the claim failed. While a pool
+        uses more than 500 backends, many failures share one, and it may be some tenths of a
+        second old: 0.15 s for 1,000 backends.
     """
 
     def __init__(self, message: str, *, pool: str, stats: PoolStats) -> None:
