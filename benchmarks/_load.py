@@ -115,6 +115,8 @@ async def compare(
     what: str,
     contenders: Mapping[str, Callable[[], Awaitable[Figures]]],
     goals: Mapping[str, Goal],
+    *,
+    judges_p99: bool = True,
 ) -> float:
     """Compare what the same requests cost all contenders, and how long they took.
 
@@ -123,12 +125,14 @@ async def compare(
       what: the request.
       contenders: each sends the requests once.
       goals: the targets for the time. Where there is one, the p99 must not be worse, either.
+      judges_p99: False where the peer serves some workers again and again, and the others hardly
+        ever. Then few requests wait for long, and `compare_offered` judges the p99.
 
     Returns:
       the rate that the slowest of them has reached, in requests/s.
     """
     load = f"{what}, {WORKERS} workers, {CONNECTIONS} connections"
-    targets = {"time": goals, "p99": dict.fromkeys(goals, times(1))}
+    targets = {"time": goals, "p99": dict.fromkeys(goals if judges_p99 else (), times(1))}
     await _compare(report, load, contenders, ("time", "cpu", "p99", "longest"), targets)
     costs = [row.median for row in report.rows if row.question == f"{load}: time"]
     return 1e6 / max(costs)

@@ -59,7 +59,8 @@ async def against(server: RedisServer, report: Report) -> None:
         requests = report.size(20_000, 64)
         ours = partial(trio_load, request, requests)
         contenders = with_peer(other, ours, requests=requests)
-        reached = await compare(report, "SET", contenders, {OURS: times(0.5)})
+        goals = {OURS: times(0.5)}
+        reached = await compare(report, "SET", contenders, goals, judges_p99=False)
         rate = float(f"{SHARE * reached:.2g}")
         ours = partial(trio_offered, request, requests, rate)
         contenders = with_peer(other, ours, requests=requests, rate=rate)
