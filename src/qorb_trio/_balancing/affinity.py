@@ -13,6 +13,7 @@ Key: TypeAlias = str | bytes | int
 
 #: The largest prime below 2**30: Python is quickest with integers below that.
 _PRIME: Final = 2**30 - 35
+_TO_ONE: Final = 1 / _PRIME
 #: A factor without a pattern: the digits of pi.
 _FACTOR: Final = 314_159_265
 
@@ -59,7 +60,7 @@ def _key_number(key: Key) -> float:
     Without the square, keys that count up would favour some backends.
     """
     if type(key) is int:
-        number = key * _FACTOR % _PRIME * (1 / _PRIME) + _INT
+        number = key * _FACTOR % _PRIME * _TO_ONE + _INT
     elif type(key) is str:
         number = crc32(key.encode("utf-8", "surrogatepass")) * 2.0**-32 + _STR
     else:
