@@ -97,17 +97,20 @@ async def test_no_backends_online(autojump_clock: MockClock, timeout: float) -> 
         assert not any(one.online for one in caught.value.stats.backends.values())
 
 
-async def test_the_cause_is_the_latest_error(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(("early", "late"), ["ab", "ba"])
+async def test_the_cause_is_the_latest_error(
+    autojump_clock: MockClock, early: str, late: str
+) -> None:
     """Of all connect errors of all backends, the latest is the cause."""
-    late = ConnectionResetError("late")
+    latest = ConnectionResetError("late")
     connector = LedgerConnector()
-    connector.script.always("connect", fails(OSError("early")), backend="a")
-    connector.script.always("connect", fails(late, after=3.9), backend="b")
+    connector.script.always("connect", fails(OSError("early")), backend=early)
+    connector.script.always("connect", fails(latest, after=3.9), backend=late)
     policy = policy_of(min_connection_backoff=20, max_connection_backoff=20)
     async with open_bench("ab", connector=connector, policy=policy) as bench:
         with pytest.raises(NoBackendsOnlineError) as caught:
             await bench.use(timeout=5)
-        assert caught.value.__cause__ is late
+        assert caught.value.__cause__ is latest
 
 
 async def test_the_cause_is_an_error_of_a_connect(autojump_clock: MockClock) -> None:
