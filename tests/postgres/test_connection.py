@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Generator
 from contextlib import aclosing
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,7 @@ from psycopg.types.numeric import FloatLoader
 from psycopg.waiting import Ready, Wait
 
 from qorb_trio.postgres import PostgresConnection
+from qorb_trio.postgres._exchange import Rest
 from tests.postgres.kit import NEEDS_SERVERS, PostgresServer, process, value
 
 pytestmark = NEEDS_SERVERS
@@ -481,3 +483,20 @@ async def test_a_server_that_ends_the_session(
         await trio.sleep(0.05)
         server.sql(f"SELECT pg_terminate_backend({pid})")
     assert conn.broken
+
+
+def test_the_rest_of_an_operation_is_told_when_nothing_is_ready() -> None:
+    """An operation that has begun is sent 0, not `None`, which psycopg's compiled ones refuse."""
+    sent: list[object] = []
+
+    def operation() -> Generator[int, int, None]:
+        sent.append((yield 1))
+        sent.append((yield 2))
+        yield 3
+
+    begun = operation()
+    next(begun)
+    rest = Rest(begun, has_begun=True)
+    assert [rest.step(0), rest.step(1)] == [2, 3]
+    assert sent == [0, 1]
+    assert Rest(operation()).step(0) == 1
