@@ -245,6 +245,21 @@ def test_a_replacement_counts_towards_max_connecting() -> None:
     assert total(make_plan([view], Demand(max_slots=16, spares=4)).opens) == 1
 
 
+@pytest.mark.parametrize(
+    ("view", "closes"),
+    [
+        (View(idle=4, retiring_idle=4, limit=4), 1),
+        (View(idle=3, claimed=1, retiring_claimed=1, limit=4), 0),
+        (View(idle=3, closing=1, retiring_idle=1, limit=4), 0),
+    ],
+    ids=["idle", "claimed", "closing"],
+)
+def test_a_replacement_counts_towards_the_limit(view: View, closes: int) -> None:
+    """At its limit, a backend is not dialled for a replacement; one due spare gives way."""
+    plan = make_plan([view], Demand(max_slots=16, spares=4))
+    assert (total(plan.opens), total(plan.closes)) == (0, closes)
+
+
 def test_a_replacement_of_a_due_claim_is_no_surplus() -> None:
     """A rebalance keeps the spare that replaces a due connection which is still claimed."""
     view = View(idle=4, claimed=1, retiring_claimed=1)
