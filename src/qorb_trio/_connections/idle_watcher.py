@@ -59,6 +59,9 @@ class IdleWatcher(Generic[C]):
         except Exception as exc:  # noqa: BLE001 - the user's code
             self._outcomes.error(slot, exc, "fileno")
             return
+        if (former := self._slots.get(descriptor)) is not None:
+            # The program has closed that connection itself, and the number is used again.
+            del self._descriptors[former]
         self._slots[descriptor] = slot
         self._descriptors[slot] = descriptor
 
