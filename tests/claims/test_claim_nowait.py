@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import types
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -374,6 +375,38 @@ async def test_an_acquire_is_a_coroutine(autojump_clock: MockClock) -> None:
         assert pool.stats().waiting == 1
         nursery.cancel_scope.cancel()
         claim.release()
+
+
+@types.coroutine
+def drive(coroutine: Any) -> Generator[Any, Any, Any]:
+    """Run a coroutine by `send` alone."""
+    value = None
+    while True:
+        try:
+            trap = coroutine.send(value)
+        except StopIteration as stop:
+            return stop.value
+        value = yield trap
+
+
+async def test_an_acquire_that_is_driven_by_send(autojump_clock: MockClock) -> None:
+    """A wrapper that continues coroutines by `send` can run `acquire`, as any other."""
+    async with pool_of(1) as pool:
+        claim = await drive(pool.acquire())
+        assert pool.stats().claims == 1
+        claim.release()
+
+
+async def test_a_claim_that_is_released_in_its_block(autojump_clock: MockClock) -> None:
+    """The end of a ``with`` block gives back nothing that the body has released."""
+    async with pool_of(1) as pool:
+        with pool.claim_nowait():
+            pass
+        claim = pool.claim_nowait()
+        with claim:
+            claim.release()
+            with pool.claim_nowait():
+                assert pool.stats().claims == 3
 
 
 async def test_the_frames_of_a_task_that_acquires(autojump_clock: MockClock) -> None:

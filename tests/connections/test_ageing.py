@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from qorb_trio import Backend, ClaimTimeoutError
+from qorb_trio import Backend, ClaimTimeoutError, Policy, SetConfig
 
 from ..harness import policy_of
 from .ageing import Conn, Dated, Retired, a_pool
@@ -363,3 +363,22 @@ async def test_a_leak_warning_holds_for_present_claims(
         await trio.sleep(10)
         warnings = [it for it in caplog.records if it.levelno == logging.WARNING]
         assert any("the leak" in it.getMessage() for it in warnings)
+
+
+async def test_a_dial_that_waits_for_its_back_off_is_not_recycled(
+    autojump_clock: MockClock,
+) -> None:
+    """`recycle` leaves a connection alone whose dial has not begun yet."""
+    connector, retired = Dated(), Retired()
+    config = SetConfig(min_connection_backoff=10, max_connection_backoff=10)
+    policy = Policy(max_slots=1, spares_wanted=1, set_config=config)
+    async with a_pool(policy, connector, retired) as pool:
+        connector.refuses = True
+        (await pool.acquire()).discard()
+        await trio.sleep(1)
+        assert pool.stats().backends["a.test:1"].connecting == 1
+        pool.recycle()
+        connector.refuses = False
+        await trio.sleep(30)
+        assert len(connector.open) == 1
+        assert retired.reasons == []

@@ -8,7 +8,15 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from qorb_trio import Backend, Connector, Policy, Pool, StaleConnectionError, open_pool
+from qorb_trio import (
+    Backend,
+    Connector,
+    MisusedConnectionError,
+    Policy,
+    Pool,
+    StaleConnectionError,
+    open_pool,
+)
 from qorb_trio._connections.idle_watcher import IS_SUPPORTED
 from qorb_trio.testing import ManualResolver, RecordingInstrument
 
@@ -140,3 +148,24 @@ async def test_a_descriptor_that_is_used_again(
         connector.peers[conn].close()
         await wait_all_tasks_blocked()
         assert conn.fileno() == -1
+
+
+async def test_instruments_hear_of_a_misused_connection(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """A connection that a task gives back in a wrong state is an event, with a reason."""
+
+    class Misused(SocketConnector):
+        def is_broken(self, conn: socket.socket) -> bool:
+            if conn.fileno() < 0:
+                raise MisusedConnectionError("closed by the program")
+            return False
+
+    events = RecordingInstrument()
+    async with open_pool(
+        nursery, ManualResolver([BACKEND]), Misused(), policy=one_slot(), instruments=[events]
+    ) as pool:
+        async with pool.claim() as conn:
+            conn.close()
+        (event,) = events.of("connection_broken")
+        assert str(event.error) == "closed by the program"

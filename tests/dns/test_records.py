@@ -431,3 +431,12 @@ def test_a_question_reads_well() -> None:
     """Questions and records are shown as in zone files."""
     assert str(Question("a.com", "SRV")) == "a.com SRV"
     assert str(Srv(1, 2, 3, "a.com")) == "1 2 3 a.com"
+
+
+def test_part_of_another_name_in_the_hosts_file() -> None:
+    """A line of ``/etc/hosts`` counts for its names, and not for what is part of them."""
+    hosts = system_files.Hosts("10.0.0.1 echo2\n10.0.0.2 x # echo\n10.0.0.3 echo\n")
+    answer = hosts.answer(Question("echo", "A"))
+    assert answer is not None
+    assert answer.records == ("10.0.0.3",)
+    assert "ech" not in hosts

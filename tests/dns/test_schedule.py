@@ -201,3 +201,14 @@ def test_nothing_is_due() -> None:
     service = Service(SERVICE, DnsResolverConfig(), random.Random(1), 0.0)
     assert service.take_due(0.0) is service.own
     assert service.take_due(0.0) is None
+
+
+def test_the_times_of_a_tracker_are_not_kept() -> None:
+    """A name whose time changes thousands of times has a few entries in the order."""
+    table = TrackerTable(DnsResolverConfig(), random.Random(1))
+    tracker = table.add(Question("a.test", "A"), 0.0)
+    for due in range(1000):
+        tracker.due = float(due)
+        table.reschedule(tracker)
+    assert len(table._heap) < 100
+    assert table.next_due == 999.0

@@ -168,3 +168,21 @@ async def test_a_new_weight_for_a_backend_without_spares(autojump_clock: MockClo
             resolver.set([Backend(("a.test", 1), weight=5)])
             await wait_all_tasks_blocked()
             assert pool.stats().backends["a.test:1"].backend.weight == 5
+
+
+async def test_a_cancelled_group_is_no_failure() -> None:
+    """A failure in one group with a cancellation says nothing about the backend."""
+    connector = Bare()
+    reset = ConnectionResetError()
+    verdicts: list[bool] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as exc:
+            group = BaseExceptionGroup("both", [reset, exc])
+            verdicts.append(connector.is_failure(object(), group))
+            raise
+    assert verdicts == [False]
+    assert connector.is_failure(object(), ExceptionGroup("one", [ValueError(), reset]))
+    assert not connector.is_failure(object(), ExceptionGroup("none", [ValueError()]))

@@ -16,6 +16,7 @@ from qorb_trio import (
     AllClaimsUsedError,
     ClaimError,
     NoBackendsOnlineError,
+    Policy,
     Pool,
     PoolTerminatedError,
     open_pool,
@@ -400,3 +401,13 @@ async def test_the_log_tells_of_it(
             bench.pool.resume()
     lines = [it.getMessage() for it in caplog.records if "pool pool is" in it.getMessage()]
     assert lines == ["pool pool is suspended", "pool pool is resumed"]
+
+
+async def test_changing_what_has_ended(autojump_clock: MockClock) -> None:
+    """On a pool that has ended, `recycle` and `reconfigure` do nothing."""
+    async with pool_of(1) as pool:
+        pass
+    policy = pool.policy
+    pool.recycle()
+    pool.reconfigure(Policy(max_slots=7))
+    assert pool.policy is policy
