@@ -182,6 +182,21 @@ def test_two_backends_of_one_name_are_refused() -> None:
     assert (len(known), known.inactive(0)) == (2, 2)
 
 
+def test_a_backend_that_is_postponed_while_a_set_is_read_is_not_lost() -> None:
+    """A backend that becomes inactive, at a later place, after it was read comes at that place."""
+    known = KnownBackends(RotationOrder(3))
+    take_over(known, backends("abc"))
+    active = known.activate_next(0)
+    assert active is not None
+    for _ in known.read(backends("abc"), 3):
+        pass
+    known.deactivate(active, behind=1e6)
+    known.replace()
+    found = [known.activate_next(0) for _ in range(4)]
+    assert set(found[:2]) == set(backends("abc")) - {active}
+    assert found[2:] == [active, None]
+
+
 def test_changed_priorities_and_weights_change_the_place() -> None:
     """An inactive backend moves to its new place; an active one stays active, and is told."""
     known = KnownBackends(RotationOrder(3))
