@@ -12,7 +12,7 @@ import tempfile
 
 import trio
 
-from _runner import Goal, Report, Sampler, run
+from _runner import Report, Sampler, run, times
 
 PROGRAM = """
 from time import perf_counter
@@ -52,7 +52,8 @@ async def measure(report: Report) -> None:
         if report.quick:
             del contenders[base]
         await contenders["then make a DnsResolver"]()
-        goals = {f"then {ours}": Goal(40)}
+        # 40 ms on a machine where Trio and attrs take 85.
+        goals = {f"then {ours}": times(0.47)}
         await report.compare("import", "ms", contenders, rounds=11, goals=goals)
 
 
