@@ -98,7 +98,8 @@ async def _with_trouble(
     async with fleet_of(small, naming=lambda i: f"host{i}.test.com:{6000 + i}@10.1.0.{i}") as fleet:
         for client in range(size.clients):
             fleet.nursery.start_soon(_client, fleet, client, net)
-        await trio.sleep(max(30, 60 * size.duration))
+        # A pool's first turn comes a minute after its start, whatever the DNS does.
+        await trio.sleep(max(30, 90 * size.duration))
         began = trio.current_time()
         fleet.nursery.start_soon(fleet.load, 0.2, seconds)
         await trouble(net, fleet.rng, seconds)
