@@ -42,7 +42,7 @@ class Passes(trio.abc.Instrument):
             self._began = None
 
     def skip(self) -> None:
-        """Leave out the present pass: it prepares the run, or is that of `Pool.stats`."""
+        """Leave out the present pass, which prepares the run."""
         self._began = None
         self.passes.append(0.0)
 
