@@ -115,7 +115,7 @@ def coverage_report(session: nox.Session) -> None:
     session.install(*(line for line in dependency_group("tests") if line.startswith("coverage")))
     session.run("coverage", "combine")
     session.run("coverage", "report", "--include=tests/*")
-    session.run("coverage", "report", "--include=src/*", "--fail-under=95")
+    session.run("coverage", "report", "--include=src/*", "--fail-under=99")
 
 
 @nox.session
