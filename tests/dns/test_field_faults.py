@@ -294,6 +294,21 @@ async def test_no_other_server_adds_against_the_preferred_one(
         assert net[1].log == net[2].log == []
 
 
+async def test_no_other_server_adds_while_the_preferred_one_is_slow(
+    autojump_clock: MockClock,
+) -> None:
+    """A final "no" of the second server keeps the third from being asked, if the first is slow."""
+    net = FakeNet(A, B, C)
+    net[0].fault = 1.5
+    net[2].set(SERVICE, "SRV", "0 0 666 evil.test.com.")
+    net[2].set("evil.test.com", "A", "10.6.6.6")
+    async with watching(net) as watch:
+        await trio.sleep(60)
+        assert watch.sets == [set()]
+        assert net[1].log
+        assert net[2].log == []
+
+
 async def test_another_server_may_veto_a_removal(autojump_clock: MockClock) -> None:
     """Records that another server still has stay; those that it has beside them do not come."""
     net = FakeNet(A, B)
