@@ -11,6 +11,7 @@ The garbage collector does not run meanwhile. The benchmarks have a row of its o
 from __future__ import annotations
 
 import gc
+import math
 import random
 from collections.abc import Awaitable, Callable
 from time import thread_time
@@ -67,15 +68,20 @@ def one_run(program: Program) -> Passes:
 
 
 async def equal_runs(program: Program, runs: int) -> Passes:
-    """Return the least times of several equal runs.
+    """Return the least times of `runs` equal runs.
 
-    Raises:
-      RuntimeError: if they were not equal.
+    Now and then a run differs, because Trio cancels tasks in the order of their addresses. Then
+    others are made, up to four times as many in all, and the greatest number of equal ones counts.
     """
-    # In a thread, because this one has a run of its own. One thread runs at a time.
-    seen = [await trio.to_thread.run_sync(one_run, program) for _ in range(runs)]
-    if len({(len(it.passes), len(it.claims)) for it in seen}) > 1:
-        raise RuntimeError("the runs were not equal")
-    passes = map(min, *[it.passes for it in seen])
-    claims = map(min, *[it.claims for it in seen])
+    alike: dict[tuple[int, int], list[Passes]] = {}
+    for _ in range(4 * runs):
+        # In a thread, because this one has a run of its own. One thread runs at a time.
+        seen = await trio.to_thread.run_sync(one_run, program)
+        group = alike.setdefault((len(seen.passes), len(seen.claims)), [])
+        group.append(seen)
+        if len(group) == runs:
+            break
+    equal = max(alike.values(), key=len)
+    passes = map(min, *[it.passes for it in equal], [math.inf] * len(equal[0].passes))
+    claims = map(min, *[it.claims for it in equal], [math.inf] * len(equal[0].claims))
     return Passes([*passes], [*claims])
