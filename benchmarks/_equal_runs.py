@@ -1,4 +1,4 @@
-"""What each pass of the loop takes, without what the machine does meanwhile.
+"""Time each pass of the loop, without what the machine does meanwhile.
 
 A virtual machine that shares its processors stops now and then for some milliseconds, also
 in processor time. So a program is run several times, in virtual time and with the same

@@ -319,7 +319,7 @@ async def test_many_claims_do_not_make_a_refusal_dear() -> None:
 
 
 async def test_refusals_of_a_big_pool_share_their_statistics(autojump_clock: MockClock) -> None:
-    """Where statistics are dear, a flood of refusals takes them once in a while."""
+    """In a pool with a thousand backends, a flood of refusals takes statistics once in a while."""
     async with full_pool(1000, 1) as pool, AsyncExitStack() as claims:
         for _ in range(1000):
             await claims.enter_async_context(pool.claim())

@@ -255,7 +255,7 @@ async def test_ff_j7_hooks_run_in_the_context_of_the_pool(autojump_clock: MockCl
 async def test_ff_j7_hooks_do_not_see_each_others_context(
     slots: int, autojump_clock: MockClock
 ) -> None:
-    """What `connect` sets in its context, other hooks on connections to the backend do not see."""
+    """A context variable that `connect` sets is not seen by other hooks of the same backend."""
     seen: list[str] = []
 
     class Curious(HookedFakeConnector):
