@@ -78,8 +78,8 @@ async def test_a_redis_that_refuses(
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is no Redis server, or expects TLS"),
-        (b"\x15\x03\x01\0\x02\x02\x46", "is no Redis server, or expects TLS"),  # a TLS alert
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", 'or expects TLS: Protocol error, got "H"'),
+        (b"\x15\x03\x01\0\x02\x02\x46", "or expects TLS: Protocol error, got"),  # a TLS alert
         (b"", "hangs, is no Redis server, or expects TLS"),
         (b"*1\r\n$4\r\nPING\r\n", "is no Redis server: it answers PING with [b'PING']"),
     ],
