@@ -30,6 +30,15 @@ def test_equal_backends_count_once() -> None:
         FixedResolver([Backend(("a", 1), name="x"), Backend(("a", 2), name="x")])
 
 
+@pytest.mark.parametrize("path", ["/run/x.sock", "./x", "../x.sock", "/x", "/run/x:80"])
+def test_a_path_is_a_unix_socket(path: str) -> None:
+    """A string that can only be a path is that Unix socket, as for `resolver_for`."""
+    assert FixedResolver([path, "a:1"]).backends == (Backend(path), Backend(("a", 1)))
+    resolver = resolver_for(path)
+    assert isinstance(resolver, FixedResolver)
+    assert resolver.backends == (Backend(path),)
+
+
 def test_no_backends() -> None:
     """An empty collection is a set without backends; a generator is taken too."""
     assert FixedResolver([]).backends == ()
@@ -61,7 +70,11 @@ def test_a_bare_pair_is_an_error() -> None:
         (["::1:80"], ValueError),
         (["a:80", " b:80"], ValueError),
         (["a:80,b:80"], ValueError),
-        (["/run/x:80"], ValueError),
+        (["run/x:80"], ValueError),
+        (["run/x.sock"], ValueError),
+        (["/run/"], ValueError),
+        (["/run/\0x"], ValueError),
+        ([""], ValueError),
         (["[[::1]]:80"], ValueError),
         ([("a", 0)], ValueError),
         ([("a", 65536)], ValueError),

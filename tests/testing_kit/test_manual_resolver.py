@@ -134,6 +134,12 @@ def test_bad_backends(bad: object) -> None:
     assert resolver.backends == (A,)
 
 
+def test_a_path_is_a_unix_socket() -> None:
+    """A string that is a path is the backend behind that Unix socket."""
+    resolver = ManualResolver(["/run/x.sock"])
+    assert resolver.backends == (Backend("/run/x.sock"),)
+
+
 def test_fail_takes_an_exception() -> None:
     """`fail` refuses what cannot be raised."""
     with pytest.raises(TypeError, match="exc must be an exception"):

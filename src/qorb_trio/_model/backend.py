@@ -21,6 +21,7 @@ MAX_WEIGHT = 2**32
 ZERO_WEIGHT = 0.5
 
 _HOST_PORT = re.compile(r"[^/\0]*:\d+")
+_SOCKET_PATH = re.compile(r"\.{0,2}/[^\0]*[^/\0]")
 #: Rather loose: it is to find out what is left of a list, a URL or a path.
 _HOST = re.compile(r"[^\s/,\[\]]+")
 
@@ -40,6 +41,11 @@ def parse_host_port(text: str) -> tuple[str, int]:
     if not colon or not _HOST.fullmatch(host) or not (port.isascii() and port.isdigit()):
         raise ValueError(f"not 'host:port': {text!r}")
     return host, int(port)
+
+
+def is_socket_path(text: str) -> bool:
+    """Return True if a text can only be the path of a Unix socket: ``/…``, ``./…`` or ``../…``."""
+    return _SOCKET_PATH.fullmatch(text) is not None
 
 
 def effective_weight(weight: int) -> float:

@@ -7,7 +7,7 @@ from typing import TypeAlias, final
 
 import trio
 
-from .._model.backend import Backend, parse_host_port
+from .._model.backend import Address, Backend, is_socket_path, parse_host_port
 from ..abc import Resolver
 
 #: A backend as a user may give it.
@@ -47,13 +47,16 @@ def _as_backend(given: object) -> Backend:
     if isinstance(given, tuple):
         return Backend(given)
     raise TypeError(
-        f"addresses must be Backends, (host, port) pairs or 'host:port' strings, not {given!r}"
+        "addresses must be Backends, (host, port) pairs, 'host:port' strings or paths of Unix"
+        f" sockets, not {given!r}"
     )
 
 
-def _parse(text: str) -> tuple[str, int]:
+def _parse(text: str) -> Address:
     if "://" in text:
         raise ValueError(f"addresses: a URL, give host:port: {text!r}")
+    if is_socket_path(text):
+        return text
     try:
         host, port = parse_host_port(text)
     except ValueError as exc:
@@ -80,9 +83,9 @@ class FixedResolver(Resolver):
     """A resolver whose backends never change. It sends them once and returns.
 
     Args:
-      addresses: `Backend` objects, ``(host, port)`` pairs or ``"host:port"`` strings
-        (``"[v6]:port"`` for IPv6). Equal ones count once. May be empty: a pool with
-        no backends.
+      addresses: `Backend` objects, ``(host, port)`` pairs, ``"host:port"`` strings
+        (``"[v6]:port"`` for IPv6), or paths of Unix sockets (``"/run/x.sock"``). Equal ones
+        count once. May be empty: a pool with no backends.
 
     Raises:
       TypeError, ValueError: for anything that is not an address, for a bare string, and for

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import attrs
 
 from .. import _validation as _check
-from .._model.backend import Backend
+from .._model.backend import Backend, is_socket_path
 from ..abc import Resolver
 from ._dns.config import DnsResolverConfig
 from ._dns.resolver import DnsResolver
@@ -77,7 +77,7 @@ def resolver_for(
 
 
 def _unix_socket(text: str) -> Backend:
-    if not text.startswith(("/", "./", "../")) or text.endswith("/") or "\0" in text:
+    if not is_socket_path(text):
         raise ValueError(f"neither an address, nor a name, nor the path of a socket: {text!r}")
     return Backend(text)
 

@@ -8,7 +8,7 @@ from typing import TypeAlias, final
 
 import trio
 
-from .._model.backend import Backend, parse_host_port
+from .._model.backend import Backend, is_socket_path, parse_host_port
 from ..abc import Resolver
 
 #: What `ManualResolver` takes for a backend.
@@ -19,11 +19,12 @@ def _as_backend(given: object) -> Backend:
     if isinstance(given, Backend):
         return given
     if isinstance(given, str):
-        return Backend(parse_host_port(given))
+        return Backend(given if is_socket_path(given) else parse_host_port(given))
     if isinstance(given, tuple):
         return Backend(given)
     raise TypeError(
-        f"backends must be Backends, (host, port) pairs or 'host:port' strings, not {given!r}"
+        "backends must be Backends, (host, port) pairs, 'host:port' strings or paths of Unix"
+        f" sockets, not {given!r}"
     )
 
 
@@ -45,9 +46,9 @@ class ManualResolver(Resolver):
     Duplicates are passed on as they are: what a pool makes of them is its business.
 
     Args:
-      backends: the first set: `Backend` objects, ``(host, port)`` pairs or ``"host:port"``
-        strings. `None`, the default, sends nothing before the first `set`, like a
-        resolver that has no answer yet; an empty collection sends the empty set.
+      backends: the first set: `Backend` objects, ``(host, port)`` pairs, ``"host:port"``
+        strings or paths of Unix sockets. `None`, the default, sends nothing before the first
+        `set`, like a resolver that has no answer yet; an empty collection sends the empty set.
 
     Raises:
       TypeError, ValueError: for what is not a backend.
