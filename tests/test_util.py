@@ -6,6 +6,7 @@ import ast
 import logging
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,6 +188,69 @@ def test_what_is_logged_safely_is_logged(caplog: pytest.LogCaptureFixture) -> No
     assert (record.levelno, record.getMessage()) == (logging.WARNING, "a word")
     assert record.exc_info is not None
     assert record.exc_info[1] is error
+    assert (record.funcName, record.pathname) == (
+        "test_what_is_logged_safely_is_logged",
+        __file__,
+    )
+
+
+def test_a_traceback_is_formatted_for_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Below the level of the logger, an exception is not formatted."""
+
+    class Unseen(Exception):
+        def __str__(self) -> str:
+            raise AssertionError
+
+    logger = logging.getLogger("qorb_trio.t")
+    with caplog.at_level(logging.WARNING, "qorb_trio.t"):
+        log_safely(logger, logging.INFO, "a word", exc_info=Unseen())
+    assert not caplog.records
+
+
+def several_raised(*texts: str) -> Exception:
+    """Return an exception with a traceback, a cause, a context and members."""
+    refused, other, wrong, group = texts
+    try:
+        try:
+            raise ConnectionRefusedError(refused)
+        except ConnectionRefusedError as exc:
+            try:
+                raise ValueError(wrong) from exc
+            except ValueError as member:
+                raise ExceptionGroup(group, [OSError(other), member])  # noqa: B904
+    except ExceptionGroup as exc:
+        return exc
+
+
+def shown(caplog: pytest.LogCaptureFixture, exc: Exception) -> list[str]:
+    """Log an exception, and return the lines that a handler writes."""
+    with caplog.at_level(logging.DEBUG, "qorb_trio.t"):
+        log_safely(logging.getLogger("qorb_trio.t"), logging.DEBUG, "raised here:", exc_info=exc)
+    return logging.Formatter("%(message)s").format(caplog.records[-1]).splitlines()
+
+
+def test_a_traceback_is_shown_as_python_does(caplog: pytest.LogCaptureFixture) -> None:
+    """Frames, causes, contexts and groups stand in the log as in Python's own tracebacks."""
+    error = several_raised("refused", "no luck", "wrong", "two of them")
+    lines = [line for part in traceback.format_exception(error) for line in part.splitlines()]
+    assert shown(caplog, error) == ["raised here:", *lines]
+
+
+def test_h2_a_traceback_cannot_forge_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The text of each error is on one line of its own, with everything escaped."""
+    error = several_raised("refused\n12:00\tWARNING\x1b[8m", "no\nluck", "wrong\nl", "two\ng")
+    lines = shown(caplog, error)
+    texts = [line.lstrip(" |") for line in lines if r"\n" in line and "raise " not in line]
+    assert r"ValueError: wrong\nl" in texts
+    assert r"ConnectionRefusedError: refused\n    | 12:00\tWARNING\x1b[8m" in texts, "in a group"
+    assert {text.partition(":")[0] for text in texts} == {
+        "ConnectionRefusedError",
+        "ExceptionGroup",
+        "OSError",
+        "ValueError",
+    }
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.lstrip(" |").startswith(("12:00", "luck", "l", "g")) for line in lines)
 
 
 @pytest.mark.real

@@ -109,10 +109,48 @@ def log_safely(
     It is written to standard error, as `logging.Handler.handleError` does.
     """
     try:
-        logger.log(level, message, *args, exc_info=exc_info, stacklevel=2)
+        if exc_info is None:
+            logger.log(level, message, *args, stacklevel=2)
+        elif logger.isEnabledFor(level):
+            _log_traceback(logger, level, message, args, exc_info)
     except Exception:  # noqa: BLE001 - the user's code
         if logging.raiseExceptions and sys.stderr is not None:
             traceback.print_exc(file=sys.stderr)
+
+
+#: What Python prints between the tracebacks of two exceptions.
+_BETWEEN_TRACEBACKS: Final = (
+    "The above exception was the direct cause of the following exception:",
+    "During handling of the above exception, another exception occurred:",
+)
+
+
+def _log_traceback(
+    logger: logging.Logger,
+    level: int,
+    message: str,
+    args: tuple[object, ...],
+    exc: BaseException,
+) -> None:
+    file, line, function, _ = logger.findCaller(stacklevel=3)
+    info = (type(exc), exc, exc.__traceback__)
+    record = logger.makeRecord(logger.name, level, file, line, message, args, info, function)
+    # A formatter writes this text where there is one, and would not escape its own.
+    record.exc_text = printable_traceback(exc)
+    logger.handle(record)
+
+
+def printable_traceback(exc: BaseException) -> str:
+    """Return the traceback of an exception, as Python prints it, with all texts printable.
+
+    Each error is on one line of its own, so that its text cannot pass for other lines of a log.
+    """
+    lines: list[str] = []
+    for part in traceback.format_exception(exc):
+        words = part.strip(" |\n")
+        is_several_lines = words.startswith("File ") or words in _BETWEEN_TRACEBACKS
+        lines.extend(part.splitlines() if is_several_lines else [part.removesuffix("\n")])
+    return "\n".join(map(printable, lines))
 
 
 class NoPublicConstructor(type):
