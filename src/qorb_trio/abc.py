@@ -84,7 +84,14 @@ class Connector(abc.ABC, Generic[C]):
         """Tell at once, without I/O that could block, whether a connection is dead.
 
         Asked whenever a connection is handed out or comes back, so it must be cheap.
-        By default `False`.
+        By default `False`. Raising an exception is a way to say why: it becomes the reason in
+        the log, the events and ``last_error``.
+
+        Of an idle connection that had worked, `True`, a `ConnectionError` or a
+        `trio.BrokenResourceError` means that the peer has closed it, which is no failure.
+        `StaleConnectionError` means so of a returned one too; `MisusedConnectionError` and
+        `IneligibleBackendError` are no failures either. All else counts as a failure of the
+        backend.
         """
         return False
 

@@ -49,9 +49,16 @@ class Conn:
 class Impatient(Connector[Conn]):
     """Servers that close idle connections, each after its own time."""
 
-    def __init__(self, patience: dict[str, float], *, says_why: bool) -> None:
+    def __init__(
+        self,
+        patience: dict[str, float],
+        *,
+        says_why: bool,
+        reason: type[Exception] = StaleConnectionError,
+    ) -> None:
         self.patience = patience
         self.says_why = says_why
+        self.reason = reason
         self.dials = 0
 
     async def connect(self, backend: Backend) -> Conn:
@@ -65,7 +72,7 @@ class Impatient(Connector[Conn]):
         idle = trio.current_time() - conn.used_at
         closed = idle >= self.patience[conn.backend.name]
         if closed and self.says_why:
-            raise StaleConnectionError("closed by the peer")
+            raise self.reason("closed by the peer")
         return closed
 
 

@@ -79,6 +79,52 @@ async def test_a_burst_after_idle_closes_waits_as_for_plain_dials(
     assert len([it for it in recording.events if it.name == "connection_stale"]) >= 8
 
 
+@pytest.mark.parametrize(
+    ("reason", "stale", "failures"),
+    [
+        (ConnectionResetError, 8, 0),
+        (BrokenPipeError, 8, 0),
+        (ConnectionError, 8, 0),
+        (trio.BrokenResourceError, 8, 0),
+        (OSError, 0, 8),
+        (ValueError, 0, 8),
+    ],
+)
+async def test_an_idle_connection_that_was_reset_is_no_failure(
+    autojump_clock: MockClock, reason: type[Exception], stale: int, failures: int
+) -> None:
+    """The errors of a reset mean an idle close, though the connector has no word for that."""
+    connector = Impatient({"primary": 0.5}, says_why=True, reason=reason)
+    recording = RecordingInstrument()
+    async with trio.open_nursery() as nursery:
+        async with open_pool(
+            nursery, FixedResolver([PRIMARY]), connector, instruments=[recording]
+        ) as pool:
+            await pool.wait_ready(8)
+            await trio.sleep(1)
+            async with pool.claim(timeout=1):
+                stats = pool.stats().backends["primary"]
+            assert (stats.stale, stats.failures) == (stale, failures)
+            assert isinstance(stats.last_error, reason) == bool(failures)
+    names = {it.name for it in recording.events}
+    assert ("connection_stale" in names) == bool(stale)
+    assert ("connection_broken" in names) == bool(failures)
+
+
+async def test_a_returned_connection_that_was_reset_is_a_failure(
+    autojump_clock: MockClock,
+) -> None:
+    """A connection that breaks while it is claimed counts against its backend."""
+    connector = Impatient({"primary": 0.5}, says_why=True, reason=ConnectionResetError)
+    async with trio.open_nursery() as nursery:
+        async with open_pool(nursery, FixedResolver([PRIMARY]), connector) as pool:
+            async with pool.claim():
+                await trio.sleep(1)
+            stats = pool.stats().backends["primary"]
+            assert stats.failures >= 1
+            assert isinstance(stats.last_error, ConnectionResetError)
+
+
 async def test_a_server_that_closes_at_once_is_a_failure(autojump_clock: MockClock) -> None:
     """A connection that never worked is no idle one: the backend goes into back-off."""
     connector = Impatient({"primary": 0.0}, says_why=True)

@@ -21,7 +21,6 @@ from .._slots.registry import Registry
 from .._slots.slot_set import Slot, SlotSet
 from .._slots.state import NOT_YET
 from .._util import error_text, log_safely, printable, strip_traceback
-from .hooks import FoundBrokenError
 
 logger = logging.getLogger("qorb_trio.backend")
 
@@ -30,6 +29,10 @@ C = TypeVar("C")
 #: A connection that the peer closes before it has served a claim, and before it is this many
 #: seconds old, is a failure: a server that accepts and closes must not be dialled in a loop.
 MIN_LASTING: Final = 0.1
+
+#: The reasons of ``is_broken`` that mean of an idle connection that the peer has closed it. A
+#: bare ``return True`` is among them.
+_CLOSED_WHILE_IDLE: Final = (ConnectionError, trio.BrokenResourceError)
 
 
 @final
@@ -104,15 +107,14 @@ class Outcomes(Generic[C]):
     ) -> bool:
         """Return True if the peer closed an idle connection that had worked.
 
-        A connector that says no more than that a connection is broken means this, if the
-        connection was idle.
+        A connector that says no more than that a connection is broken, or that it was reset,
+        means this, if the connection was idle.
         """
-        is_closed = isinstance(reason, StaleConnectionError)
-        if isinstance(reason, FoundBrokenError):
-            is_closed = holder is None
+        closed = StaleConnectionError if holder is not None else _CLOSED_WHILE_IDLE
         has_served = slot.claimed_at != NOT_YET
         has_lasted = trio.current_time() - slot.created_at >= MIN_LASTING
-        return is_closed and (has_served or has_lasted) and not slot.slot_set.detector.is_failing
+        is_failing = slot.slot_set.detector.is_failing
+        return isinstance(reason, closed) and (has_served or has_lasted) and not is_failing
 
     def _stale(self, slot: Slot[C], reason: Exception) -> None:
         """Record that the peer closed an idle connection, which is normal life."""

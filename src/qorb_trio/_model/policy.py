@@ -87,7 +87,8 @@ class SetConfig:
 
     health_interval: float = attrs.field(default=30.0, validator=_seconds(zero=False))
     """A connection that has been idle for this many seconds is checked. The checks of
-    connections that became idle together are spread over the second half of the interval."""
+    connections that became idle together are spread over up to three quarters of the interval that
+    follows."""
 
     health_check_timeout: float = attrs.field(default=3.0, validator=_seconds(zero=False))
     """The bound on each single ``is_valid``, ``on_acquire`` and ``on_recycle``, in seconds."""
