@@ -25,6 +25,7 @@ import trio
 from _pools import NoConnection, NoopConnector, full_pool, roomy_policy, some_backends
 from _runner import Goal, Report, Sampler, run, times
 from qorb_trio import (
+    Backend,
     Ejection,
     FixedResolver,
     LeastLoaded,
@@ -72,10 +73,31 @@ async def a_pool(policy: Policy, balancer: Any = None) -> AsyncIterator[Pool[NoC
         yield pool
 
 
-async def claim(pool: Pool[NoConnection], **options: Any) -> None:
+async def claim(pool: Pool[NoConnection]) -> None:
     """Claim as most programs do."""
     for _ in range(CLAIMS):
-        async with pool.claim(**options):
+        async with pool.claim():
+            pass
+
+
+async def claim_by_key(pool: Pool[NoConnection], key: str) -> None:
+    """Claim with a key that was there before."""
+    for _ in range(CLAIMS):
+        async with pool.claim(key=key):
+            pass
+
+
+async def claim_another(pool: Pool[NoConnection], failed: Backend) -> None:
+    """Claim as a retry does."""
+    for _ in range(CLAIMS):
+        async with pool.claim(avoid=[failed]):
+            pass
+
+
+async def claim_by_name(pool: Pool[NoConnection], label: str) -> None:
+    """Claim with a label."""
+    for _ in range(CLAIMS):
+        async with pool.claim(label=label):
             pass
 
 
@@ -174,10 +196,10 @@ async def measure(report: Report) -> None:
         works: dict[str, Work] = {
             name: partial(claim, await enter(a_pool(*given))) for name, given in POOLS.items()
         }
-        works["claim(key=...)"] = partial(claim, pool, key="user 7")
+        works["claim(key=...)"] = partial(claim_by_key, pool, "user 7")
         works["claim(key=...), each new"] = partial(claim_by_new_keys, pool, count())
-        works["claim(avoid=...)"] = partial(claim, pool, avoid=some_backends(1))
-        works["claim(label=...)"] = partial(claim, pool, label="GET /users")
+        works["claim(avoid=...)"] = partial(claim_another, pool, some_backends(1)[0])
+        works["claim(label=...)"] = partial(claim_by_name, pool, "GET /users")
         await report.compare(
             "warm claim + release, 1 x 16",
             "µs",

@@ -37,6 +37,7 @@ NEEDED_OF_OTHERS = {
     "qorb_trio._balancing.idle_index",
     "qorb_trio._balancing.least_loaded",
     "qorb_trio._balancing.preference",
+    "qorb_trio._balancing.remainders",
     "qorb_trio._balancing.strategy",
     "qorb_trio._events",
     "qorb_trio._events.emitter",

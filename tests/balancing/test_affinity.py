@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import math
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import qorb_trio
-from qorb_trio._balancing import affinity
-from qorb_trio._balancing.affinity import Key, Rendezvous, multiplier, plain_key
-from qorb_trio._balancing.favourites import MOST_KEPT, Favourites
+from qorb_trio._balancing import affinity, favourites
+from qorb_trio._balancing.affinity import (
+    FIRST_FEW,
+    GROUPS,
+    MOST_KEPT,
+    Key,
+    Rendezvous,
+    draws,
+    group_of,
+    multiplier,
+    plain_key,
+)
 
 from .kit import Item, an_index, choose_for
 
@@ -39,8 +50,8 @@ def names(count: int, prefix: str) -> list[str]:
 def owners(keys: object, backends: list[str], weights: list[float] | None = None) -> list[str]:
     """The backend that each key prefers."""
     weights = weights or [1.0] * len(backends)
-    rendezvous = Rendezvous([multiplier(name) for name in backends], weights)
-    return [backends[rendezvous.find(key)] for key in keys]  # type: ignore[attr-defined]
+    rendezvous = Rendezvous(backends, [multiplier(name) for name in backends], weights)
+    return [rendezvous.find(key) for key in keys]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("keys", ODDS)
@@ -131,10 +142,10 @@ def test_wrong_keys(key: object) -> None:
 
 def test_extreme_draws_are_finite() -> None:
     """No draw makes the arithmetic fail, however extreme the weights are."""
-    number = affinity._key_number(3)
+    number = affinity._number(3)
     least, most = -0.5 / number, 0.5 / number
     for draw, weight in itertools.product([least, 0.0, most], [1e-300, 0.5, 2.0**32]):
-        assert Rendezvous([draw, 0.7], [weight, 1.0]).find(3) in {0, 1}
+        assert all(math.isfinite(it) for it in draws(3, [draw, 0.7], [weight, 1.0]))
 
 
 @pytest.mark.real
@@ -158,7 +169,7 @@ def test_the_same_in_every_process() -> None:
     )
     assert there.stdout.strip() == str(here)
     # Written down, because the clients of a fleet run different versions.
-    assert here == [9, 6, 2, 3, 0, 6, 3]
+    assert here == [9, 0, 9, 1, 9, 0, 9]
 
 
 def test_a_busy_first_choice() -> None:
@@ -209,35 +220,129 @@ def test_a_multiplier_is_made_once() -> None:
     assert all(made)
 
 
-def test_the_kept_keys_are_bounded() -> None:
-    """The preferences of only some keys are kept, which does not change them."""
-    index = an_index(*[Item(name) for name in range(8)])
-    first = [choose_for(index, key) for key in range(3 * MOST_KEPT)]
-    favourites = Favourites(index.best)
-    for key in range(3 * MOST_KEPT):
-        assert favourites.find(key) is first[key]
-        assert len(favourites.kept[int]) <= MOST_KEPT
-    assert [choose_for(index, key) for key in range(3 * MOST_KEPT)] == first
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The groups of keys for which all backends were compared, in order."""
+    groups: list[int] = []
+
+    def count(group: int, *args: Any) -> list[float]:
+        groups.append(group)
+        return draws(group, *args)
+
+    monkeypatch.setattr(affinity, "draws", count)
+    monkeypatch.setattr(favourites, "draws", count)
+    return groups
 
 
-def test_a_key_that_is_kept_is_not_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key costs no hash while the backends with a spare are the same as at its last claim."""
-    hashed: list[Key] = []
-
-    def count(key: Key) -> float:
-        hashed.append(key)
-        return key_number(key)
-
-    key_number = affinity._key_number
-    monkeypatch.setattr(affinity, "_key_number", count)
+def test_a_group_is_hashed_once(drawn: list[int]) -> None:
+    """What a key prefers is kept while backends run out of spares and get new ones."""
     items = [Item(name) for name in range(8)]
     index = an_index(*items)
     keys: list[Key] = ["1", b"1", 1]
     found = [choose_for(index, key) for key in 5 * keys]
-    assert hashed == keys
+    assert drawn == [group_of(key) for key in keys]
     assert found[:3] * 5 == found
+    others = [item for item in items if item not in found]
+    for item in others:
+        index.remove(item)
+        assert [choose_for(index, key) for key in keys] == found[:3]
+        index.add(item)
+    assert [choose_for(index, key) for key in keys] == found[:3]
+    assert len(drawn) == 3
+
+
+def test_the_order_of_a_group_is_kept(drawn: list[int]) -> None:
+    """The second choice of a key costs no hash if its first one is busy again."""
+    items = [Item(name) for name in range(8)]
+    index = an_index(*items)
+    found = []
+    for _ in range(5):
+        busy = choose_for(index, "key")
+        assert busy is not None
+        index.remove(busy)
+        found.append(choose_for(index, "key"))
+        index.add(busy)
+    assert len(drawn) == 2
+    assert len(set(found)) == 1
+
+
+def test_a_choice_beyond_the_kept_order() -> None:
+    """A key whose first few choices are busy gets the best of the others."""
+    items = [Item(name) for name in range(3 * FIRST_FEW)]
+    index = an_index(*items)
+    for key in range(20):
+        order = []
+        while (found := choose_for(index, key)) is not None:
+            order.append(found)
+            index.remove(found)
+        scores = draws(group_of(key), *hashes_and_weights(items))
+        assert order == sorted(items, key=lambda it: -scores[items.index(it)])
+        for item in items:
+            index.add(item)
+
+
+def hashes_and_weights(items: list[Item]) -> tuple[list[float], list[float]]:
+    """The arguments of `draws`."""
+    return [multiplier(it.backend.name) for it in items], [it.balancing_weight for it in items]
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_a_member_that_changes(weight: float) -> None:
+    """Keys follow a backend that comes, one that leaves, and one whose weight changes."""
+    items = [Item(name) for name in range(6)]
+    index = an_index(*items[:5])
+    keys = range(300)
+
+    before = [choose_for(index, key) for key in keys]
+    index.add(items[5])
+    after = [choose_for(index, key) for key in keys]
+    assert after != before
+    assert {new for old, new in zip(before, after, strict=True) if old is not new} == {items[5]}
+    index.remove(items[5])
+    index.forget(items[5])
+    assert [choose_for(index, key) for key in keys] == before
     index.remove(items[0])
-    choose_for(index, 1)
+    index.forget(items[0])
+    items[0].balancing_weight = weight
     index.add(items[0])
+    assert ([choose_for(index, key) for key in keys] == before) == (weight == 1.0)
+
+
+def test_nothing_is_kept_of_those_that_have_left() -> None:
+    """An index whose backends have all left keeps none of them."""
+    items = [Item(name, priority=name % 2) for name in range(4)]
+    index = an_index(*items)
+    index.forget(Item(9, priority=7))
     choose_for(index, 1)
-    assert hashed == [*keys, 1, 1]
+    for item in items:
+        index.remove(item)
+        index.forget(item)
+    assert not index._favourites
+
+
+def test_the_kept_orders_are_bounded() -> None:
+    """The choices of only some groups are kept, which does not change them."""
+    items = [Item(name) for name in range(8)]
+    hashes, weights = hashes_and_weights(items)
+    rendezvous = Rendezvous(items, hashes, weights)
+    first = [rendezvous.order(key) for key in range(3 * MOST_KEPT)]
+    assert 0 < len(rendezvous._orders) <= MOST_KEPT
+    assert [rendezvous.order(key) for key in range(3 * MOST_KEPT)] == first
+
+
+def test_every_key_has_a_group() -> None:
+    """The group of each key is a number below the number of groups."""
+    odd: list[Key] = [-1, 0, 2**30 - 36, 2**64, "", "\ud800", b"", b"\xff" * 9]
+    groups = {group_of(key) for key in [*odd, *range(100_000)]}
+    assert min(groups) >= 0
+    assert max(groups) < GROUPS
+    assert len(groups) > GROUPS * 0.75
+
+
+def test_more_backends_than_a_short_number_can_tell() -> None:
+    """A key can prefer each of a great many backends."""
+    items = range(2**15 + 1)
+    rendezvous = Rendezvous(items, [1 - i / 2**16 for i in items], [1.0] * len(items))
+    for key in range(3):
+        scores = draws(group_of(key), [1 - i / 2**16 for i in items], [1.0] * len(items))
+        assert rendezvous.find(key) == rendezvous.find(key) == scores.index(max(scores))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from qorb_trio import Backend
-from qorb_trio._balancing.favourites import MOST_KEPT
 from qorb_trio._balancing.idle_index import IdleIndex
+from qorb_trio._balancing.remainders import MOST_KEPT
 from qorb_trio._balancing.strategy import FEW
 from qorb_trio._model.backend import ZERO_WEIGHT, effective_weight
 
@@ -337,9 +337,9 @@ def test_few_avoided_backends_are_kept() -> None:
     index = an_index(*[Item(name) for name in range(4)])
     for port in range(3 * MOST_KEPT):
         choose_for(index, avoid=[Backend(("gone", 1 + port))])
-    favourites = index._favourites
-    assert favourites is not None
-    assert 0 < len(favourites._rests) <= MOST_KEPT
+    remainders = index._remainders
+    assert remainders is not None
+    assert 0 < len(remainders._rests) <= MOST_KEPT
 
 
 @pytest.mark.parametrize("options", [{}, {"avoid": [Backend(("10.0.0.1", 3), name="b2")]}])

@@ -21,6 +21,8 @@ class Index:
 
     def __init__(self) -> None:
         self.members: list[SlotSet[str]] = []
+        #: Those that were to be forgotten, with their weights at that time.
+        self.forgotten: list[tuple[SlotSet[str], float]] = []
 
     def add(self, slot_set: SlotSet[str]) -> None:
         """Enter a set that was not there."""
@@ -30,6 +32,11 @@ class Index:
     def remove(self, slot_set: SlotSet[str]) -> None:
         """Delete a set that was there."""
         self.members.remove(slot_set)
+
+    def forget(self, slot_set: SlotSet[str]) -> None:
+        """Note a set that is not there."""
+        assert slot_set not in self.members
+        self.forgotten.append((slot_set, slot_set.balancing_weight))
 
 
 class Changes(Instrument):

@@ -170,3 +170,17 @@ def test_a_plain_connection_keeps_the_generation_of_its_dial() -> None:
     slot.mark_connected(5.0)
     assert slot.health_generation == began
     assert scene.slot_set.probe is None
+
+
+def test_the_index_forgets_what_changes_and_what_leaves() -> None:
+    """The index is told before a weight changes, and when the backend leaves, spares or not."""
+    scene = Scene()
+    slot_set = scene.slot_set
+    scene.spare()
+    slot_set.update(Backend(("a", 1), weight=5))
+    assert scene.index.members == [slot_set]
+    slot_set.pop_idle()
+    slot_set.scale_weight(0.5)
+    slot_set.deactivate()
+    assert scene.index.forgotten == [(slot_set, 1.0), (slot_set, 5.0), (slot_set, 2.5)]
+    assert scene.index.members == []

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+from array import array
 from binascii import crc32
 from collections.abc import Sequence
 from hashlib import blake2b
+from heapq import nlargest
 from math import log
-from typing import Final, TypeAlias, final
+from typing import Final, Generic, TypeAlias, TypeVar, final
+
+T = TypeVar("T")
 
 #: Types of the ``key`` of a claim.
 Key: TypeAlias = str | bytes | int
 
+#: The number of groups of keys. A power of two, so large that backends get even parts of them,
+#: and so small that the favourites of all groups can be kept.
+GROUPS: Final = 2**16
+
 #: The largest prime below 2**30: Python is quickest with integers below that.
 _PRIME: Final = 2**30 - 35
-_TO_ONE: Final = 1 / _PRIME
 #: A factor without a pattern: the digits of pi.
 _FACTOR: Final = 314_159_265
 
-#: The beginnings of three overlapping ranges, so that ``1``, ``"1"`` and ``b"1"`` are three keys.
-_STR, _BYTES, _INT = 0.5, 0.6, 0.7
-
-#: The number of times that a multiplier goes round while a key's number grows by about one.
+#: The number of times that a multiplier goes round over all groups is about two times this.
 _TURNS: Final = 2.0**26
 
 #: Rounds a small number if it is added and subtracted again, because a float has 53 bits. This
 #: takes less time than ``round()`` and ``%``.
 _ROUND: Final = 1.5 * 2**52
+
+#: The number of backends in an `Rendezvous.order`, at most, and the number of orders that are
+#: kept. All are forgotten when it is reached.
+FIRST_FEW: Final = 8
+MOST_KEPT: Final = 1024
 
 
 def plain_key(key: object) -> Key:
@@ -52,25 +61,49 @@ def multiplier(name: str) -> float:
     return (int.from_bytes(digest, "big") >> 12 | 1 << 52) / (1 << 53)
 
 
-def _key_number(key: Key) -> float:
-    """Return a hash of a key, the same in every process: a number from 2**24 to 2**28.
+def group_of(key: Key) -> int:
+    """Return the group of a key, the same in every process.
 
-    It is cheaper than a cryptographic hash, because each claim with a new key needs one. A text
-    or bytes become a number by their CRC-32, an integer by a multiplication modulo a prime.
-    Without the square, keys that count up would favour some backends.
+    It is cheaper than a cryptographic hash, because each claim with a key needs it. A text or
+    bytes become a number by their CRC-32, an integer by a multiplication modulo a prime. So
+    ``1``, ``"1"`` and ``b"1"`` are three keys.
     """
     if type(key) is int:
-        number = key * _FACTOR % _PRIME * _TO_ONE + _INT
-    elif type(key) is str:
-        number = crc32(key.encode("utf-8", "surrogatepass")) * 2.0**-32 + _STR
-    else:
-        assert type(key) is bytes
-        number = crc32(key) * 2.0**-32 + _BYTES
-    return number * number * _TURNS
+        return key * _FACTOR % _PRIME >> 14
+    if type(key) is str:
+        return crc32(key.encode("utf-8", "surrogatepass")) >> 16
+    assert type(key) is bytes
+    return crc32(key, 1) >> 16
+
+
+def _number(group: int) -> float:
+    """Return the number of a group, from 2**24 to 2**28.
+
+    Without the square, groups that count up would favour some backends.
+    """
+    root = group / GROUPS + 0.5
+    return root * root * _TURNS
+
+
+def draws(group: int, multipliers: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """Return a number for each backend; a group of keys prefers that with the greatest.
+
+    That is u, or log(u) / weight with unequal weights, where u is a random number for each pair
+    of group and backend.
+    """
+    number, found = _number(group), []
+    for each in multipliers:
+        draw = number * each
+        draw -= draw + _ROUND - _ROUND
+        # The last summand keeps u above 0, and is lost in all but the least of them.
+        found.append(draw + 0.5 + 2.0**-60)
+    if weights.count(weights[0]) < len(weights):
+        found = [log(u) / weight for u, weight in zip(found, weights, strict=True)]
+    return found
 
 
 @final
-class Rendezvous:
+class Rendezvous(Generic[T]):
     """The choice between some backends by a key: weighted rendezvous hashing.
 
     Each pair of key and backend has a random number u from 0 to 1, drawn by hashing. The
@@ -80,40 +113,50 @@ class Rendezvous:
     Hit Rates", 1998; weights: Schindler and Schomaker, "Weighted distributed hash tables",
     2005.)
 
-    The cost is proportional to the number of backends, because the choice depends on all of
-    them, and the backends that have a spare change from claim to claim. To keep it low, a draw
-    is the fractional part of the key's number times the backend's `multiplier` (Knuth, "The Art
-    of Computer Programming", volume 3, section 6.4: multiplicative hashing). Floats are
-    multiplied and rounded alike on every platform that has those of IEEE 754.
+    To find the preferred backend is proportional to the number of backends, because it depends
+    on all of them. So keys are hashed into `GROUPS` groups, and what a group prefers is found
+    once. A draw is the fractional part of the group's number times the backend's `multiplier`
+    (Knuth, "The Art of Computer Programming", volume 3, section 6.4: multiplicative hashing).
+    Floats are multiplied and rounded alike on every platform that has those of IEEE 754.
     """
 
-    __slots__ = ("_multipliers", "_weights")
+    __slots__ = ("_favourites", "_items", "_multipliers", "_orders", "_weights")
 
-    def __init__(self, multipliers: Sequence[float], weights: Sequence[float]) -> None:
+    def __init__(
+        self, items: Sequence[T], multipliers: Sequence[float], weights: Sequence[float]
+    ) -> None:
+        #: What stands for the backends.
+        self._items: Sequence[T] = items
         self._multipliers: Sequence[float] = multipliers
-        is_even = weights.count(weights[0]) == len(weights)
-        self._weights: Sequence[float] | None = None if is_even else weights
+        self._weights: Sequence[float] = weights
+        #: By group, the position of the favourite counted from the end; 0 if it is not known.
+        few = len(items) <= 2**15
+        self._favourites: array[int] = array("h" if few else "l", [0]) * GROUPS
+        self._orders: dict[int, Sequence[T]] = {}
 
-    def find(self, key: Key) -> int:
-        """Return the position of the backend that a key prefers."""
-        number = _key_number(key)
-        if self._weights is not None:
-            return self._find_by_weight(number, self._weights)
-        # With equal weights, the greatest u is preferred. Here it is from -0.5 to 0.5.
-        most, found, whole = -1.0, 0.0, _ROUND
-        for each in self._multipliers:
-            draw = number * each
-            draw -= draw + whole - whole
-            if draw > most:
-                most = draw
-                found = each
-        return self._multipliers.index(found)
+    def find(self, key: Key) -> T:
+        """Return the item of the backend that a key prefers."""
+        if type(key) is int:
+            # As `group_of`, whose call would take as long as all the rest.
+            group = key * _FACTOR % _PRIME >> 14
+        else:
+            group = group_of(key)
+        return self._items[self._favourites[group] or self._find(group)]
 
-    def _find_by_weight(self, number: float, weights: Sequence[float]) -> int:
-        scores = []
-        for each, weight in zip(self._multipliers, weights, strict=True):
-            draw = number * each
-            draw -= draw + _ROUND - _ROUND
-            # The last summand keeps u above 0, and is lost in all but the least of them.
-            scores.append(log(draw + 0.5 + 2.0**-60) / weight)
-        return scores.index(max(scores))
+    def _find(self, group: int) -> int:
+        found = draws(group, self._multipliers, self._weights)
+        position = found.index(max(found)) - len(found)
+        self._favourites[group] = position
+        return position
+
+    def order(self, key: Key) -> Sequence[T]:
+        """Return the items of the first few backends that a key prefers, in order."""
+        group = group_of(key)
+        order = self._orders.get(group)
+        if order is None:
+            if len(self._orders) >= MOST_KEPT:
+                self._orders.clear()
+            found = draws(group, self._multipliers, self._weights)
+            best = nlargest(FIRST_FEW, range(len(found)), key=found.__getitem__)
+            self._orders[group] = order = [self._items[i] for i in best]
+        return order

@@ -1,63 +1,71 @@
-"""`Favourites`: the sets of one tier that claims with options prefer, found once for each."""
+"""`Favourites`: the slot sets that keys prefer among those of one priority."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Generic, TypeVar, final
+from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar, final
 
 from .._model.backend import Backend
-from .affinity import Key, Rendezvous
+from .affinity import Key, Rendezvous, draws, group_of
 from .candidates import IdleSet, candidate_of
 
 S = TypeVar("S", bound=IdleSet)
 
-#: The number of keys of one type, and of avoided backends, that are kept. They are all forgotten
-#: when it is reached.
-MOST_KEPT: Final = 1024
-
 
 @final
 class Favourites(Generic[S]):
-    """The sets of one tier that keys prefer, for as long as neither it nor a weight changes."""
+    """The slot sets of one priority that keys prefer, whether they have an idle slot or not.
 
-    __slots__ = ("_rendezvous", "_rests", "_tier", "avoided", "kept", "rest")
+    In a busy pool the sets that have one change from claim to claim. The members do not: they
+    are all that have had one since the first claim with a key. So what a group of keys prefers
+    has to be found only once.
+    """
 
-    def __init__(self, tier: Sequence[S]) -> None:
-        self._tier: Sequence[S] = tier
-        self._rendezvous: Rendezvous | None = None
-        #: What was found, by the type of the key, since Python can warn where a str is compared
-        #: with bytes. Read-only.
-        self.kept: dict[type[Key], dict[Key, S]] = {str: {}, bytes: {}, int: {}}
-        #: The backend that was avoided last, and the sets that are left without it. Read-only.
-        self.avoided: Backend | None = None
-        self.rest: Sequence[S] = tier
-        #: The same for all that were avoided, by the name of the backend.
-        self._rests: dict[str, tuple[Backend, Sequence[S]]] = {}
+    __slots__ = ("_members", "rendezvous")
 
-    def find(self, key: Key) -> S:
-        """Return the set that a key prefers; see `Rendezvous`."""
-        rendezvous = self._rendezvous
-        if rendezvous is None:
-            multipliers = [(it.candidate or candidate_of(it)).multiplier for it in self._tier]
-            weights = [it.balancing_weight for it in self._tier]
-            self._rendezvous = rendezvous = Rendezvous(multipliers, weights)
-        kept = self.kept[type(key)]
-        if len(kept) >= MOST_KEPT:
-            kept.clear()
-        kept[key] = found = self._tier[rendezvous.find(key)]
-        return found
+    def __init__(self, members: Iterable[S]) -> None:
+        # A dict, because the order of a set would be by chance.
+        self._members: dict[S, None] = dict.fromkeys(members)
+        #: The choice between the members; `None` if they have changed since. Read-only.
+        self.rendezvous: Rendezvous[S] | None = None
 
-    def recall(self, avoided: Backend) -> bool:
-        """Find the sets that are left without a backend; return True if they were kept."""
-        found = self._rests.get(avoided.name)
-        # Another backend may have that name.
-        if found is None or found[0] is not avoided:
-            return False
-        self.avoided, self.rest = found
-        return True
+    def __len__(self) -> int:
+        return len(self._members)
 
-    def keep_rest(self, avoided: Backend, rest: Sequence[S]) -> None:
-        """Keep the sets that are left without a backend."""
-        if len(self._rests) >= MOST_KEPT:
-            self._rests.clear()
-        self._rests[avoided.name] = (avoided, rest)
+    def add(self, slot_set: S) -> None:
+        """Note that a set has an idle slot."""
+        if slot_set not in self._members:
+            self._members[slot_set] = None
+            self.rendezvous = None
+
+    def discard(self, slot_set: S) -> None:
+        """Forget a set, if it is a member."""
+        if slot_set in self._members:
+            del self._members[slot_set]
+            self.rendezvous = None
+
+    def compare(self) -> Rendezvous[S]:
+        """Return the choice between the members as they are now."""
+        if self.rendezvous is None:
+            members = tuple(self._members)
+            self.rendezvous = Rendezvous(members, *_hashes_and_weights(members))
+        return self.rendezvous
+
+    def find_idle(self, key: Key, tier: Sequence[S], avoid: Sequence[Backend]) -> S:
+        """Return the set of a tier that a key prefers among those that are not avoided.
+
+        If all are avoided, it is the one that the key prefers among all. The members of a tier
+        must be members here.
+        """
+        for slot_set in self.compare().order(key):
+            if slot_set.place >= 0 and slot_set.backend not in avoid:
+                return slot_set
+        rest = [it for it in tier if it.backend not in avoid] if avoid else tier
+        rest = rest or tier
+        found = draws(group_of(key), *_hashes_and_weights(rest))
+        return rest[found.index(max(found))]
+
+
+def _hashes_and_weights(sets: Sequence[S]) -> tuple[list[float], list[float]]:
+    hashes = [(it.candidate or candidate_of(it)).multiplier for it in sets]
+    return hashes, [it.balancing_weight for it in sets]

@@ -15,6 +15,7 @@ from .candidates import IdleCandidate, IdleSet, without
 from .favourites import Favourites
 from .least_loaded import least_loaded, least_of
 from .preference import NO_PREFERENCE, Preference
+from .remainders import Remainders
 from .strategy import FEW
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class IdleIndex(Generic[S]):
         "_paused",
         "_pick",
         "_priorities",
+        "_remainders",
         "_shown",
         "_tiers",
         "best",
@@ -70,8 +72,10 @@ class IdleIndex(Generic[S]):
         #: True if the default rule can leave out the weights, since the best tier is small and
         #: all are equal; `None` until that is asked of a tier.
         self._even: bool | None = None
-        #: What claims prefer in the best tier, if that is unchanged since the last of them.
-        self._favourites: Favourites[S] | None = None
+        #: What is left of the best tier for claims that avoid a backend, if that is unchanged.
+        self._remainders: Remainders[S] | None = None
+        #: What keys prefer, by priority; empty until a claim has a key.
+        self._favourites: dict[int, Favourites[S]] = {}
         self._offers: list[S] = []
         self._paused: bool = False
         #: The tier of the best priority that has any set, else an empty list. Read-only, and
@@ -88,7 +92,9 @@ class IdleIndex(Generic[S]):
             self.best = self._tiers[self._priorities[0]]
         slot_set.place = len(tier)
         tier.append(slot_set)
-        self._shown = self._favourites = self._even = None
+        self._shown = self._remainders = self._even = None
+        if self._favourites:
+            self._note_member(slot_set)
 
     def remove(self, slot_set: S) -> None:
         """Remove a set; do nothing if it is in no tier.
@@ -99,7 +105,7 @@ class IdleIndex(Generic[S]):
         if place < 0:
             return
         slot_set.place = -1
-        self._shown = self._favourites = self._even = None
+        self._shown = self._remainders = self._even = None
         tier = self._tiers[slot_set.priority]
         last = tier.pop()
         if last is not slot_set:
@@ -109,6 +115,29 @@ class IdleIndex(Generic[S]):
             del self._tiers[slot_set.priority]
             self._priorities.remove(slot_set.priority)
             self.best = self._tiers[self._priorities[0]] if self._priorities else []
+
+    def forget(self, slot_set: S) -> None:
+        """Forget a set that has left, or whose priority or weight will change.
+
+        It must not be in the index.
+        """
+        favourites = self._favourites.get(slot_set.priority)
+        if favourites is not None:
+            favourites.discard(slot_set)
+            if not favourites:
+                del self._favourites[slot_set.priority]
+
+    def _note_member(self, slot_set: S) -> None:
+        favourites = self._favourites.get(slot_set.priority)
+        if favourites is not None:
+            favourites.add(slot_set)
+
+    def _favourites_of(self, tier: Sequence[S]) -> Favourites[S]:
+        """Return what keys prefer among the sets of the priority of a tier."""
+        priority = tier[0].priority
+        if priority not in self._favourites:
+            self._favourites[priority] = Favourites(tier)
+        return self._favourites[priority]
 
     def tiers(self) -> Iterator[list[S]]:
         """Iterate over the tiers, best priority first, also while the index is paused."""
@@ -127,6 +156,17 @@ class IdleIndex(Generic[S]):
             return best[0]
         if self._pick is not None:
             return self._pick(self._shown or self._show(best)).slot_set
+        size = len(best)
+        if size > FEW:
+            # One random number for both, since its later digits are as random as the first.
+            point = self._draw() * size
+            i = int(point)
+            j = int((point - i) * (size - 1))
+            one, other = best[i], best[j if j < i else j + 1]
+            if one.balancing_weight == other.balancing_weight:
+                # Chance has chosen already between two that are alike.
+                return one if one.claimed <= other.claimed else other
+            return self._choose_among([one, other])
         if self._even or (self._even is None and self._find_even()):
             return best[least_of([slot_set.claimed for slot_set in best], self._draw)]
         return self._choose_among(best)
@@ -168,8 +208,8 @@ class IdleIndex(Generic[S]):
 
         Avoided backends are left out if there is any other. The key chooses among the rest, or
         the balancer does without one. The cost of `avoid` does not depend on the number of sets,
-        and neither does that of a key that was seen before. That of another key is proportional
-        to the size of the best tier; see `Rendezvous`.
+        and neither does that of a key that was seen before and whose favourite has an idle
+        slot. That of another key is proportional to the number of sets; see `Rendezvous`.
 
         Raises:
           BalancerError: if the user's balancer fails.
@@ -178,32 +218,30 @@ class IdleIndex(Generic[S]):
         if len(best) == 1:
             return best[0]
         key, avoid = preference
-        favourites = self._favourites
-        if favourites is None:
-            favourites = self._favourites = Favourites(best)
         if not avoid:
             assert key is not None
-            return favourites.kept[type(key)].get(key) or favourites.find(key)
-        first = avoid[0]
-        is_kept = first is favourites.avoided or favourites.recall(first)
-        if is_kept and key is None and len(avoid) == 1:
-            # Fast path: the default rule, for a backend that was avoided before.
-            rest = favourites.rest
+            favourites = self._favourites.get(best[0].priority) or self._favourites_of(best)
+            found = (favourites.rendezvous or favourites.compare()).find(key)
+            return found if found.place >= 0 else favourites.find_idle(key, best, avoid)
+        remainders = self._remainders
+        if remainders is None:
+            remainders = self._remainders = Remainders(best)
+        if key is None and (avoid == remainders.avoided or remainders.recall(avoid)):
+            # Fast path: the default rule, for one backend that was avoided before.
+            rest = remainders.rest
             return rest[least_of([slot_set.claimed for slot_set in rest], self._draw)]
         return self._prefer_among(best, preference)
 
     def _prefer_among(self, tier: Sequence[S], preference: Preference) -> S:
         key, avoid = preference
         if key is not None:
-            if avoid:
-                tier = [slot_set for slot_set in tier if slot_set.backend not in avoid] or tier
-            return Favourites(tier).find(key)
+            return self._favourites_of(tier).find_idle(key, tier, avoid)
         if not avoid:
             return self._choose_among(tier)
         rest = without(tier, avoid, self._draw) or tier
         if len(avoid) == 1 and self._pick is None and tier is self.best and self._find_even():
-            assert self._favourites is not None
-            self._favourites.keep_rest(avoid[0], rest)
+            assert self._remainders is not None
+            self._remainders.keep_rest(avoid[0], rest)
         return self._choose_among(rest)
 
     def choose_for(self, preference: Preference = NO_PREFERENCE) -> S | None:

@@ -226,12 +226,11 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         return f"<slot set of {self.backend.name}>"
 
     def update(self, backend: Backend) -> None:
-        """Adopt the priority, the weight and the target of an equal backend.
-
-        The idle index keeps what follows from the weights until a set comes or goes.
-        """
+        """Adopt the priority, the weight and the target of an equal backend."""
+        # The idle index keeps what follows from the weights until a set comes or goes.
         if self.idle_slots:
             self._idle_listener.remove(self)
+        self._idle_index.forget(self)
         self._describe(backend)
         if self.idle_slots:
             self._idle_listener.add(self)

@@ -53,6 +53,13 @@ class IdleListener(Protocol):
         """Note that a slot set has no idle slot any more."""
 
 
+class IdleKeeper(IdleListener, Protocol):
+    """The idle index."""
+
+    def forget(self, slot_set: Any, /) -> None:
+        """Forget a slot set that has left, or whose priority or weight will change."""
+
+
 class SlotStates(Generic[S]):
     """The slots of one backend by their states. `SlotSet` adds the backend."""
 
@@ -74,9 +81,9 @@ class SlotStates(Generic[S]):
 
     backend: Backend
 
-    def __init__(self, totals: Totals, idle_index: IdleListener, events: Emitter) -> None:
+    def __init__(self, totals: Totals, idle_index: IdleKeeper, events: Emitter) -> None:
         self._totals: Totals = totals
-        self._idle_index: IdleListener = idle_index
+        self._idle_index: IdleKeeper = idle_index
         #: Told of the idle slots: the index, except while the backend is ejected.
         self._idle_listener: IdleListener = idle_index
         self._events: Emitter = events
@@ -248,6 +255,7 @@ class SlotStates(Generic[S]):
         self.is_active = False
         if self.idle_slots:
             self._idle_listener.remove(self)
+        self._idle_index.forget(self)
         if self.is_drained:
             self._end()
 
