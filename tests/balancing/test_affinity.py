@@ -281,6 +281,23 @@ def test_a_choice_beyond_the_kept_order() -> None:
             index.add(item)
 
 
+def test_a_choice_beyond_the_kept_order_is_not_avoided() -> None:
+    """While its first few choices are busy, a key gets the best of those that are not avoided."""
+    items = [Item(name) for name in range(2 * FIRST_FEW)]
+    index = an_index(*items)
+    for _ in range(FIRST_FEW):
+        busy = choose_for(index, "key")
+        assert busy is not None
+        index.remove(busy)
+    first = choose_for(index, "key")
+    assert first is not None
+    second = choose_for(index, "key", avoid=[first.backend])
+    index.remove(first)
+    assert second is choose_for(index, "key")
+    rest = [item.backend for item in index.best]
+    assert choose_for(index, "key", avoid=rest) is second
+
+
 def hashes_and_weights(items: list[Item]) -> tuple[list[float], list[float]]:
     """The arguments of `draws`."""
     return [multiplier(it.backend.name) for it in items], [it.balancing_weight for it in items]

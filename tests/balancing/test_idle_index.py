@@ -332,6 +332,18 @@ def test_an_avoided_backend_may_change() -> None:
     assert {choose_for(index, key=1, avoid=[rest.backend]) for _ in range(20)} == {choice}
 
 
+def test_a_retry_gets_no_set_without_a_spare() -> None:
+    """A set that has lost its last idle slot serves no claim that avoids another backend."""
+    items = [Item(name) for name in range(4)]
+    index = an_index(*items)
+    avoid = [items[0].backend]
+    assert {choose_for(index, avoid=avoid) for _ in range(100)} == set(items[1:])
+    index.remove(items[1])
+    assert {choose_for(index, avoid=avoid) for _ in range(100)} == set(items[2:])
+    index.add(items[1])
+    assert {choose_for(index, avoid=avoid) for _ in range(100)} == set(items[1:])
+
+
 def test_few_avoided_backends_are_kept() -> None:
     """Claims that avoid ever other backends do not fill the memory."""
     index = an_index(*[Item(name) for name in range(4)])
