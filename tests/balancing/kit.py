@@ -67,8 +67,12 @@ def chosen(index: IdleIndex[Item], times: int) -> Counter[int]:
 
 def choose_for(index: IdleIndex[Item], key: Any = None, avoid: Iterable[Backend] = ()) -> Any:
     """Choose for a claim with these options, by the way that the dispatcher takes."""
-    preference = make_preference(key, avoid) or NO_PREFERENCE
-    return index.prefer(preference) if index.best else index.choose_for(preference)
+    preference = make_preference(key, avoid)
+    if not index.best:
+        return index.choose_for(preference or NO_PREFERENCE)
+    if len(index.best) == 1:
+        return index.best[0]
+    return index.choose() if preference is None else index.prefer(preference)
 
 
 class Simulation:

@@ -131,7 +131,7 @@ def test_two_of_many_of_different_weight() -> None:
     assert 0.60 < sum(counts[item.name] for item in heavy) / 2000 < 0.80
 
 
-@pytest.mark.parametrize(("size", "most"), [(1, 0), (2, 2), (8, 8), (9, 2), (100, 2), (10_000, 2)])
+@pytest.mark.parametrize(("size", "most"), [(2, 2), (8, 8), (9, 2), (100, 2), (10_000, 2)])
 def test_the_cost_does_not_depend_on_the_number(size: int, most: int) -> None:
     """A choice among any number of sets asks at most eight of them for their load."""
     items = [Item(name) for name in range(size)]

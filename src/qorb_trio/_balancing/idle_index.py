@@ -146,30 +146,17 @@ class IdleIndex(Generic[S]):
     # The choice.
 
     def choose(self) -> S:
-        """Return the set of the best tier that serves the next claim. There must be one.
+        """Return the set of the best tier that serves the next claim. There must be two.
 
         Raises:
           BalancerError: if the user's balancer fails.
         """
         best = self.best
-        if len(best) == 1:
-            return best[0]
         if self._pick is not None:
             return self._pick(self._shown or self._show(best)).slot_set
-        size = len(best)
-        if size > FEW:
-            # One random number for both, since its later digits are as random as the first.
-            point = self._draw() * size
-            i = int(point)
-            j = int((point - i) * (size - 1))
-            one, other = best[i], best[j if j < i else j + 1]
-            if one.balancing_weight == other.balancing_weight:
-                # Chance has chosen already between two that are alike.
-                return one if one.claimed <= other.claimed else other
-            return self._choose_among([one, other])
         if self._even or (self._even is None and self._find_even()):
             return best[least_of([slot_set.claimed for slot_set in best], self._draw)]
-        return self._choose_among(best)
+        return self._choose_of_many(best) if len(best) > FEW else self._choose_among(best)
 
     def _find_even(self) -> bool:
         """Return True, and note it, if the default rule can leave out the weights."""
@@ -185,16 +172,23 @@ class IdleIndex(Generic[S]):
         if self._pick is not None:
             return self._pick(self._show(among)).slot_set
         if size > FEW:
-            i = int(self._draw() * size)
-            j = int(self._draw() * (size - 1))
-            one, other = among[i], among[j if j < i else j + 1]
-            if one.balancing_weight == other.balancing_weight:
-                # Chance has chosen already between two that are alike.
-                return one if one.claimed <= other.claimed else other
-            among = [one, other]
+            return self._choose_of_many(among)
         loads = [slot_set.claimed for slot_set in among]
         weights = [slot_set.balancing_weight for slot_set in among]
         return among[least_loaded(loads, weights, self._draw)]
+
+    def _choose_of_many(self, among: Sequence[S]) -> S:
+        """Return the better of two sets that are drawn by chance."""
+        size = len(among)
+        # One random number serves for both, since its later digits are as random as the first.
+        point = self._draw() * size
+        i = int(point)
+        j = int((point - i) * (size - 1))
+        one, other = among[i], among[j if j < i else j + 1]
+        if one.balancing_weight != other.balancing_weight:
+            return self._choose_among([one, other])
+        # Chance has chosen already between two that are alike.
+        return one if one.claimed <= other.claimed else other
 
     def _show(self, tier: Sequence[S]) -> tuple[IdleCandidate[S], ...]:
         """Return the candidates for the user's balancer from `tier`."""
@@ -204,7 +198,7 @@ class IdleIndex(Generic[S]):
         return shown
 
     def prefer(self, preference: Preference) -> S:
-        """Return the set of the best tier that a claim prefers. There must be one.
+        """Return the set of the best tier that a claim prefers. There must be two.
 
         Avoided backends are left out if there is any other. The key chooses among the rest, or
         the balancer does without one. The cost of `avoid` does not depend on the number of sets,
@@ -215,8 +209,6 @@ class IdleIndex(Generic[S]):
           BalancerError: if the user's balancer fails.
         """
         best = self.best
-        if len(best) == 1:
-            return best[0]
         key, avoid = preference
         if not avoid:
             assert key is not None

@@ -125,10 +125,10 @@ class Dispatcher(InRun, Generic[C]):
         while best := index.best:
             # With one backend there is nothing to choose, and a call is 1 % of a claim.
             try:
-                if preference is not None:
-                    slot_set = index.prefer(preference)
+                if len(best) == 1:
+                    slot_set = best[0]
                 else:
-                    slot_set = best[0] if len(best) == 1 else index.choose()
+                    slot_set = index.choose() if preference is None else index.prefer(preference)
             except BalancerError as exc:
                 raise self.diagnosis.balancer(exc).error() from exc.__cause__ or exc
             slot = slot_set.pop_idle()
