@@ -1,4 +1,4 @@
-"""`Favourites`: the slot sets that keys prefer among those of one priority."""
+"""`Affinity`: the slot sets that keys prefer, by priority."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class Favourites(Generic[S]):
         #: The choice between the members; `None` if they have changed since. Read-only.
         self.rendezvous: Rendezvous[S] | None = None
 
-    def __len__(self) -> int:
-        return len(self._members)
+    @property
+    def is_empty(self) -> bool:
+        return not self._members
 
     def add(self, slot_set: S) -> None:
         """Note that a set has an idle slot."""
@@ -69,3 +70,38 @@ class Favourites(Generic[S]):
 def _hashes_and_weights(sets: Sequence[S]) -> tuple[list[float], list[float]]:
     hashes = [(it.candidate or candidate_of(it)).multiplier for it in sets]
     return hashes, [it.balancing_weight for it in sets]
+
+
+@final
+class Affinity(Generic[S]):
+    """The slot sets that keys prefer. It is false until a claim has a key."""
+
+    __slots__ = ("_favourites",)
+
+    def __init__(self) -> None:
+        self._favourites: dict[int, Favourites[S]] = {}
+
+    def __len__(self) -> int:
+        return len(self._favourites)
+
+    def of(self, tier: Sequence[S]) -> Favourites[S]:
+        """Return what keys prefer among the sets of the priority of a tier."""
+        priority = tier[0].priority
+        found = self._favourites.get(priority)
+        if found is None:
+            found = self._favourites[priority] = Favourites(tier)
+        return found
+
+    def note(self, slot_set: S) -> None:
+        """Note that a set has an idle slot."""
+        favourites = self._favourites.get(slot_set.priority)
+        if favourites is not None:
+            favourites.add(slot_set)
+
+    def forget(self, slot_set: S) -> None:
+        """Forget a set that has left, or whose priority or weight will change."""
+        favourites = self._favourites.get(slot_set.priority)
+        if favourites is not None:
+            favourites.discard(slot_set)
+            if favourites.is_empty:
+                del self._favourites[slot_set.priority]

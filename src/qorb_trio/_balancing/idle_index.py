@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 from .._model.backend import Backend
 from .candidates import IdleCandidate, IdleSet, without
-from .favourites import Favourites
+from .favourites import Affinity
 from .least_loaded import least_loaded, least_of
 from .preference import NO_PREFERENCE, Preference
 from .remainders import Remainders
@@ -46,10 +46,10 @@ class IdleIndex(Generic[S]):
     """
 
     __slots__ = (
+        "_affinity",
         "_balancer",
         "_draw",
         "_even",
-        "_favourites",
         "_offers",
         "_paused",
         "_pick",
@@ -74,8 +74,8 @@ class IdleIndex(Generic[S]):
         self._even: bool | None = None
         #: What is left of the best tier for claims that avoid a backend, if that is unchanged.
         self._remainders: Remainders[S] | None = None
-        #: What keys prefer, by priority; empty until a claim has a key.
-        self._favourites: dict[int, Favourites[S]] = {}
+        #: What keys prefer; empty until a claim has a key.
+        self._affinity: Affinity[S] = Affinity()
         self._offers: list[S] = []
         self._paused: bool = False
         #: The tier of the best priority that has any set, else an empty list. Read-only, and
@@ -93,8 +93,8 @@ class IdleIndex(Generic[S]):
         slot_set.place = len(tier)
         tier.append(slot_set)
         self._shown = self._remainders = self._even = None
-        if self._favourites:
-            self._note_member(slot_set)
+        if self._affinity:
+            self._affinity.note(slot_set)
 
     def remove(self, slot_set: S) -> None:
         """Remove a set; do nothing if it is in no tier.
@@ -121,23 +121,7 @@ class IdleIndex(Generic[S]):
 
         It must not be in the index.
         """
-        favourites = self._favourites.get(slot_set.priority)
-        if favourites is not None:
-            favourites.discard(slot_set)
-            if not favourites:
-                del self._favourites[slot_set.priority]
-
-    def _note_member(self, slot_set: S) -> None:
-        favourites = self._favourites.get(slot_set.priority)
-        if favourites is not None:
-            favourites.add(slot_set)
-
-    def _favourites_of(self, tier: Sequence[S]) -> Favourites[S]:
-        """Return what keys prefer among the sets of the priority of a tier."""
-        priority = tier[0].priority
-        if priority not in self._favourites:
-            self._favourites[priority] = Favourites(tier)
-        return self._favourites[priority]
+        self._affinity.forget(slot_set)
 
     def tiers(self) -> Iterator[list[S]]:
         """Iterate over the tiers, best priority first, also while the index is paused."""
@@ -212,7 +196,7 @@ class IdleIndex(Generic[S]):
         key, avoid = preference
         if not avoid:
             assert key is not None
-            favourites = self._favourites.get(best[0].priority) or self._favourites_of(best)
+            favourites = self._affinity.of(best)
             found = (favourites.rendezvous or favourites.compare()).find(key)
             return found if found.place >= 0 else favourites.find_idle(key, best, avoid)
         remainders = self._remainders
@@ -227,7 +211,7 @@ class IdleIndex(Generic[S]):
     def _prefer_among(self, tier: Sequence[S], preference: Preference) -> S:
         key, avoid = preference
         if key is not None:
-            return self._favourites_of(tier).find_idle(key, tier, avoid)
+            return self._affinity.of(tier).find_idle(key, tier, avoid)
         if not avoid:
             return self._choose_among(tier)
         rest = without(tier, avoid, self._draw) or tier
