@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import Final
+
+#: The largest float.
+_MOST: Final = sys.float_info.max
 
 
 def count(name: str, value: object, *, least: int = 0) -> None:
@@ -39,9 +43,12 @@ def fraction(name: str, value: object, *, zero: bool = True) -> None:
 
 def seconds(name: str, value: object, *, zero: bool = True, endless: bool = True) -> None:
     """A duration in seconds; `zero` and `endless` (``math.inf``) may be forbidden."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    # The type is compared first, because `Pool.claim` has its timeout checked.
+    if type(value) is not float and (
+        isinstance(value, bool) or not isinstance(value, (int, float))
+    ):
         raise TypeError(f"{name} must be a number of seconds (or math.inf), not {value!r}")
-    if 0 < value <= sys.float_info.max:
+    if 0 < value <= _MOST:
         return
     if value == 0 and not zero:
         raise ValueError(f"{name} must be greater than zero")

@@ -319,7 +319,7 @@ class Dispatcher(InRun, Generic[C]):
             return
         if slot.state is not CLAIMED:
             slot.slot_set.transition(slot, CLAIMED)
-        if not self._spares.close_if_expired(slot):
+        if slot.expiry is None or not self._spares.close_if_expired(slot):
             claim_id, task = queue.hand_off(slot)
             self._check_out(slot, task, claim_id)
 

@@ -132,14 +132,20 @@ class WaitQueue(Generic[T]):
         """
         if self._returned:
             waiter = self._returned.pop(0)
+            task = waiter.task
+            assert task is not None
         else:
             waiter = self._queue.popleft()
-            while waiter.task is None:
+            while (task := waiter.task) is None:
                 self._cancelled -= 1
                 waiter = self._queue.popleft()
             if self.admission.overload is not None:
                 self.admission.overload.served(trio.current_time() - waiter.arrival)
-        return waiter.claim_id, self._wake(waiter, item)
+        # `_wake`, without its call.
+        waiter.task, waiter.outcome = None, item
+        self.waiting -= 1
+        trio.lowlevel.reschedule(task)
+        return waiter.claim_id, task
 
     def fail_all(self, failure: ClaimFailure) -> None:
         """Wake all waiters with `failure`."""
