@@ -528,6 +528,35 @@ async def test_granted_as_the_pool_ends(
     assert len(outcomes) > 1
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_handed_over_as_the_backend_leaves(
+    autojump_clock: MockClock, kind: type[PlainLedgerConnector]
+) -> None:
+    """A claimant that waits gets no connection of a backend that leaves as it is handed over."""
+    policy = policy_of(max_slots=1, claim_timeout=1)
+    outcomes = set()
+    for turn in range(80):
+        async with open_bench("a", connector=kind(), policy=policy) as bench:
+
+            async def client(bench: Bench) -> None:
+                try:
+                    async with bench.pool.claim():
+                        assert bench.stats().backends
+                        outcomes.add("granted")
+                except NoBackendsError:
+                    outcomes.add("refused")
+
+            held = await bench.pool.acquire()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client, bench)
+                await bench.settle()
+                bench.resolver.set([])
+                for _ in range(turn % 8):
+                    await trio.lowlevel.checkpoint()
+                held.release()
+    assert outcomes == {"granted", "refused"}
+
+
 async def test_a_claim_that_is_never_entered(autojump_clock: MockClock) -> None:
     """A claim that nobody enters has claimed nothing, and warns of nothing."""
     async with open_bench() as bench:
