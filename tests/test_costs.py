@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from itertools import pairwise
 from types import FrameType
+from typing import Any
 
 import pytest
 import trio
@@ -185,6 +186,40 @@ async def test_a_pool_with_one_spare_per_backend_pays_no_more() -> None:
     async with full_pool(1000, 1) as pool:
         many = await most_calls(pool)
     assert many <= few
+
+
+async def lines_of_keyed_claims(pool: Pool[FakeConnection]) -> int:
+    """The lines of this project that some claims with keys run, each on another backend."""
+    claims = [await pool.acquire(key=key) for key in range(5)]
+    for claim in claims:
+        claim.release()
+    lines = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal lines
+        if not frame.f_globals["__name__"].startswith("qorb_trio."):
+            return None
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        claims = [await pool.acquire(key=key) for key in range(5)]
+        for claim in claims:
+            claim.release()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+async def test_a_key_costs_no_more_in_a_busy_pool() -> None:
+    """Claims with keys that were seen before do not look at all backends, whichever are busy."""
+    lines = []
+    for backends in (10, 100, 1000):
+        async with full_pool(backends, 1) as pool:
+            lines.append(await lines_of_keyed_claims(pool))
+    assert max(lines) <= 1.2 * min(lines), lines
 
 
 async def test_the_calls_of_a_claim_are_few() -> None:
