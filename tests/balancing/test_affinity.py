@@ -334,7 +334,8 @@ def test_nothing_is_kept_of_those_that_have_left() -> None:
     for item in items:
         index.remove(item)
         index.forget(item)
-    assert not index._affinity
+    assert index._affinity is not None
+    assert not index._affinity._favourites
 
 
 def test_the_kept_orders_are_bounded() -> None:

@@ -74,15 +74,12 @@ def _hashes_and_weights(sets: Sequence[S]) -> tuple[list[float], list[float]]:
 
 @final
 class Affinity(Generic[S]):
-    """The slot sets that keys prefer. It is false until a claim has a key."""
+    """The slot sets that keys prefer, by priority."""
 
     __slots__ = ("_favourites",)
 
     def __init__(self) -> None:
         self._favourites: dict[int, Favourites[S]] = {}
-
-    def __len__(self) -> int:
-        return len(self._favourites)
 
     def of(self, tier: Sequence[S]) -> Favourites[S]:
         """Return what keys prefer among the sets of the priority of a tier."""

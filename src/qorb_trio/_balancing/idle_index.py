@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 from .._model.backend import Backend
 from .candidates import IdleCandidate, IdleSet, without
-from .favourites import Affinity
+from .favourites import Affinity, Favourites
 from .least_loaded import least_loaded, least_of
 from .preference import NO_PREFERENCE, Preference
 from .remainders import Remainders
@@ -74,8 +74,8 @@ class IdleIndex(Generic[S]):
         self._even: bool | None = None
         #: What is left of the best tier for claims that avoid a backend, if that is unchanged.
         self._remainders: Remainders[S] | None = None
-        #: What keys prefer; empty until a claim has a key.
-        self._affinity: Affinity[S] = Affinity()
+        #: What keys prefer; `None` until a claim has a key.
+        self._affinity: Affinity[S] | None = None
         self._offers: list[S] = []
         self._paused: bool = False
         #: The tier of the best priority that has any set, else an empty list. Read-only, and
@@ -93,7 +93,7 @@ class IdleIndex(Generic[S]):
         slot_set.place = len(tier)
         tier.append(slot_set)
         self._shown = self._remainders = self._even = None
-        if self._affinity:
+        if self._affinity is not None:
             self._affinity.note(slot_set)
 
     def remove(self, slot_set: S) -> None:
@@ -121,7 +121,8 @@ class IdleIndex(Generic[S]):
 
         It must not be in the index.
         """
-        self._affinity.forget(slot_set)
+        if self._affinity is not None:
+            self._affinity.forget(slot_set)
 
     def tiers(self) -> Iterator[list[S]]:
         """Iterate over the tiers, best priority first, also while the index is paused."""
@@ -196,7 +197,7 @@ class IdleIndex(Generic[S]):
         key, avoid = preference
         if not avoid:
             assert key is not None
-            favourites = self._affinity.of(best)
+            favourites = self._favourites_of(best)
             found = (favourites.rendezvous or favourites.compare()).find(key)
             return found if found.place >= 0 else favourites.find_idle(key, best, avoid)
         remainders = self._remainders
@@ -208,10 +209,16 @@ class IdleIndex(Generic[S]):
             return rest[least_of([slot_set.claimed for slot_set in rest], self._draw)]
         return self._prefer_among(best, preference)
 
+    def _favourites_of(self, tier: Sequence[S]) -> Favourites[S]:
+        """Return what keys prefer among the sets of the priority of a tier."""
+        if self._affinity is None:
+            self._affinity = Affinity()
+        return self._affinity.of(tier)
+
     def _prefer_among(self, tier: Sequence[S], preference: Preference) -> S:
         key, avoid = preference
         if key is not None:
-            return self._affinity.of(tier).find_idle(key, tier, avoid)
+            return self._favourites_of(tier).find_idle(key, tier, avoid)
         if not avoid:
             return self._choose_among(tier)
         rest = without(tier, avoid, self._draw) or tier

@@ -16,7 +16,7 @@ MOST_KEPT: Final = 1024
 
 @final
 class Remainders(Generic[S]):
-    """What is left of one tier, for as long as neither it nor a weight changes."""
+    """The rest of one tier without a backend, for as long as neither it nor a weight changes."""
 
     __slots__ = ("_rests", "avoided", "rest")
 
