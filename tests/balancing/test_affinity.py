@@ -329,8 +329,12 @@ def test_nothing_is_kept_of_those_that_have_left() -> None:
     """An index whose backends have all left keeps none of them."""
     items = [Item(name, priority=name % 2) for name in range(4)]
     index = an_index(*items)
-    index.forget(Item(9, priority=7))
+    index.forget(Item(9))
     choose_for(index, 1)
+    for never_idle in (Item(8), Item(9, priority=7)):
+        index.forget(never_idle)
+    index.remove(items[1])
+    index.add(items[1])
     for item in items:
         index.remove(item)
         index.forget(item)
