@@ -96,7 +96,7 @@ class Dialer(Generic[C]):
         detector = slot.slot_set.detector
         if detector.is_failing and self._is_wanted(slot):
             await self._back_off(slot)
-        if not self._is_wanted(slot) or self._exceeds_cap(slot):
+        if not self._is_wanted(slot) or exceeds_cap(slot, self._totals, self._settings):
             return None
         failure = await self._connect(slot)
         is_probe = detector.is_failing and self._hooks.has_is_valid
@@ -107,15 +107,6 @@ class Dialer(Generic[C]):
 
     def _is_wanted(self, slot: Slot[C]) -> bool:
         return slot.state is CONNECTING and slot.slot_set.is_active
-
-    def _exceeds_cap(self, slot: Slot[C]) -> bool:
-        """Return True if `Pool.reconfigure` has lowered a cap since the dial was ordered.
-
-        The plan that ordered it went by the former policy. The next one may order it again.
-        """
-        settings = self._settings
-        is_over = self._totals.slots > settings.policy.max_slots
-        return is_over or len(slot.slot_set.slots) > settings.set_config.max_count
 
     async def _back_off(self, slot: Slot[C]) -> None:
         detector = slot.slot_set.detector
@@ -278,3 +269,12 @@ class Dialer(Generic[C]):
         if began is None:
             return math.inf
         return hang_detector.began_at(began, slot_set.detector.retry_at, now)
+
+
+def exceeds_cap(slot: Slot[C], totals: Totals, settings: Settings) -> bool:
+    """Return True if `Pool.reconfigure` has lowered a cap since a dial was ordered.
+
+    The plan that ordered it went by the former policy. The next one may order it again.
+    """
+    is_over = totals.slots > settings.policy.max_slots
+    return is_over or len(slot.slot_set.slots) > settings.set_config.max_count
