@@ -41,6 +41,11 @@ class Snapshots(Generic[C]):
         self._ended_at = trio.current_time()
         self._resolution = lambda: None
 
+    @property
+    def is_live(self) -> bool:
+        """True until the pool has ended. To take one asks Trio for its time until then."""
+        return self._ended_at is None
+
     def take(self) -> PoolStats:
         """Return a snapshot."""
         registry, active = self._registry, self._registry.active

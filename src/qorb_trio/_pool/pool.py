@@ -147,7 +147,13 @@ class Pool(Generic[C], metaclass=NoPublicConstructor):
         return claim
 
     def stats(self) -> PoolStats:
-        """A snapshot of what the pool has. Its cost grows with the number of backends."""
+        """A snapshot of what the pool has. Its cost grows with the number of backends.
+
+        It counts the failures of the last minute, so it is for the pool's own `trio.run`, as
+        all other methods are. Once the pool has ended it may be taken anywhere.
+        """
+        if self._parts.snapshots.is_live:
+            self._dispatcher.check_run()
         return self._parts.snapshots.take()
 
     def holders(self) -> tuple[Holder, ...]:
