@@ -324,6 +324,21 @@ async def test_a_probe_that_lasts_proves_itself(autojump_clock: MockClock) -> No
         assert connected(rig.stats()) == {backend.name: 8}
 
 
+async def test_a_probe_lasts_whatever_else_is_due(autojump_clock: MockClock) -> None:
+    """The steps of a slow start do not end the time for which a probe has to last."""
+    (backend,) = make_backends(1)
+    connector = FatedConnector(connect="fail", connect_delay=0.1)
+    policy = Policy(set_config=SetConfig(min_connection_backoff=10, slow_start=0.5))
+    async with a_pool(connector, [backend], policy) as rig:
+        await pass_time(1)
+        connector.recover(backend)
+        await rig.pool.wait_ready()
+        await pass_time(0.9)
+        assert connected(rig.stats()) == {backend.name: 1}
+        await pass_time(0.3)
+        assert connected(rig.stats()) == {backend.name: 8}
+
+
 @pytest.mark.parametrize("connect_timeout", [10, math.inf])
 async def test_ff32_hung_backends_leave_half_to_the_live_one(
     connect_timeout: float, autojump_clock: MockClock

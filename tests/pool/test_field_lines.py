@@ -177,6 +177,42 @@ async def test_ff_d8_the_cause_of_the_end_is_the_crash(autojump_clock: MockClock
     assert [type(it) for it in caught] == [ZeroDivisionError]
 
 
+class FatalError(BaseException):
+    """Nothing that a hook should raise."""
+
+
+@pytest.mark.parametrize(("slots", "crashing"), [(1, 1), (2, 1), (2, 2)])
+async def test_ff_d8_the_crash_of_a_dial_is_told_at_once(
+    slots: int, crashing: int, autojump_clock: MockClock
+) -> None:
+    """A claimant that waits is told of a dial's crash while another dial of its backend goes on."""
+
+    class Fragile(FakeConnector):
+        number = 0
+
+        async def connect(self, backend: Backend) -> FakeConnection:
+            self.number += 1
+            if self.number == crashing:
+                await trio.sleep(0.1)
+                raise FatalError
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+            return await super().connect(backend)
+
+    causes: list[tuple[type | None, float]] = []
+    resolver = FixedResolver([("a.test", 1)])
+    policy = Policy(max_slots=slots, spares_wanted=slots)
+    began = trio.current_time()
+    with pytest.RaisesGroup(FatalError):
+        async with trio.open_nursery() as nursery:
+            async with open_pool(nursery, resolver, Fragile(), policy=policy) as pool:
+                with pytest.raises(PoolTerminatedError) as info:
+                    await pool.acquire()
+                seconds = round(trio.current_time() - began, 3)
+                causes.append((type(info.value.__cause__), seconds))
+    assert causes == [(FatalError, 0.1)]
+
+
 async def test_ff_g3_a_failover_does_not_wait_for_the_back_off(autojump_clock: MockClock) -> None:
     """A backend that was down long ago is tried within a second of the last online one's death."""
     connector = FakeConnector()
@@ -240,6 +276,7 @@ async def test_ff_j7_hooks_run_in_the_context_of_the_pool(autojump_clock: MockCl
     async def claim(pool: Pool[FakeConnection], *, keep: bool) -> None:
         TENANT.set("a claimant")
         claimed = await pool.acquire()
+        await trio.sleep(0.5)  # what begins together with a dial would run beside it
         claimed.release() if keep else claimed.discard()
 
     TENANT.set("the pool")
@@ -255,11 +292,12 @@ async def test_ff_j7_hooks_run_in_the_context_of_the_pool(autojump_clock: MockCl
 async def test_ff_j7_hooks_do_not_see_each_others_context(
     slots: int, autojump_clock: MockClock
 ) -> None:
-    """A context variable that `connect` sets is not seen by other hooks of the same backend."""
+    """A context variable that `connect` sets is not seen by other dials and hooks."""
     seen: list[str] = []
 
     class Curious(HookedFakeConnector):
         async def connect(self, backend: Backend) -> FakeConnection:
+            seen.append(TENANT.get())
             TENANT.set("a dial")
             return await super().connect(backend)
 
@@ -270,7 +308,7 @@ async def test_ff_j7_hooks_do_not_see_each_others_context(
     TENANT.set("the pool")
     policy = Policy(max_slots=slots, spares_wanted=slots)
     async with a_pool(Curious(connect_delay=0.1), policy) as pool:
-        async with pool.claim():  # the task of the slot set stays after its first dial
+        async with pool.claim():
             pass
         await trio.sleep(1)
-    assert seen == ["the pool"]
+    assert seen == ["the pool"] * (slots + 1)

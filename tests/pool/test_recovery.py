@@ -90,13 +90,16 @@ async def test_nothing_is_left_of_any_trouble(
         await pass_time_to(365)
         assert connected(rig.stats()) == {each.name: 8 // count for each in backends}
         assert_consistent(rig)
+        # Where a backend has not dialled since it failed, because its older connections are
+        # enough, these do not tell whether it accepts others: the next dial is a probe.
+        unproven = sum(one.last_error is not None for one in rig.stats().backends.values())
         dials, closed = len(connector.dials), len(connector.closed)
         await hold_many(rig.pool, 7, 200)
-        # Seven for the claims, and a probe where a backend has not dialled since it failed:
-        # connections that are older than the failure do not tell whether it accepts others.
-        probes = len(connector.dials) - dials - 7
-        assert 0 <= probes <= count
-        assert len(connector.closed) - closed <= probes
+        # Seven for the claims. The others dial in place of one that is being probed, and the
+        # next rebalance moves its share back.
+        moved = len(connector.dials) - dials - 7
+        assert 0 <= moved <= unproven * (8 // count)
+        assert len(connector.closed) - closed <= moved
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -76,7 +76,7 @@ class Dialer(Generic[C]):
             self._closer.close(slot)
             self._outcomes.failed(slot, failure, "health check")
         else:
-            await self._finish(slot)
+            self._finish(slot)
 
     def _end(self, slot: Slot[C]) -> None:
         """End a slot whose dial has been cancelled, or has crashed."""
@@ -148,7 +148,7 @@ class Dialer(Generic[C]):
     def _interruption(self, slot: Slot[C]) -> Exception:
         return interruption("connect", is_wanted=self._is_wanted(slot))
 
-    async def _finish(self, slot: Slot[C]) -> None:
+    def _finish(self, slot: Slot[C]) -> None:
         """Announce a connection; one to a failing backend has to prove itself."""
         slot_set, detector = slot.slot_set, slot.slot_set.detector
         if (emit := self._events.connect_done) is not None:
@@ -166,8 +166,7 @@ class Dialer(Generic[C]):
         probation = detector.begin_half_open(now) if is_probe else 0.0
         self._welcome(slot)
         if probation:
-            await trio.sleep(probation)
-            self._end_probation(slot)
+            slot_set.schedule(now + probation)
 
     def _welcome(self, slot: Slot[C]) -> None:
         """Lend a new connection, or make it a spare."""
@@ -197,13 +196,17 @@ class Dialer(Generic[C]):
         enough = self._totals.connected >= targets.size
         return targets.is_rebalancing and (enough or not slot_set.dials)
 
-    def _end_probation(self, slot: Slot[C]) -> None:
-        """A probe has lasted for as long as it had to; ask ``is_broken``, if that is possible."""
-        slot_set, hooks = slot.slot_set, self._hooks
-        if not (slot_set.is_active and slot_set.end_probe(slot)):
+    def end_probation(self, slot_set: SlotSet[C], now: float) -> None:
+        """Ask ``is_broken``, if that is possible, of a probe that has lasted for long enough."""
+        slot, detector, hooks = slot_set.probe, slot_set.detector, self._hooks
+        if slot is None:
             return
+        if detector.is_half_open and detector.retry_at > now:
+            slot_set.schedule(detector.retry_at)
+            return
+        slot_set.end_probe(slot)
         needs_check = hooks.can_check and not hooks.has_is_valid  # which it has passed already
-        if slot.state is UNCLAIMED and slot_set.detector.is_failing and needs_check:
+        if slot.state is UNCLAIMED and detector.is_failing and needs_check:
             self._checker.check(slot)
         elif slot.state in {UNCLAIMED, CLAIMED}:
             self._outcomes.succeeded(slot)

@@ -53,6 +53,7 @@ class Maintenance(Generic[C]):
     def begin_due(self, slot_set: SlotSet[C], now: float) -> None:
         """Begin what is due by `now`, and schedule what is due next."""
         if slot_set.is_active:
+            self._dialer.end_probation(slot_set, now)
             self._start_dials(slot_set, now)
             self._warm_up.step(slot_set)
             self._checker.check_due(slot_set, now)

@@ -1,36 +1,29 @@
-"""`SlotSetTask`: the task of one slot set, in whose nursery all I/O on its connections runs.
+"""`SlotSetTask`: the task of one slot set, in which the I/O on its connections runs.
 
 The tree of tasks::
 
-    slot set <backend>          keeps the nursery while I/O is under way
-    ├── dial                    one per connecting slot
-    ├── health check, recycle   one per connection
-    └── close                   shielded and bounded
+    slot set <backend>          the first piece of I/O that begins
+    └── dial                    the others that begin together with it, in a nursery
 
-The task itself does I/O that begins alone. Otherwise each has a task of its own in the nursery.
-When a backend leaves, its nursery is cancelled. The task ends with the last I/O, and the next
-I/O starts another one. Where few backends have connections that are cleaned after each claim,
-it stays.
+The I/O is a dial, a health check, a recycling, or a close, which is shielded and bounded. Most of
+it begins alone, and needs no nursery. When a backend leaves, the scopes of its I/O are
+cancelled. The task ends with its I/O. What begins meanwhile, or later, starts another one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar, final
+from typing import Generic, TypeVar, final
 
 import attrs
 import trio
 
-from .._slots.registry import Registry
-from .._slots.slot_set import SlotSet
+from .._slots.cancellation import is_cancellation
+from .._slots.slot_set import Slot, SlotSet
+from .._slots.slot_tasks import Work
 from .._util import unwrap_single
-from .hooks import Hooks
 
 C = TypeVar("C")
-
-#: Up to this number of active backends, a task may stay while no I/O is under way. With
-#: more, that would have the garbage collector look at twice as many objects.
-FEW_TASKS: Final = 64
 
 
 @final
@@ -38,22 +31,36 @@ FEW_TASKS: Final = 64
 class SlotSetTask(Generic[C]):
     """The tasks of all slot sets of one pool."""
 
-    _hooks: Hooks[C]
-    _registry: Registry[C]
     #: Ends the pool: a task here has crashed, or the pool's nursery was cancelled.
     _on_lost: Callable[[BaseException | None], None]
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, slot_set: SlotSet[C]) -> None:
-        """Run the I/O of a slot set until none is under way, or until its backend has left."""
-        stays = self._hooks.has_on_recycle and len(self._registry.active) <= FEW_TASKS
+        """Run the I/O of a slot set that has begun."""
+        first, *others = slot_set.tasks.take_begun()
+        if not others:
+            # Without a nursery, which would cost as much as all else that a dial does.
+            await self._guard(*first)
+            return
         try:
             # Strict, however Trio runs: this nursery's layer is removed below.
             async with trio.open_nursery(strict_exception_groups=True) as nursery:
-                await slot_set.tasks.run(nursery, self._on_lost, stays=stays)
+                for work, slot in others:
+                    nursery.start_soon(self._guard, work, slot, name=work)
+                await self._guard(*first)
         except BaseExceptionGroup as group:
-            lost = unwrap_single(group)
+            # Beside a crash, cancellations are what follows from it. The pool has begun to end, so
+            # they may come from further up, and then this nursery has not removed them.
+            lost = unwrap_single(group.split(trio.Cancelled)[1] or group)
         else:
             return
-        self._on_lost(None)
         raise lost
+
+    @trio.lowlevel.enable_ki_protection
+    async def _guard(self, work: Work[Slot[C]], slot: Slot[C]) -> None:
+        try:
+            await work(slot)
+        except BaseException as exc:
+            # At once: a nursery ends only when all in it has ended.
+            self._on_lost(None if is_cancellation(exc) else exc)
+            raise

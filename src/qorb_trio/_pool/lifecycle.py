@@ -12,7 +12,7 @@ The tree of tasks::
         ├── retirement          one timer; started by the first connection whose life is limited
         ├── maintenance         one timer for back-offs, health checks and warm-ups; started by the
         │                       first of them
-        └── slot set <backend>  one task per backend with I/O under way, with a nursery
+        └── slot set <backend>  one task for the I/O on a backend that begins together
 """
 
 from __future__ import annotations
@@ -293,15 +293,14 @@ class Lifecycle(Generic[C]):
         """Start a task in the context variables of the pool, never in a claimant's."""
         assert self._nursery is not None
         self._has_endless = self._has_endless or is_endless
-        start = partial(self._nursery.start_soon, self._watched, part, name=part)
-        self._context.run(start)
+        self._context.run(self._nursery.start_soon, self._watched, part, name=part)
 
     def start_slot_set(self, slot_set: SlotSet[C]) -> None:
         """Start the task of a slot set, in the context variables of the pool."""
         assert self._nursery is not None
         name = f"<slot set {slot_set.backend.name!r}>"
-        run = self.slot_set_task.run
-        self._context.run(partial(self._nursery.start_soon, run, slot_set, name=name))
+        run: Callable[..., Awaitable[None]] = self.slot_set_task.run
+        self._context.run(self._nursery.start_soon, run, slot_set, name=name)
 
 
 def _cancel(scope: trio.CancelScope | None) -> None:

@@ -300,12 +300,11 @@ class SlotSet(SlotStates[Slot[C]], Generic[C]):
         self._shared.timers.add(self, at)
 
     def start_io(self, work: Work[Slot[C]], slot: Slot[C]) -> None:
-        """Start a task for I/O on a slot, in the nursery of this set."""
+        """Start I/O on a slot, in a task of this set."""
         if self.tasks.start(work, slot):
             self._shared.begin(self)
 
     def _end(self) -> None:
-        self.tasks.end()
         self._shared.forget(self)
 
     def begin_probe(self, slot: Slot[C]) -> None:
