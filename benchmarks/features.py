@@ -94,8 +94,9 @@ async def claim_by_key(pool: Pool[NoConnection], key: str) -> None:
 
 async def claim_another(pool: Pool[NoConnection], failed: Backend) -> None:
     """Claim as a retry does."""
+    avoid = [failed]
     for _ in range(CLAIMS):
-        async with pool.claim(avoid=[failed]):
+        async with pool.claim(avoid=avoid):
             pass
 
 
