@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
@@ -75,6 +76,24 @@ def test_later_changes_of_a_collection() -> None:
     preference = make_preference(None, avoid)
     avoid.add(B)
     assert preference == (None, (A,))
+
+
+def test_an_iterable_that_fails() -> None:
+    """What an iterable itself raises is passed on."""
+
+    def backends() -> Iterator[Backend]:
+        yield A
+        raise TypeError("no more")
+
+    with pytest.raises(TypeError, match="^no more$"):
+        make_preference(None, backends())
+
+
+@pytest.mark.parametrize("avoid", ["", b""])
+def test_empty_text_is_no_collection(avoid: Any) -> None:
+    """A text is a mistake even if it is empty."""
+    with pytest.raises(TypeError, match="avoid must be an iterable of Backend"):
+        make_preference(None, avoid)
 
 
 @pytest.mark.parametrize("avoid", [[], set(), iter([])], ids=lambda it: type(it).__name__)

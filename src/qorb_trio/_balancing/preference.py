@@ -16,9 +16,8 @@ Preference: TypeAlias = tuple[Key | None, tuple[Backend, ...]]
 #: The default of ``avoid``, to be compared by identity, which costs less.
 NO_BACKENDS: Final[tuple[Backend, ...]] = ()
 
-#: The types of keys, and those of iterables, that need no closer look.
+#: The types of keys that need no closer look.
 _PLAIN: Final = frozenset({str, int})
-_USUAL: Final = frozenset({set, frozenset, list, tuple})
 
 #: What most claims prefer.
 NO_PREFERENCE: Final[Preference] = (None, NO_BACKENDS)
@@ -34,17 +33,21 @@ def make_preference(key: Key | None, avoid: Iterable[Backend]) -> Preference | N
         key = plain_key(key)
     if avoid is NO_BACKENDS:
         return (key, NO_BACKENDS)
-    backends = tuple(avoid) if type(avoid) in _USUAL else _backends(avoid)
+    try:
+        backends = tuple(avoid)
+    except TypeError:
+        _check_iterable(avoid)
+        raise  # it is the iterable's own
     if len(backends) == 1 and type(backends[0]) is Backend:
         return (key, backends)  # the usual case
+    _check_iterable(avoid)
     for backend in backends:
         _check.instance("avoid: each element", backend, Backend)
     return (key, backends) if backends or key is not None else None
 
 
-def _backends(avoid: Any) -> tuple[Backend, ...]:
+def _check_iterable(avoid: Any) -> None:
     if isinstance(avoid, Backend):
         raise TypeError(f"avoid must be an iterable of Backend: did you mean {{{avoid!r}}}?")
     if isinstance(avoid, (str, bytes)) or not isinstance(avoid, Iterable):
         raise TypeError(f"avoid must be an iterable of Backend, not {avoid!r}")
-    return tuple(avoid)
