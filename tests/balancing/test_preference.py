@@ -85,7 +85,7 @@ def test_an_iterable_that_fails() -> None:
         yield A
         raise TypeError("no more")
 
-    with pytest.raises(TypeError, match="^no more$"):
+    with pytest.raises(TypeError, match=r"^no more$"):
         make_preference(None, backends())
 
 
