@@ -194,10 +194,13 @@ async def test_a_due_connection_that_was_cleaned_is_lent_last(autojump_clock: Mo
         connector.refuses = True
         await trio.sleep(40)
         connector.refuses = False
-        claims = [await pool.acquire() for _ in range(4)]  # two more, which are young
+        claims = [await pool.acquire() for _ in range(4)]
+        await trio.sleep(1)  # two spares more, which are young as two of the others
+        connector.refuses = True
+        claims += [await pool.acquire() for _ in range(2)]
+        await trio.sleep(1)  # a dial has failed
         for claim in claims:
             claim.release()
-        connector.refuses = True
         while pool.stats().backends["a.test:1"].retiring < 2:  # noqa: ASYNC110 - no event
             await trio.sleep(0.5)
         claims = [await pool.acquire() for _ in connector.open]

@@ -96,7 +96,7 @@ class Spawned(trio.abc.Instrument):
 async def test_io_that_begins_alone_needs_one_task(
     count: int, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    """The first dial runs in the task of its slot set, with a nursery only if there are others."""
+    """A lone dial runs in the task of its slot set, and only several have a nursery."""
     spawned, resolver, nurseries = Spawned(), ManualResolver([]), 0
 
     class Watched(Plain):
@@ -116,8 +116,8 @@ async def test_io_that_begins_alone_needs_one_task(
     names = Counter(spawned.names)
     assert names.pop(f"<slot set {backend.name!r}>") == 1
     dials = sum(number for name, number in names.items() if name.endswith("Dialer.dial"))
-    assert dials == count - 1
-    assert nurseries == (count > 1)
+    assert dials == (0 if count == 1 else count)
+    assert nurseries == 0
 
 
 async def test_thousands_of_timers_are_served_together(

@@ -43,7 +43,7 @@ async def _after_checkpoint(failure: ClaimFailure) -> ClaimFailure:
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Diagnosis(Generic[C]):
     """Makes the failures of claims, each with a snapshot of the pool."""
 

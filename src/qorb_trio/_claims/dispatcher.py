@@ -48,7 +48,7 @@ _NESTED_CLAIMS: Any = attrs.Factory(lambda self: NestedClaims(self.pool), takes_
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Dispatcher(InRun, Generic[C]):
     """Decides which claimant gets which connection of one pool."""
 

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class InRun:
     """The `trio.run` that a pool belongs to, as far as claims need it."""
 

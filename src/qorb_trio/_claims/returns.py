@@ -27,7 +27,7 @@ C = TypeVar("C")
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Returns(Generic[C]):
     """The connections that come back to one pool. The dispatcher is its only user.
 

@@ -19,7 +19,7 @@ C = TypeVar("C")
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Snapshots(Generic[C]):
     """Takes the snapshots of one pool. The cost of one grows with the number of backends."""
 

@@ -18,7 +18,7 @@ C = TypeVar("C")
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Spares(Generic[C]):
     """The spares of one pool: one that is broken or has expired is closed instead of lent.
 

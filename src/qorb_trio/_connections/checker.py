@@ -30,7 +30,7 @@ _IDLE_SINCE = attrgetter("idle_since")
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Checker(Generic[C]):
     """Checks and recycles the connections of one pool."""
 

@@ -23,7 +23,7 @@ CLOSED_BY_PEER: Final = "the peer has closed the connection while it was idle"
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Closer(Generic[C]):
     """Closes the connections of one pool, and ends their slots."""
 

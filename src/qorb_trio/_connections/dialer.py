@@ -36,7 +36,7 @@ C = TypeVar("C")
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Dialer(Generic[C]):
     """Opens the connections of one pool, and gives up dials."""
 

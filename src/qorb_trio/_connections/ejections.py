@@ -59,7 +59,7 @@ class Trial(Generic[C]):
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Ejections(Generic[C]):
     """The ejected backends of one pool."""
 

@@ -16,7 +16,7 @@ C = TypeVar("C")
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class GuardedHooks(Generic[C]):
     """The guards around the synchronous hooks of the user's.
 

@@ -31,7 +31,7 @@ IS_SUPPORTED: Final = hasattr(select, "epoll")
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class IdleWatcher(Generic[C]):
     """Watches the connections of one pool for which the connector has a `fileno`."""
 

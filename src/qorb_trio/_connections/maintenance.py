@@ -27,7 +27,7 @@ RESOLUTION: Final = 0.025
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Maintenance(Generic[C]):
     """The work that is due on the slot sets of one pool: dials after a back-off, checks, warm-ups.
 

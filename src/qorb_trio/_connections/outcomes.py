@@ -36,7 +36,7 @@ _CLOSED_WHILE_IDLE: Final = (ConnectionError, trio.BrokenResourceError)
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Outcomes(Generic[C]):
     """The outcomes of all connections of one pool."""
 

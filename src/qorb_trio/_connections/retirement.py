@@ -36,7 +36,7 @@ def _counter() -> Callable[[], int]:
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Retirement(Generic[C]):
     """The connections of one pool whose life is limited, and one timer for all of them."""
 

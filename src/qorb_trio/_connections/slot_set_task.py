@@ -2,8 +2,8 @@
 
 The tree of tasks::
 
-    slot set <backend>          the first piece of I/O that begins
-    └── dial                    the others that begin together with it, in a nursery
+    slot set <backend>          does I/O that begins alone
+    └── dial                    one for each that begins together with others, in a nursery
 
 The I/O is a dial, a health check, a recycling, or a close, which is shielded and bounded. Most of
 it begins alone, and needs no nursery. When a backend leaves, the scopes of its I/O are
@@ -27,7 +27,7 @@ C = TypeVar("C")
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class SlotSetTask(Generic[C]):
     """The tasks of all slot sets of one pool."""
 
@@ -37,17 +37,16 @@ class SlotSetTask(Generic[C]):
     @trio.lowlevel.enable_ki_protection
     async def run(self, slot_set: SlotSet[C]) -> None:
         """Run the I/O of a slot set that has begun."""
-        first, *others = slot_set.tasks.take_begun()
-        if not others:
+        begun = slot_set.tasks.take_begun()
+        if len(begun) == 1:
             # Without a nursery, which would cost as much as all else that a dial does.
-            await self._guard(*first)
+            await self._guard(*begun[0])
             return
         try:
             # Strict, however Trio runs: this nursery's layer is removed below.
             async with trio.open_nursery(strict_exception_groups=True) as nursery:
-                for work, slot in others:
+                for work, slot in begun:
                     nursery.start_soon(self._guard, work, slot, name=work)
-                await self._guard(*first)
         except BaseExceptionGroup as group:
             # Beside a crash, cancellations are what follows from it. The pool has begun to end, so
             # they may come from further up, and then this nursery has not removed them.

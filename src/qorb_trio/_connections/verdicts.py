@@ -16,7 +16,7 @@ C = TypeVar("C")
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Verdicts(Generic[C]):
     """The verdicts on the claims of one pool.
 

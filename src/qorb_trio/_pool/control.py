@@ -24,7 +24,7 @@ C = TypeVar("C")
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Control(Generic[C]):
     """Recycles the connections of one pool, replaces its policy, and waits for it to be ready."""
 

@@ -22,7 +22,7 @@ C = TypeVar("C")
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class LeakDetector(Generic[C]):
     """Logs each claim that has been held for a while, once, with its holder's stack.
 

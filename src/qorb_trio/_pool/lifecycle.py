@@ -62,7 +62,7 @@ FEW_SLOTS: Final = 200
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Lifecycle(Generic[C]):
     """Starts the tasks of one pool, and ends them."""
 

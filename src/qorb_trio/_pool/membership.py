@@ -75,7 +75,7 @@ class NotABackendError(TypeError, ValueError):
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Membership(Generic[C]):
     """The backends of one pool, as the resolver names them."""
 

@@ -59,7 +59,7 @@ MAX_DELAY_OFFLINE: Final = 1.0
 
 
 @final
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Rebalancer(Generic[C]):
     """Plans whenever something has changed, and at each ``rebalance_interval``."""
 
