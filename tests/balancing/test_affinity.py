@@ -235,7 +235,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_group_is_hashed_once(drawn: list[int]) -> None:
-    """What a key prefers is kept while backends run out of spares and get new ones."""
+    """A key keeps its backend while others run out of spares and get new ones."""
     items = [Item(name) for name in range(8)]
     index = an_index(*items)
     keys: list[Key] = ["1", b"1", 1]

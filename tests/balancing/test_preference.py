@@ -79,7 +79,7 @@ def test_later_changes_of_a_collection() -> None:
 
 
 def test_an_iterable_that_fails() -> None:
-    """What an iterable itself raises is passed on."""
+    """An error that an iterable itself raises is passed on."""
 
     def backends() -> Iterator[Backend]:
         yield A
