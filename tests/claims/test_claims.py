@@ -557,6 +557,32 @@ async def test_handed_over_as_the_backend_leaves(
     assert outcomes == {"granted", "refused"}
 
 
+async def test_each_claimant_that_waits_is_planned_for(autojump_clock: MockClock) -> None:
+    """Though the spares that are wanted take all slots, a claimant does not wait for a dial
+    that `max_connecting` puts off while another backend could serve it."""
+    connector = PlainLedgerConnector()
+    connector.script.always("connect", HANG, backend="a")
+    policy = policy_of(max_slots=4, spares_wanted=4, max_count=4, max_connecting=1)
+    async with open_bench("ab", connector=connector, policy=policy) as bench:
+        await bench.settle()
+        held = [await bench.pool.acquire() for _ in range(2)]
+        began = trio.current_time()
+
+        async def client() -> None:
+            async with bench.pool.claim():
+                pass
+
+        async with trio.open_nursery() as nursery:
+            # The first waits for the dial that goes on. The second is one too many for it.
+            for waiting in (1, 0):
+                nursery.start_soon(client)
+                await bench.settle()
+                assert bench.stats().waiting == waiting
+        assert trio.current_time() == began
+        for claim in held:
+            claim.release()
+
+
 async def test_a_claim_that_is_never_entered(autojump_clock: MockClock) -> None:
     """A claim that nobody enters has claimed nothing, and warns of nothing."""
     async with open_bench() as bench:

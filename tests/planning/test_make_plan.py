@@ -204,6 +204,21 @@ def test_claimants_do_not_wait_for_dials_that_are_put_off() -> None:
     assert make_plan(views, Demand(max_slots=8, waiting=2)).opens == []
 
 
+def test_a_plan_says_if_the_next_claimant_calls_for_another() -> None:
+    """It does while there is a free slot and a backend that can use it, whoever waits now."""
+    views = ordered([View(connecting=1, max_connecting=1, effective_weight=5), View(claimed=1)])
+    told = []
+    for waiting in range(9):
+        plan = make_plan(views, Demand(max_slots=8, spares=8, waiting=waiting))
+        opened = sum(step.count for step in plan.opens)
+        assert plan.may_cover_more is (opened < 6)
+        told.append(plan.may_cover_more)
+    assert told == sorted(told, reverse=True)
+    assert set(told) == {True, False}
+    views[1].limit = 1
+    assert not make_plan(views, Demand(max_slots=8, spares=8, waiting=1)).may_cover_more
+
+
 def test_claimants_do_not_wait_for_a_check_at_a_failing_backend() -> None:
     """A connection that is checked at a failing backend covers no parked claimant."""
     failing = View(claimed=1, checking=1, is_failing=True, is_half_open=True)

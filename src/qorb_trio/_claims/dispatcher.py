@@ -187,7 +187,8 @@ class Dispatcher(InRun, Generic[C]):
                 return self.diagnosis.refuse(reason)
         if task in self._claiming_tasks:
             self._nested_claims.warn(task)
-        if self.totals.claimed + queue.waiting >= self._targets.covered_claims:
+        targets = self._targets
+        if targets.may_cover_more or self.totals.claimed + queue.waiting >= targets.covered_claims:
             self._replan()
         return queue.wait(task, claim_id, deadline, again=again)
 

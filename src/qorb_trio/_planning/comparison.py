@@ -25,8 +25,11 @@ def compare(situation: Situation[V], division: Division[V]) -> Phases[Comparison
     for probes in slices(division.probes):
         gaps.add_probes(probes)
         yield
-    if situation.waiting and (situation.failing or gaps.has_backlog):
-        yield from gaps.cover_claimants()
+    if situation.failing or gaps.has_backlog:
+        gaps.may_cover_more = situation.free > sum(gaps.lacks.values())
+        # The first claimant that has to wait calls for another plan, which knows better.
+        if situation.waiting and gaps.may_cover_more:
+            yield from gaps.cover_claimants()
     if situation.retiring:
         for views in slices(situation.views):
             gaps.find_replacements(views)
@@ -53,6 +56,8 @@ class Comparison(Generic[V]):
         self.blocked: list[V] = []
         #: True if the end of a dial calls for another step.
         self.has_backlog = False
+        #: True if `cover_claimants` may want more for a claimant that is yet to come.
+        self.may_cover_more = False
 
     def note_differences(self, views: Iterable[V], quotas: Mapping[V, int]) -> None:
         """Note which of some views have more connections than their quota, or fewer."""
@@ -101,13 +106,18 @@ class Comparison(Generic[V]):
             coming += sum([self.lacks.get(view, 0) for view in sound])
             priorities.update([v.priority for v in part if v.connected or v not in failing])
             yield
-        short = min(situation.waiting - coming, situation.free - sum(self.lacks.values()))
-        if short <= 0:
-            return
+        free = situation.free - sum(self.lacks.values())
+        short = min(situation.waiting - coming, free)
         best = min(priorities, default=0)
         usable_views = [v for v in situation.views if v.priority == best and v not in failing]
         yield
-        emptiest_first = yield from sort(usable_views, fullness)
+        if short > 0:
+            yield from self._cover(usable_views, short)
+        self.may_cover_more = free > short and (yield from self._has_room(usable_views))
+
+    def _cover(self, views: list[V], short: int) -> Phases[None]:
+        """Want `short` more dials, of the emptiest views that have room."""
+        emptiest_first = yield from sort(views, fullness)
         for part in slices(emptiest_first):
             for view in part:
                 short -= self._want_more(view, short)
@@ -115,15 +125,26 @@ class Comparison(Generic[V]):
                 return
             yield
 
+    def _has_room(self, views: list[V]) -> Phases[bool]:
+        """Return True if one more dial of any of some views could begin."""
+        for part in slices(views):
+            if any(self._room(view) > 0 for view in part):
+                return True
+            yield
+        return False
+
+    def _room(self, view: V) -> float:
+        """Return how many more dials of a view can begin, as far as its limits allow."""
+        dials = view.connecting + self.lacks.get(view, 0)
+        return min(view.limit - view.closing - view.connected, view.max_connecting) - dials
+
     def _want_more(self, view: V, count: int) -> int:
         """Want up to `count` more dials of a view, as far as its limits allow; return how many."""
-        dials = view.connecting + self.lacks.get(view, 0)
-        room = min(view.limit - view.closing - view.connected, view.max_connecting) - dials
-        more = int(max(0, min(count, room)))
+        more = int(max(0, min(count, self._room(view))))
         if more:
-            self.lacks[view] = self.lacks.get(view, 0) + more
-            lasting = self._situation.lasting(view)
-            self.wanted[view] = max(self.wanted[view], lasting + dials + more)
+            self.lacks[view] = lacks = self.lacks.get(view, 0) + more
+            coming = self._situation.lasting(view) + view.connecting + lacks
+            self.wanted[view] = max(self.wanted[view], coming)
         return more
 
     def find_replacements(self, views: Iterable[V]) -> None:

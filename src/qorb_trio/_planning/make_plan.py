@@ -58,6 +58,7 @@ def plan_in_phases(
         demand=situation.demand,
         size=division.size,
         is_saturated=_is_saturated(situation, division),
+        may_cover_more=gaps.may_cover_more,
         is_settled=is_settled,
         failing=len(situation.failing),
         has_backlog=gaps.has_backlog or _is_yielding(situation, division, gaps, opens),

@@ -166,5 +166,9 @@ class Plan(Generic[V]):
     ejected backends have more connections to give to others.
     """
 
+    may_cover_more: bool = False
+    """True if there may be room for a connection that covers a claimant who is yet to come,
+    though the demand is met or saturated: backends fail, or dials are put off."""
+
     failing: int = 0
     """Number of backends that are known to fail, or are ejected."""

@@ -16,7 +16,15 @@ class Targets:
     Written by the rebalancer; `take_reclaim` and `request_rebalance` are for the others.
     """
 
-    __slots__ = ("covered_claims", "failing", "has_backlog", "is_rebalancing", "reclaim", "size")
+    __slots__ = (
+        "covered_claims",
+        "failing",
+        "has_backlog",
+        "is_rebalancing",
+        "may_cover_more",
+        "reclaim",
+        "size",
+    )
 
     def __init__(self) -> None:
         #: The number of claims, held and waiting, that the plan provides for.
@@ -30,6 +38,9 @@ class Targets:
         self.failing: int = 0
         #: True if dials were put off, so that a plan is needed as soon as one ends.
         self.has_backlog: bool = False
+        #: True if a plan may find a connection for the next claimant that has to wait, however
+        #: many claims are covered.
+        self.may_cover_more: bool = False
         #: True from a rebalance's beginning until nothing is left to be put right. That may
         #: take several plans, since a working connection is closed only when its replacement
         #: works.
@@ -43,11 +54,13 @@ class Targets:
         size: int,
         reclaim: bool,
         has_backlog: bool,
+        may_cover_more: bool,
         failing: int,
     ) -> None:
         """Adopt a plan that was made for that many claims."""
         self.failing = failing
         self.has_backlog = has_backlog
+        self.may_cover_more = may_cover_more
         self.covered_claims = ALL_CLAIMS if is_saturated else claims
         self.size = size
         self.reclaim = reclaim

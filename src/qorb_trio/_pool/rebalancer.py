@@ -270,6 +270,7 @@ class Rebalancer(Generic[C]):
             size=plan.size,
             reclaim=bool(plan.reclaimable),
             has_backlog=plan.has_backlog,
+            may_cover_more=plan.may_cover_more,
             failing=plan.failing,
         )
         if plan.is_settled:
