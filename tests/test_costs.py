@@ -214,7 +214,7 @@ async def lines_of_keyed_claims(pool: Pool[FakeConnection]) -> int:
 
 
 async def test_a_key_costs_no_more_in_a_busy_pool() -> None:
-    """Claims with keys that were seen before do not look at all backends, whichever are busy."""
+    """Claims with keys that were seen before do not look at all backends."""
     lines = []
     for backends in (10, 100, 1000):
         async with full_pool(backends, 1) as pool:

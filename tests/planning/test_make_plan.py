@@ -205,7 +205,7 @@ def test_claimants_do_not_wait_for_dials_that_are_put_off() -> None:
 
 
 def test_a_plan_says_if_the_next_claimant_calls_for_another() -> None:
-    """It does while there is a free slot and a backend that can use it, whoever waits now."""
+    """It does while there is a free slot and a backend that can use it."""
     views = ordered([View(connecting=1, max_connecting=1, effective_weight=5), View(claimed=1)])
     told = []
     for waiting in range(9):

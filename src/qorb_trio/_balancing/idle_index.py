@@ -131,7 +131,7 @@ class IdleIndex(Generic[S]):
     # The choice.
 
     def choose(self) -> S:
-        """Return the set of the best tier that serves the next claim. There must be two.
+        """Return the set of the best tier that serves the next claim. There must be several.
 
         Raises:
           BalancerError: if the user's balancer fails.
@@ -183,7 +183,7 @@ class IdleIndex(Generic[S]):
         return shown
 
     def prefer(self, preference: Preference) -> S:
-        """Return the set of the best tier that a claim prefers. There must be two.
+        """Return the set of the best tier that a claim prefers. There must be several.
 
         Avoided backends are left out if there is any other. The key chooses among the rest, or
         the balancer does without one. The cost of `avoid` does not depend on the number of sets,

@@ -30,8 +30,8 @@ C = TypeVar("C")
 #: seconds old, is a failure: a server that accepts and closes must not be dialled in a loop.
 MIN_LASTING: Final = 0.1
 
-#: The reasons of ``is_broken`` that mean of an idle connection that the peer has closed it. A
-#: bare ``return True`` is among them.
+#: If ``is_broken`` gives one of these reasons, the peer has closed an idle connection. A bare
+#: ``return True`` gives one too.
 _CLOSED_WHILE_IDLE: Final = (ConnectionError, trio.BrokenResourceError)
 
 

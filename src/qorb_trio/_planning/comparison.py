@@ -26,10 +26,11 @@ def compare(situation: Situation[V], division: Division[V]) -> Phases[Comparison
         gaps.add_probes(probes)
         yield
     if situation.failing or gaps.has_backlog:
-        gaps.may_cover_more = situation.free > sum(gaps.lacks.values())
+        free = situation.free - sum(gaps.lacks.values())
         # The first claimant that has to wait calls for another plan, which knows better.
-        if situation.waiting and gaps.may_cover_more:
-            yield from gaps.cover_claimants()
+        gaps.may_cover_more = free > 0
+        if situation.waiting and free > 0:
+            yield from gaps.cover_claimants(free)
     if situation.retiring:
         for views in slices(situation.views):
             gaps.find_replacements(views)
@@ -90,8 +91,10 @@ class Comparison(Generic[V]):
         if lacking > 0:
             self.lacks[view] = lacking
 
-    def cover_claimants(self) -> Phases[None]:
+    def cover_claimants(self, free: int) -> Phases[None]:
         """Want more where parked claimants would wait for a backend that may not serve them.
+
+        `free` is the number of slots that are left.
 
         The division counts the connections of failing backends, though a check of one may
         fail, and the dials that `max_connecting` puts off. Invariant 3 demands a connection on
@@ -106,7 +109,6 @@ class Comparison(Generic[V]):
             coming += sum([self.lacks.get(view, 0) for view in sound])
             priorities.update([v.priority for v in part if v.connected or v not in failing])
             yield
-        free = situation.free - sum(self.lacks.values())
         short = min(situation.waiting - coming, free)
         best = min(priorities, default=0)
         usable_views = [v for v in situation.views if v.priority == best and v not in failing]
